@@ -1,0 +1,213 @@
+"""From a segmentation map to a table of cells, in one call."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deepliif_ray.cells.contours import encode_wkb
+from deepliif_ray.cells.fragments import BORDER, STAIN_SCALE, CoreFragments, measure_core
+from deepliif_ray.cells.seams import SlideCells, join_cores
+from deepliif_ray.cells.thresholds import (
+    NOISE_THRESH,
+    SEG_THRESH,
+    large_noise_threshold,
+    marker_threshold,
+    size_threshold,
+)
+from deepliif_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The thresholds that cells were found with and the published defaults derived from them.
+
+    Attributes
+    ----------
+    seg_thresh, noise_thresh : int
+    large_noise_thresh : int, optional
+        None: no limit.
+    size_thresh : int
+        Cells count when larger than this many pixels.
+    marker_thresh : int, optional
+        None without a marker image.
+    """
+
+    seg_thresh: int
+    noise_thresh: int
+    large_noise_thresh: int | None
+    size_thresh: int
+    marker_thresh: int | None
+
+
+@dataclass(frozen=True)
+class ExtractedCells:
+    """Cells of one image: the measuring columns of the ``cells`` schema, and the thresholds."""
+
+    table: pa.Table
+    thresholds: Thresholds
+
+
+def derive_thresholds(
+    cells: SlideCells,
+    *,
+    resolution: str,
+    seg_thresh: int,
+    noise_thresh: int,
+    large_noise_thresh: int | None,
+    has_marker: bool,
+) -> Thresholds:
+    """Return the published default thresholds of a slide's cells."""
+    return Thresholds(
+        seg_thresh=seg_thresh,
+        noise_thresh=noise_thresh,
+        large_noise_thresh=large_noise_thresh,
+        size_thresh=size_threshold(cells.measures["area"], resolution),
+        marker_thresh=marker_threshold(cells.marker_histogram) if has_marker else None,
+    )
+
+
+def cells_table(
+    cells: SlideCells, *, has_marker: bool, has_rgb: bool, begin: int = 0, end: int | None = None
+) -> pa.Table:
+    """Return cells ``begin:end`` as the measuring columns of the ``cells`` schema.
+
+    Parameters
+    ----------
+    cells : SlideCells
+    has_marker, has_rgb : bool
+        Without a marker image ``marker_max`` is null; without the IHC the optical densities are.
+    begin, end : int
+        Range of cells, by ``cell_id``.
+    """
+    end = len(cells) if end is None else min(end, len(cells))
+    m = {name: values[begin:end] for name, values in cells.measures.items()}
+    area = m["area"]
+
+    def mean(total: NDArray[np.int64], scale: int, known: bool) -> pa.Array:
+        return pa.array(total / (area * scale)) if known else pa.nulls(len(area), pa.float64())
+
+    first_point = int(cells.point_ends[begin - 1]) if begin > 0 else 0
+    last_point = int(cells.point_ends[end - 1]) if end > begin else first_point
+    boundary = encode_wkb(cells.points[first_point:last_point], cells.point_ends[begin:end] - first_point)
+    columns: dict[str, Any] = {
+        "cell_id": pa.array(np.arange(begin, end)),
+        "x": m["sum_x"] / area,
+        "y": m["sum_y"] / area,
+        **{f"bbox_{name}": pa.array(m[name].astype(np.int32)) for name in ("x0", "y0", "x1", "y1")},
+        "area_px": area,
+        "positive_px": m["positive"],
+        "negative_px": m["negative"],
+        "majority_positive": m["positive"] >= m["negative"],
+        "marker_max": pa.array(m["marker"].astype(np.uint8))
+        if has_marker
+        else pa.nulls(len(area), pa.uint8()),
+        "od_mean": mean(m["od"], 1, has_rgb),
+        "dab_od_mean": mean(m["dab"], STAIN_SCALE, has_rgb),
+        "hematoxylin_od_mean": mean(m["hematoxylin"], STAIN_SCALE, has_rgb),
+        "on_slide_edge": (m["touches"] & BORDER) > 0,
+        "boundary": boundary,
+    }
+    return pa.table(columns)
+
+
+def _image(name: str, image: Any, shape: tuple[int, ...] | None, channels: bool) -> NDArray[np.uint8]:
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != (3 if channels else 2) or (channels and array.shape[2] != 3):
+        wanted = "(H, W, 3)" if channels else "(H, W)"
+        raise ConfigError(f"{name} has shape {array.shape} of {array.dtype}; give uint8 {wanted}")
+    if 0 in array.shape or (shape is not None and array.shape[:2] != shape):
+        raise ConfigError(f"{name} has shape {array.shape}; give it the size of seg, at least one pixel")
+    return array
+
+
+def extract_cells(
+    seg: NDArray[np.uint8],
+    marker: NDArray[np.uint8] | None = None,
+    rgb: NDArray[np.uint8] | None = None,
+    *,
+    resolution: str = "40x",
+    seg_thresh: int = SEG_THRESH,
+    noise_thresh: int = NOISE_THRESH,
+    large_noise_thresh: int | str | None = "default",
+    core: int | None = None,
+) -> ExtractedCells:
+    """Find and measure the cells of a segmentation map by the published rules.
+
+    Parameters
+    ----------
+    seg : ndarray of uint8, shape (H, W, 3)
+        Segmentation map: red positive, blue negative, green boundary.
+    marker : ndarray of uint8, shape (H, W) or (H, W, 3), optional
+        Marker map; of three channels the maximum is taken.
+    rgb : ndarray of uint8, shape (H, W, 3), optional
+        The IHC image, for optical densities.
+    resolution : {'40x', '20x', '10x'}
+    seg_thresh : int
+        Red plus blue must exceed it in a cell's pixel.
+    noise_thresh : int
+        Cells must be larger than this many pixels.
+    large_noise_thresh : int, 'default' or None
+        Cells must be smaller than this many pixels (16000, 4000 or 1000 by resolution); None: no limit.
+    core : int, optional
+        Cut the map into cores of ``core`` × ``core`` pixels first and join the seams. The result is the
+        same for every value.
+
+    Returns
+    -------
+    ExtractedCells
+        ``table`` has one row per cell, in the row order of their first pixels.
+
+    Raises
+    ------
+    ConfigError
+        An argument has the wrong shape, type or value.
+
+    References
+    ----------
+    Ghahremani et al., Nat Mach Intell 2022; 4:401-412, and the published software 1.2.7.
+    """
+    seg = _image("seg", seg, None, channels=True)
+    if marker is not None:
+        marker = np.asarray(marker)
+        marker = _image(
+            "marker", marker.max(axis=2) if marker.ndim == 3 else marker, seg.shape[:2], channels=False
+        )
+    if rgb is not None:
+        rgb = _image("rgb", rgb, seg.shape[:2], channels=True)
+    if core is not None and core < 1:
+        raise ConfigError(f"core is {core}; give a number of pixels of at least 1")
+    limit = large_noise_threshold(large_noise_thresh, resolution)
+    height, width = seg.shape[:2]
+    column_edges, row_edges = (
+        np.append(np.arange(0, length, core or length), length) for length in (width, height)
+    )
+
+    def cores() -> Iterator[CoreFragments]:
+        for y0, y1 in zip(row_edges[:-1].tolist(), row_edges[1:].tolist(), strict=True):
+            for x0, x1 in zip(column_edges[:-1].tolist(), column_edges[1:].tolist(), strict=True):
+                yield measure_core(
+                    seg[y0:y1, x0:x1],
+                    None if marker is None else marker[y0:y1, x0:x1],
+                    None if rgb is None else rgb[y0:y1, x0:x1],
+                    core=(x0, y0, x1, y1),
+                    slide=(width, height),
+                    seg_thresh=seg_thresh,
+                    large_noise_thresh=limit,
+                )
+
+    cells = join_cores(cores(), column_edges, row_edges, noise_thresh=noise_thresh, large_noise_thresh=limit)
+    return ExtractedCells(
+        table=cells_table(cells, has_marker=marker is not None, has_rgb=rgb is not None),
+        thresholds=derive_thresholds(
+            cells,
+            resolution=resolution,
+            seg_thresh=seg_thresh,
+            noise_thresh=noise_thresh,
+            large_noise_thresh=limit,
+            has_marker=marker is not None,
+        ),
+    )

@@ -1,0 +1,288 @@
+"""What one core contains of every cell, in numbers that can be added up.
+
+A *core* is the rectangle of pixels that one tile owns; cores partition the slide. Every measurement here is
+a count, sum, minimum or maximum of integers, so joining the fragments of a cell gives, to the last bit, what
+measuring the whole slide at once would give.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from deepliif_ray.cells.contours import trace
+from deepliif_ray.cells.labels import KNOWN, NEGATIVE, OPEN, POSITIVE, classify, label_core
+
+STAIN_SCALE = 1_000_000
+"""Stain optical densities are summed as integers in units of 1/STAIN_SCALE."""
+
+BORDER, SHARED = 1, 2
+"""Bits of the ``touches`` measure: the slide's border, a side shared with a neighbouring core."""
+
+MEASURES = (
+    "kind", "touches", "area", "positive", "negative", "sum_x", "sum_y", "marker", "od", "hematoxylin", "dab",
+    "x0", "y0", "x1", "y1", "first_x", "first_y",
+)  # fmt: skip
+"""Columns of `CoreFragments.measures`: counts and sums in pixels, optical densities in their integer units,
+``marker`` −1 without a marker image, the half-open bounding box, and the first pixel in row order."""
+(
+    _KIND, _TOUCHES, _AREA, _POSITIVE, _NEGATIVE, _SUM_X, _SUM_Y, _MARKER, _OD, _HEMATOXYLIN, _DAB,
+    _X0, _Y0, _X1, _Y1, _FIRST_X, _FIRST_Y,
+) = range(len(MEASURES))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CoreFragments:
+    """The fragments of one core; fragment ``i`` (from 1) is row ``i - 1`` of ``measures``.
+
+    Attributes
+    ----------
+    measures : ndarray of int64, shape (F, len(MEASURES))
+    contacts : ndarray of int32, shape (C, 2)
+        Pairs (open fragment, known fragment) with 4-adjacent pixels.
+    sides : ndarray of int32, shape (2 H + 2 W,)
+        Fragments (0: background) along the left, top, right and bottom row of pixels.
+    points, point_ends : ndarray of int32, shape (P, 2) and (F,)
+        Outlines of known fragments that touch no shared side.
+    runs, run_ends : ndarray of int32, shape (R, 3) and (F,)
+        Pixels (y, x0, x1) of known fragments that do.
+    marker_histogram : ndarray of int64, shape (256,)
+        Pixels of the core by marker value; all zero without a marker image.
+    """
+
+    measures: NDArray[np.int64]
+    contacts: NDArray[np.int32]
+    sides: NDArray[np.int32]
+    points: NDArray[np.int32]
+    point_ends: NDArray[np.int32]
+    runs: NDArray[np.int32]
+    run_ends: NDArray[np.int32]
+    marker_histogram: NDArray[np.int64]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the flat arrays that `from_arrays` rebuilds this from."""
+        return {f.name: getattr(self, f.name).reshape(-1) for f in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """Rebuild fragments from their flat arrays."""
+        columns = {"measures": len(MEASURES), "contacts": 2, "points": 2, "runs": 3}
+        return cls(
+            **{name: a.reshape(-1, columns[name]) if name in columns else a for name, a in arrays.items()}
+        )
+
+
+def _od_table() -> NDArray[np.float64]:
+    values = np.maximum(np.arange(256, dtype=np.float64), 1)
+    return np.log10(255 / values)
+
+
+def _stain_tables() -> NDArray[np.int64]:
+    """Return the hematoxylin and DAB parts of an 8-bit value of each channel, shape (3, 2, 256).
+
+    Stain vectors of Ruifrok and Johnston (Anal Quant Cytol Histol 2001; 23:291-299) for hematoxylin and
+    DAB, with their cross product as the residual.
+    """
+    vectors = np.array([[0.650, 0.704, 0.286], [0.268, 0.570, 0.776], [0.0, 0.0, 0.0]])
+    vectors[2] = np.cross(vectors[0], vectors[1])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    unmix = np.linalg.inv(vectors)
+    parts = _od_table()[None, None, :] * unmix[:, :2, None]
+    return np.rint(parts * STAIN_SCALE).astype(np.int64)
+
+
+OD = _od_table()
+STAINS = _stain_tables()
+
+
+@njit(cache=True)
+def _measure(
+    classes: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    kinds: NDArray[np.uint8],
+    touches: NDArray[np.uint8],
+    marker: NDArray[np.uint8],
+    rgb: NDArray[np.uint8],
+    origin: tuple[int, int],
+    od_table: NDArray[np.float64],
+    stains: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    height, width = labels.shape
+    has_marker, has_rgb = marker.shape[0] > 0, rgb.shape[0] > 0
+    measures = np.zeros((kinds.shape[0], len(MEASURES)), dtype=np.int64)
+    histogram = np.zeros(256, dtype=np.int64)
+    measures[:, _KIND] = kinds
+    measures[:, _TOUCHES] = touches
+    measures[:, _MARKER] = -1
+    measures[:, _X0] = np.iinfo(np.int32).max
+    for row in range(height):
+        y = row + origin[1]
+        for column in range(width):
+            value = np.int64(marker[row, column]) if has_marker else np.int64(-1)
+            if has_marker:
+                histogram[value] += 1
+            fragment = labels[row, column]
+            if fragment == 0:
+                continue
+            x = column + origin[0]
+            m = measures[fragment]
+            if m[_AREA] == 0:
+                m[_FIRST_X], m[_FIRST_Y], m[_Y0] = x, y, y
+            m[_AREA] += 1
+            m[_POSITIVE] += classes[row, column] == POSITIVE
+            m[_NEGATIVE] += classes[row, column] == NEGATIVE
+            m[_SUM_X] += x
+            m[_SUM_Y] += y
+            m[_MARKER] = max(m[_MARKER], value)
+            m[_X0] = min(m[_X0], x)
+            m[_X1] = max(m[_X1], x + 1)
+            m[_Y1] = y + 1
+            if has_rgb:
+                r, g, b = rgb[row, column, 0], rgb[row, column, 1], rgb[row, column, 2]
+                m[_OD] += round((od_table[r] + od_table[g] + od_table[b]) * 100)
+                m[_HEMATOXYLIN] += max(0, stains[0, 0, r] + stains[1, 0, g] + stains[2, 0, b])
+                m[_DAB] += max(0, stains[0, 1, r] + stains[1, 1, g] + stains[2, 1, b])
+    return measures[1:], histogram
+
+
+@njit(cache=True)
+def _outlines(
+    labels: NDArray[np.int32], measures: NDArray[np.int64], origin: tuple[int, int], max_area: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    points = np.empty((256, 2), dtype=np.int32)
+    ends = np.empty(measures.shape[0], dtype=np.int32)
+    used = 0
+    for i in range(measures.shape[0]):
+        m = measures[i]
+        if m[_KIND] == KNOWN and not m[_TOUCHES] & SHARED and m[_AREA] < max_area:
+            begin = used
+            points, used = trace(
+                labels, m[_FIRST_X] - origin[0], m[_FIRST_Y] - origin[1], i + 1, points, used
+            )
+            for point in range(begin, used):
+                points[point, 0] += origin[0]
+                points[point, 1] += origin[1]
+        ends[i] = used
+    return points[:used], ends
+
+
+@njit(cache=True)
+def _runs(
+    labels: NDArray[np.int32], measures: NDArray[np.int64], origin: tuple[int, int], max_area: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    height, width = labels.shape
+    wanted = np.zeros(measures.shape[0] + 1, dtype=np.bool_)
+    for i in range(measures.shape[0]):
+        m = measures[i]
+        wanted[i + 1] = m[_KIND] == KNOWN and m[_TOUCHES] & SHARED and m[_AREA] < max_area
+    counts = np.zeros(measures.shape[0] + 1, dtype=np.int32)
+    for row in range(height):
+        for column in range(width):
+            label = labels[row, column]
+            if wanted[label] and (column == 0 or labels[row, column - 1] != label):
+                counts[label] += 1
+    ends = np.cumsum(counts).astype(np.int32)
+    runs = np.empty((ends[-1], 3), dtype=np.int32)
+    at = ends - counts
+    for row in range(height):
+        for column in range(width):
+            label = labels[row, column]
+            if wanted[label]:
+                if column == 0 or labels[row, column - 1] != label:
+                    runs[at[label], 0] = row + origin[1]
+                    runs[at[label], 1] = column + origin[0]
+                    at[label] += 1
+                runs[at[label] - 1, 2] = column + origin[0] + 1
+    return runs, ends[1:]
+
+
+def _or_empty(image: NDArray[np.uint8] | None, dimensions: int) -> NDArray[np.uint8]:
+    return np.empty((0,) * dimensions, dtype=np.uint8) if image is None else np.ascontiguousarray(image)
+
+
+def measure_core(
+    seg: NDArray[np.uint8],
+    marker: NDArray[np.uint8] | None,
+    rgb: NDArray[np.uint8] | None,
+    *,
+    core: tuple[int, int, int, int],
+    slide: tuple[int, int],
+    seg_thresh: int,
+    large_noise_thresh: int | None,
+) -> CoreFragments:
+    """Measure the fragments of one core.
+
+    Parameters
+    ----------
+    seg : ndarray of uint8, shape (H, W, 3)
+        Segmentation map of the core.
+    marker : ndarray of uint8, shape (H, W), optional
+        Marker map of the core.
+    rgb : ndarray of uint8, shape (H, W, 3), optional
+        The IHC itself; without it optical densities are 0.
+    core : tuple of int
+        x0, y0, x1, y1 of the core on the slide, half-open.
+    slide : tuple of int
+        Width and height of the slide.
+    seg_thresh : int
+        See `deepliif_ray.cells.labels.classify`.
+    large_noise_thresh : int, optional
+        No outlines or pixels are kept of fragments that are already this large.
+    """
+    x0, y0, x1, y1 = core
+    borders = np.array([x0 == 0, y0 == 0, x1 == slide[0], y1 == slide[1]])
+    classes = classify(seg, seg_thresh)
+    labels, kinds, touches, contacts = label_core(classes, borders)
+    measures, histogram = _measure(
+        classes, labels, kinds, touches, _or_empty(marker, 2), _or_empty(rgb, 3), (x0, y0), OD, STAINS
+    )
+    max_area = np.iinfo(np.int64).max if large_noise_thresh is None else large_noise_thresh
+    points, point_ends = _outlines(labels, measures, (x0, y0), max_area)
+    runs, run_ends = _runs(labels, measures, (x0, y0), max_area)
+    pairs = np.unique(contacts)
+    return CoreFragments(
+        measures=measures,
+        contacts=np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.int32),
+        sides=np.concatenate([labels[:, 0], labels[0], labels[:, -1], labels[-1]]),
+        points=points,
+        point_ends=point_ends,
+        runs=runs,
+        run_ends=run_ends,
+        marker_histogram=histogram,
+    )
+
+
+def blank_core(
+    *, core: tuple[int, int, int, int], slide: tuple[int, int], background_marker: int | None
+) -> CoreFragments:
+    """Return the fragments of a core that was never looked at: black segmentation, one marker value.
+
+    Its optical densities are unknown (0), so it may only stand for cores too large to be part of a cell.
+    """
+    x0, y0, x1, y1 = core
+    height, width = y1 - y0, x1 - x0
+    area = height * width
+    histogram = np.zeros(256, dtype=np.int64)
+    if background_marker is not None:
+        histogram[background_marker] = area
+    on_border = x0 == 0 or y0 == 0 or x1 == slide[0] or y1 == slide[1]
+    fragments = 0 if on_border else 1
+    measures = np.zeros((fragments, len(MEASURES)), dtype=np.int64)
+    if fragments:
+        sum_x, sum_y = (x0 + x1 - 1) * width // 2 * height, (y0 + y1 - 1) * height // 2 * width
+        marker = -1 if background_marker is None else background_marker
+        measures[0] = (
+            OPEN, SHARED, area, 0, 0, sum_x, sum_y, marker, 0, 0, 0, x0, y0, x1, y1, x0, y0
+        )  # fmt: skip
+    return CoreFragments(
+        measures=measures,
+        contacts=np.empty((0, 2), dtype=np.int32),
+        sides=np.full(2 * (height + width), fragments, dtype=np.int32),
+        points=np.empty((0, 2), dtype=np.int32),
+        point_ends=np.zeros(fragments, dtype=np.int32),
+        runs=np.empty((0, 3), dtype=np.int32),
+        run_ends=np.zeros(fragments, dtype=np.int32),
+        marker_histogram=histogram,
+    )

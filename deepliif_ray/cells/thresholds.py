@@ -1,0 +1,108 @@
+"""Published default thresholds, from counts that can be added up over cores."""
+
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from deepliif_ray.errors import ConfigError
+
+Resolution = Literal["40x", "20x", "10x"]
+SEG_THRESH = 120
+NOISE_THRESH = 4
+_LARGE_NOISE = {"40x": 16000, "20x": 4000, "10x": 1000}
+_SQRT_SIZE_RANGE = {"40x": (4, 7, 10), "20x": (3, 4, 6), "10x": (2, 2, 3)}  # least, default, most
+_KDE_POINTS = 500
+
+
+def large_noise_threshold(value: int | str | None, resolution: str) -> int | None:
+    """Return the size in pixels from which a component is noise, or None for no limit.
+
+    Parameters
+    ----------
+    value : int, 'default' or None
+    resolution : {'40x', '20x', '10x'}
+
+    Raises
+    ------
+    ConfigError
+        ``value`` or ``resolution`` is none of these.
+    """
+    if resolution not in _LARGE_NOISE:
+        raise ConfigError(f"resolution is {resolution!r}; use one of {', '.join(_LARGE_NOISE)}")
+    if value == "default":
+        return _LARGE_NOISE[resolution]
+    if value is None or (isinstance(value, int) and value > 0):
+        return value
+    raise ConfigError(f"large_noise_thresh is {value!r}; use a positive number of pixels, 'default' or None")
+
+
+@njit(cache=True)
+def _density(roots: NDArray[np.float64], counts: NDArray[np.int64], step: float) -> NDArray[np.float32]:
+    density = np.zeros(_KDE_POINTS, dtype=np.float32)
+    total = counts.sum()
+    for i in range(_KDE_POINTS):
+        at = i * step
+        value = 0.0
+        for j in range(roots.shape[0]):
+            distance = at - roots[j]
+            value += counts[j] * (np.exp(-(distance * distance / 2)) / np.sqrt(2 * np.pi))
+        density[i] = value / total
+    return density
+
+
+def size_threshold(sizes: NDArray[np.int64], resolution: str) -> int:
+    """Return the published default size threshold in pixels.
+
+    The first minimum of a Gaussian kernel density (bandwidth 1) of the square roots of the sizes, kept in
+    the range that the resolution allows.
+
+    Parameters
+    ----------
+    sizes : ndarray of int64, shape (N,)
+        Sizes in pixels of all cells; their order does not matter.
+    resolution : {'40x', '20x', '10x'}
+    """
+    if len(sizes) < 2:
+        return 0
+    values, counts = np.unique(sizes, return_counts=True)
+    roots = np.sqrt(values.astype(np.float64))
+    step = float((roots[-1] + 1) / _KDE_POINTS)
+    density = _density(roots, counts, step)
+    inner = density[1:-1]
+    minima = np.flatnonzero((inner < density[:-2]) & (inner < density[2:]))
+    root = float((minima[0] if len(minima) else 0) * step)  # one point before the minimum
+    least, default, most = _SQRT_SIZE_RANGE[resolution]
+    if root < least:
+        root = least
+    elif root > most:
+        root = default
+    return round(root * root)
+
+
+def marker_threshold(histogram: NDArray[np.int64]) -> int:
+    """Return the published default marker threshold.
+
+    90 % of the way from the 0.1 to the 99.9 percentile of the marker image's non-zero pixels.
+
+    Parameters
+    ----------
+    histogram : ndarray of int64, shape (256,)
+        Pixels by marker value.
+    """
+    cumulative = np.cumsum(histogram[1:])
+    total = int(cumulative[-1])
+    if total == 0:
+        return 0
+
+    def percentile(percent: float) -> int:
+        rank = percent / 100 * (total - 1)
+        below = int(rank)
+        low, high = (
+            int(np.searchsorted(cumulative, r, side="right")) + 1 for r in (below, min(below + 1, total - 1))
+        )
+        return round(low + (high - low) * (rank - below))
+
+    low, high = percentile(0.1), percentile(99.9)
+    return round((high - low) * 0.9) + low

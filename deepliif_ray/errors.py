@@ -1,0 +1,95 @@
+"""Every error this package raises on purpose.
+
+Each message names the file or slide and says what to do. ``reason`` is the short, stable word that goes
+into the ``failures`` table, so that failures can be counted and filtered in SQL.
+"""
+
+
+class DeepliifRayError(Exception):
+    """Base class of all errors raised by deepliif_ray."""
+
+    reason = "error"
+
+
+class ConfigError(DeepliifRayError):
+    """An option has a value that cannot be used."""
+
+    reason = "bad_config"
+
+
+class StorageError(DeepliifRayError):
+    """A URL cannot be read or written."""
+
+    reason = "storage"
+
+
+class ManifestError(DeepliifRayError):
+    """The manifest cannot be used; the message lists every problem by row.
+
+    Parameters
+    ----------
+    source : str
+        URL of the manifest.
+    problems : list of str
+        One line a problem, each naming its row.
+    """
+
+    reason = "bad_manifest"
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        count = len(problems)
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(f"{source}: {count} problem{'s' * (count != 1)} in the manifest:\n{lines}")
+
+    def __reduce__(self) -> tuple[type["ManifestError"], tuple[str, list[str]]]:
+        return type(self), (self.source, self.problems)
+
+
+class ModelError(DeepliifRayError):
+    """A model cannot be loaded or run."""
+
+    reason = "model"
+
+
+class ResultsError(DeepliifRayError):
+    """A results location cannot be used."""
+
+    reason = "results"
+
+
+class SlideError(DeepliifRayError):
+    """A slide cannot be scored; it becomes a row of ``failures`` and the cohort goes on."""
+
+    reason = "slide"
+
+
+class SlideMissingError(SlideError):
+    """There is no file at the slide's URL, or it may not be read."""
+
+    reason = "missing"
+
+
+class SlideUnreadableError(SlideError):
+    """The file is not a slide or image that can be opened."""
+
+    reason = "unreadable"
+
+
+class SlideCorruptError(SlideError):
+    """The file opened, but some of its pixels cannot be decoded."""
+
+    reason = "corrupt"
+
+
+class ResolutionError(SlideError):
+    """The slide's resolution is unknown or cannot be used."""
+
+    reason = "resolution"
+
+
+class SlideChangedError(SlideError):
+    """The slide's file changed while it was being scored."""
+
+    reason = "changed"
