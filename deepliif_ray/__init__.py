@@ -1,1 +1,29 @@
-"""Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL."""
+"""Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
+
+Three names do most of it: `score` runs a manifest, `connect` opens the results for SQL, and `load_model` gives
+a model to use on arrays of pixels. They are imported when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepliif_ray.engine.score import RunSummary, score
+    from deepliif_ray.models import load_model
+    from deepliif_ray.query import connect
+
+__version__ = "0.1.0"
+__all__ = ["RunSummary", "__version__", "connect", "load_model", "score"]
+
+_HOMES = {
+    "RunSummary": "deepliif_ray.engine.score",
+    "connect": "deepliif_ray.query",
+    "load_model": "deepliif_ray.models",
+    "score": "deepliif_ray.engine.score",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -59,6 +59,12 @@ class ResultsError(DeepliifRayError):
     reason = "results"
 
 
+class QueryError(DeepliifRayError):
+    """A query cannot be answered."""
+
+    reason = "query"
+
+
 class SlideError(DeepliifRayError):
     """A slide cannot be scored; it becomes a row of ``failures`` and the cohort goes on."""
 

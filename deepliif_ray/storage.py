@@ -132,6 +132,32 @@ def write_bytes(url: str, data: bytes) -> None:
         raise StorageError(f"{url}: cannot be written ({error})") from error
 
 
+def write_file(url: str, source: Path) -> None:
+    """Move the local file ``source`` to ``url`` so that readers see all of it or nothing.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    fs, path = filesystem(url)
+    try:
+        if not is_local(url):
+            fs.put_file(str(source), path)
+            source.unlink()
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            shutil.move(source, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except _FAILURES as error:
+        raise StorageError(f"{url}: cannot be written ({error})") from error
+
+
 def exists(url: str) -> bool:
     """Tell whether there is a file or folder at ``url``."""
     fs, path = filesystem(url)

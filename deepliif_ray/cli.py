@@ -1,0 +1,267 @@
+"""The command line; every command is a few lines over the library."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from deepliif_ray import __version__
+from deepliif_ray.console import Format, ProgressLine, errors, show
+from deepliif_ray.errors import (
+    ConfigError,
+    DeepliifRayError,
+    ManifestError,
+    ModelError,
+    QueryError,
+    ResultsError,
+)
+
+OK, ERROR, USAGE, SOME_FAILED = 0, 1, 2, 3
+_MOST_FAILURES = 20
+
+app = typer.Typer(
+    name="deepliif-ray",
+    help=__doc__ and "Score cohorts of IHC slides with DeepLIIF on Ray, and query the results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ManifestArgument = Annotated[str, typer.Argument(help="URL of the manifest: CSV, Parquet or JSON Lines.")]
+ResultsArgument = Annotated[str, typer.Argument(help="URL of the results.")]
+TileSize = Annotated[
+    int | None, typer.Option(help="Side of a tile, level-0 px; by default 512, 256 or 128, by resolution.")
+]
+Overlap = Annotated[
+    int | None, typer.Option(help="Context on each side of a tile, px; by default a sixteenth of it.")
+]
+AssumeMpp = Annotated[
+    float | None, typer.Option(help="µm per px of slides for which neither manifest nor file says.")
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deepliif-ray {__version__}")
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def score(
+    manifest: ManifestArgument,
+    results: ResultsArgument,
+    model: Annotated[
+        str, typer.Option(help="A name that `models` lists, or the URL of a published model folder.")
+    ] = "stain",
+    engine: Annotated[str, typer.Option(help="ray, or local: this process alone.")] = "ray",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster; by default $RAY_ADDRESS, or this machine alone."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default GPUs if there are any.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; by default bfloat16 on GPUs, float32 on CPUs.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Tiles that a model takes at once.")] = None,
+    actors: Annotated[
+        int | None, typer.Option(help="Models side by side; by default one per GPU, or per CPU.")
+    ] = None,
+    tile_size: TileSize = None,
+    overlap: Overlap = None,
+    assume_mpp: AssumeMpp = None,
+    seg_thresh: Annotated[int, typer.Option(help="Red plus blue of a cell's pixel exceed this.")] = 120,
+    noise_thresh: Annotated[int, typer.Option(help="Cells are larger than this, px.")] = 4,
+    large_noise_thresh: Annotated[
+        str, typer.Option(help="Cells are smaller than this, px; 'default' by resolution, or 'none'.")
+    ] = "default",
+) -> None:
+    """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
+    from deepliif_ray.engine.score import score as run
+
+    with ProgressLine() as progress:
+        summary = run(
+            manifest,
+            results,
+            model=model,
+            engine=engine,
+            address=address,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            actors=actors,
+            watch=progress,
+            tile_size=tile_size,
+            overlap=overlap,
+            assume_mpp=assume_mpp,
+            seg_thresh=seg_thresh,
+            noise_thresh=noise_thresh,
+            large_noise_thresh=_large_noise(large_noise_thresh),
+        )
+    for slide_id, message in summary.failures[:_MOST_FAILURES]:
+        errors.print(f"failed: {slide_id!r}: {message}", markup=False)
+    if len(summary.failures) > _MOST_FAILURES:
+        errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `deepliif-ray status`")
+    errors.print(
+        f"{summary.scored} scored, {summary.skipped} done before, {summary.failed} failed; "
+        f"{summary.cells:,} cells, {summary.tiles:,} tiles in {summary.seconds:.1f} s"
+    )
+    errors.print(f"next: deepliif-ray index {results}", markup=False)
+    raise typer.Exit(SOME_FAILED if summary.failed else OK)
+
+
+def _large_noise(value: str) -> object:
+    if value == "none":
+        return None
+    return int(value) if value.isdigit() else value
+
+
+@app.command()
+def plan(
+    manifest: ManifestArgument,
+    tile_size: TileSize = None,
+    overlap: Overlap = None,
+    assume_mpp: AssumeMpp = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
+    from deepliif_ray.config import score_config
+    from deepliif_ray.engine.preview import preview
+
+    config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
+    table = preview(manifest, config)
+    show(table, format)
+    failed = table.num_rows - table["problem"].null_count
+    errors.print(
+        f"{table.num_rows} slides, {sum(table['tiles'].drop_null().to_pylist()):,} tiles, {failed} with problems"
+    )
+    raise typer.Exit(SOME_FAILED if failed else OK)
+
+
+@app.command()
+def status(results: ResultsArgument, format: FormatOption = Format.TABLE) -> None:
+    """Show the newest run, the slides scored by marker, and the failures."""
+    from deepliif_ray.query import ask
+
+    for query in (
+        "SELECT run_id, status, engine, model_uri, started_at, finished_at, n_slides, n_scored, n_skipped, "
+        "n_failed, n_cells FROM runs ORDER BY started_at DESC LIMIT 1",
+        "SELECT marker, count(*) AS slides, sum(n_tiles_inferred)::BIGINT AS tiles_inferred, "
+        "sum(n_cells)::BIGINT AS cells, sum(tissue_mm2) AS tissue_mm2, "
+        "count_if(len(warnings) > 0) AS with_warnings FROM slides GROUP BY ALL ORDER BY ALL",
+        "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
+    ):
+        table = ask(results, query)
+        if table.num_rows or format is not Format.TABLE:
+            show(table, format)
+            typer.echo()
+
+
+@app.command()
+def sql(
+    results: ResultsArgument,
+    query: Annotated[
+        str, typer.Argument(help="SQL over cells, slides, failures, called_cells, patient_indices, …")
+    ],
+    format: FormatOption = Format.TABLE,
+    output: Annotated[Path | None, typer.Option(help="File to write to; by default standard output.")] = None,
+) -> None:
+    """Ask SQL of the committed results."""
+    from deepliif_ray.query import ask
+
+    show(ask(results, query), format, output)
+
+
+@app.command()
+def index(
+    results: ResultsArgument,
+    marker: Annotated[str | None, typer.Option(help="One marker only; aliases such as MIB-1 work.")] = None,
+    slides: Annotated[bool, typer.Option("--slides", help="By slide, not by patient.")] = False,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Show the marker indices of patients: percent positive cells with a 95 % interval, and density."""
+    from deepliif_ray.query import ask
+    from deepliif_ray.scoring.markers import resolve_marker
+
+    name = None if marker is None else resolve_marker(marker).name
+    where = "" if name is None else f"WHERE marker = '{name}'"
+    show(ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}"), format)
+
+
+@app.command()
+def models(format: FormatOption = Format.TABLE) -> None:
+    """List the models that have a name; any published model folder works by its URL."""
+    from deepliif_ray.models import registered_models
+
+    known = registered_models()
+    show(pa.table({"model": list(known), "description": list(known.values())}), format)
+
+
+@app.command()
+def doctor(format: FormatOption = Format.TABLE) -> None:
+    """Check this machine: versions, devices, bfloat16, and how fast the parts run here."""
+    from deepliif_ray.engine.doctor import examine
+
+    report = examine()
+    show(report, format)
+    raise typer.Exit(OK if all(report["ok"].to_pylist()) else ERROR)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to write the cohort and its results.")] = Path("demo"),
+    engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+) -> None:
+    """Write a small cohort of synthetic slides, score it, and show its indices beside the truth."""
+    from deepliif_ray.demo import run_demo
+
+    with ProgressLine() as progress:
+        report = run_demo(folder, engine=engine, watch=progress, say=errors.print)
+    show(report.table, Format.TABLE)
+    for line in report.next_steps:
+        typer.echo(line)
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    try:
+        command()
+    except (ConfigError, ManifestError, ModelError, QueryError, ResultsError) as error:
+        errors.print(f"error: {error}", markup=False)
+        return USAGE
+    except DeepliifRayError as error:
+        errors.print(f"error: {error}", markup=False)
+        return ERROR
+    except KeyboardInterrupt:
+        errors.print("stopped; what is finished is kept: run the same command again to go on")
+        return ERROR
+    return OK
+
+
+def main() -> None:
+    """Run the command line; the process ends with its exit code.
+
+    0: all scored; 3: some slides failed; 2: bad usage, manifest, model or query; 1: anything else.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_guarded(app))
+
+
+if __name__ == "__main__":
+    main()

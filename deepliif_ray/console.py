@@ -1,0 +1,137 @@
+"""What the command line shows: tables in several formats, and how far a run is."""
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deepliif_ray.engine.progress import Progress
+
+_QUIET_SECONDS = 15.0
+errors = Console(stderr=True, highlight=False)
+
+
+class Format(StrEnum):
+    """How to write a table."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell's value as JSON can hold it: bytes as hexadecimal digits, times as ISO text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def show(table: pa.Table, format: Format, output: Path | None = None) -> None:
+    """Write a table to standard output, or to the file ``output``."""
+    if format is Format.PARQUET:
+        pq.write_table(table, sys.stdout.buffer if output is None else output, compression="zstd")
+        return
+    if format is Format.TABLE:
+        text = _rendered(table)
+    elif format is Format.JSON:
+        text = json.dumps([_plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n"
+    else:
+        rows = [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+        columns = {
+            name: [
+                json.dumps(row[name], ensure_ascii=False) if isinstance(row[name], (dict, list)) else row[name]
+                for row in rows
+            ]
+            for name in table.column_names
+        }
+        text = pl.DataFrame(columns, strict=False).write_csv()
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def _rendered(table: pa.Table) -> str:
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for field in table.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        grid.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
+    for row in table.to_pylist():
+        grid.add_row(*(Text(_text(value)) for value in row.values()))
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else 10_000, no_color=not terminal)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def describe(progress: Progress) -> str:
+    """Return one line on how far a run is."""
+    parts = [f"{progress.done}/{progress.slides} slides"]
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    parts.append(f"{progress.tiles_done:,}/{progress.tiles_planned:,} tiles")
+    parts.append(f"{progress.tiles_per_second:.1f} tiles/s")
+    parts.append(f"{progress.cells:,} cells")
+    left = progress.seconds_left
+    if left is not None and progress.done < progress.slides:
+        parts.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
+    return " · ".join(parts)
+
+
+class ProgressLine:
+    """Shows a run's progress on standard error: a live line on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=errors, auto_refresh=False, transient=True) if errors.is_terminal else None
+        self._shown = time.monotonic()
+
+    def __enter__(self) -> "ProgressLine":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show ``progress``, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown < (0.2 if self._live is not None else _QUIET_SECONDS):
+            return
+        self._shown = now
+        if self._live is not None:
+            self._live.update(Text(describe(progress)), refresh=True)
+        else:
+            errors.print(describe(progress))

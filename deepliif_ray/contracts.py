@@ -1,0 +1,38 @@
+"""The contracts of ``schemas/``: table columns, manifest columns and the marker registry, as data.
+
+The files lie at the root of the repository; a wheel carries them inside the package.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_PACKAGED = Path(__file__).parent / "schemas"
+_REPOSITORY = Path(__file__).parents[1] / "schemas"
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """Return the contract ``name``.
+
+    Parameters
+    ----------
+    name : str
+        File name in ``schemas/`` without ``.yaml``: ``cells``, ``slides``, ``failures``, ``runs``,
+        ``patients``, ``manifest`` or ``markers``.
+
+    Returns
+    -------
+    dict
+        The parsed YAML. It is shared between callers: read it, do not change it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such contract.
+    """
+    folder = _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY
+    contract: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    return contract

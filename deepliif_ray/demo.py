@@ -1,0 +1,75 @@
+"""The demonstration: synthetic slides with known truth, scored and compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.score import score
+from deepliif_ray.query import ask
+from deepliif_ray.slides import write_cohort
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """Patient indices beside the truth, and what to run next."""
+
+    table: pa.Table
+    next_steps: tuple[str, ...]
+
+
+def run_demo(
+    folder: Path,
+    *,
+    engine: str = "ray",
+    watch: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None],
+) -> DemoReport:
+    """Write the cohort to ``folder/cohort``, score it to ``folder/results``, and compare.
+
+    Raises
+    ------
+    DeepliifRayError
+        See `deepliif_ray.engine.score.score`.
+    """
+    say(f"writing synthetic slides to {folder / 'cohort'}")
+    manifest = write_cohort(folder / "cohort")
+    results = str(folder / "results")
+    say(f"scoring {manifest} to {results}")
+    summary = score(str(manifest), results, engine=engine, watch=watch)
+    say(
+        f"{summary.scored} slides scored, {summary.skipped} done before, {summary.failed} failed; "
+        f"{summary.cells:,} cells in {summary.seconds:.1f} s"
+    )
+    truth = (
+        pl.read_csv(manifest.with_name("truth.csv"), schema_overrides={"patient_id": pl.String})
+        .group_by("patient_id", "marker")
+        .agg(true_cells=pl.col("cells").sum(), true_positive=pl.col("positive").sum())
+        .with_columns(true_index_percent=100 * pl.col("true_positive") / pl.col("true_cells"))
+        .drop("true_positive")
+    )
+    found = pl.from_arrow(
+        ask(
+            results,
+            "SELECT patient_id, marker, n_slides, n_cells, index_percent, ci_lower_percent, "
+            "ci_upper_percent, density_per_mm2 FROM patient_indices",
+        )
+    )
+    assert isinstance(found, pl.DataFrame)
+    table = truth.join(found, on=["patient_id", "marker"], how="left").sort("patient_id", "marker")
+    columns = ["patient_id", "marker", "n_slides", "true_cells", "n_cells", "true_index_percent"]
+    return DemoReport(
+        table=table.select(*columns, "index_percent", "ci_lower_percent", "ci_upper_percent").to_arrow(),
+        next_steps=(
+            "",
+            "next, for instance:",
+            f"  deepliif-ray index {results} --marker Ki67",
+            f'  deepliif-ray sql {results} "SELECT patient_id FROM patient_indices'
+            " WHERE marker = 'Ki67' AND index_percent > 30\"",
+            f"  deepliif-ray status {results}",
+            "  deepliif-ray score YOUR_MANIFEST.csv YOUR_RESULTS --model YOUR_DEEPLIIF_MODEL_FOLDER",
+        ),
+    )

@@ -1,0 +1,1 @@
+"""The engine: what a job does, with Ray or without."""

@@ -1,0 +1,48 @@
+"""The steps of a job in this process, slide by slide, without Ray."""
+
+from collections.abc import Iterator
+
+from deepliif_ray.engine.finalize import Scored, finalize
+from deepliif_ray.engine.steps import (
+    BLOCK_TILES,
+    SlideReader,
+    TileTask,
+    first_failure,
+    infer_tiles,
+    stage_tiles,
+)
+from deepliif_ray.engine.work import Failure, Job, StepError, prepare
+from deepliif_ray.engine.progress import Progress
+from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.models import Model
+
+
+def run(
+    job: Job, model: Model, entries: list[SlideEntry], progress: Progress
+) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
+    """Score slides one after the other; yield what became of each as soon as it is known."""
+    for entry in entries:
+        try:
+            yield entry, _score(job, model, entry, progress)
+        except StepError as error:
+            yield entry, error.failure
+
+
+def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Scored:
+    work, ordinals = prepare(job, entry)
+    progress.add(planned=1, tiles_planned=len(ordinals))
+    reader = SlideReader(job)
+    try:
+        for start in range(0, len(ordinals), BLOCK_TILES):
+            tasks = [TileTask(work.staging, ordinal) for ordinal in ordinals[start : start + BLOCK_TILES]]
+            failures = []
+            for staged in stage_tiles(job, infer_tiles(job, model, reader.read(tasks))):
+                progress.add(tiles_done=staged.tiles)
+                if staged.failure is not None:
+                    failures.append(staged.failure)
+            if failures:
+                raise StepError(first_failure(failures))
+    finally:
+        reader.close()
+    return finalize(job, work.staging)
+

@@ -1,0 +1,268 @@
+"""The steps of a job as a Ray Data graph over a cluster.
+
+Slides are planned in parallel; their tiles are regrouped into blocks that any worker may read; blocks go
+through a pool of model actors, are measured and staged by CPU tasks, and report back to the driver, which has
+a slide finalized as soon as its last tile is staged.
+
+Between the stages a row is a pickled list of items (see `deepliif_ray.engine.steps`): tasks, tiles, failures,
+or the note that a slide was planned, which later stages pass on. Every row is a Ray Data block of its own, so
+the tiles of one slide spread over all workers.
+"""
+
+import logging
+import os
+import pickle
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy
+
+from deepliif_ray.engine.finalize import Scored, finalize
+from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.steps import (
+    BLOCK_TILES,
+    SlideReader,
+    Staged,
+    TileTask,
+    first_failure,
+    infer_tiles,
+    stage_tiles,
+)
+from deepliif_ray.engine.work import Failure, Job, StepError, prepare
+from deepliif_ray.errors import ConfigError, ModelError
+from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.models import load_model
+
+ACTOR_CPUS, TASK_CPUS = 0.75, 0.25
+"""On CPUs every core runs a model and still has room for the tasks that feed it."""
+BATCH_BLOCKS = 4
+"""Blocks that a model is given together: small slides fill its batches together."""
+MAX_FINALIZING = 4
+NO_PROGRESS_TIMEOUT_S = 600
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A slide of the cohort was planned: ``tiles`` of it are on their way, or it failed."""
+
+    slide: int
+    staging: str
+    tiles: int
+    failure: Failure | None = None
+
+
+@dataclass
+class _Pending:
+    """What the driver knows of a slide that is under way."""
+
+    slide: int | None = None
+    expected: int | None = None
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start one on this machine for as long as the context lasts.
+
+    Parameters
+    ----------
+    address : str, optional
+        Address of a cluster; by default the one in $RAY_ADDRESS, or else a cluster of this machine alone. A
+        connection that exists already is used as it is.
+
+    Raises
+    ------
+    ConfigError
+        There is no cluster at ``address``.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot connect to the Ray cluster at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _object_store_bytes() -> int:
+    return min(_GIB // 2 + (os.cpu_count() or 1) * _GIB // 4, 32 * _GIB)
+
+
+def has_gpus() -> bool:
+    """Tell whether the connected cluster has GPUs."""
+    return bool(ray.cluster_resources().get("GPU", 0))
+
+
+def _pack(items: Iterable[object]) -> pa.Table:
+    return pa.table({"items": pa.array([pickle.dumps(list(items), protocol=5)], pa.large_binary())})
+
+
+def _unpack(table: pa.Table) -> tuple[list[Planned], list[Any]]:
+    """Return the notes of planned slides, and the other items."""
+    items = [item for row in table["items"] for item in pickle.loads(row.as_buffer())]
+    return (
+        [item for item in items if isinstance(item, Planned)],
+        [item for item in items if not isinstance(item, Planned)],
+    )
+
+
+def _plan(table: pa.Table, job: Job, entries: Any) -> Iterator[pa.Table]:
+    """Turn slides into notes that they are planned, and their tiles still to be read."""
+    rows: list[SlideEntry] = ray.get(entries)
+    for slide in table["id"].to_pylist():
+        try:
+            work, ordinals = prepare(job, rows[slide])
+        except StepError as error:
+            yield _pack([Planned(slide, "", 0, error.failure)])
+            continue
+        yield _pack([Planned(slide, work.staging, len(ordinals))])
+        for start in range(0, len(ordinals), BLOCK_TILES):
+            yield _pack(TileTask(work.staging, n) for n in ordinals[start : start + BLOCK_TILES])
+
+
+@lru_cache(maxsize=1)
+def _reader(job: Job) -> SlideReader:
+    """Return this process's reader, which keeps slides open from block to block."""
+    return SlideReader(job)
+
+
+def _read(table: pa.Table, job: Job) -> pa.Table:
+    planned, tasks = _unpack(table)
+    return _pack([*planned, *_reader(job).read(tasks)])
+
+
+class _Infer:
+    """A model on one worker."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._model = load_model(job.model_uri, job.device, job.precision)
+        if self._model.digest != job.model_digest:
+            raise ModelError(f"{job.model_uri}: the model changed after the run began; start the run again")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        planned, tiles = _unpack(table)
+        return _pack([*planned, *infer_tiles(self._job, self._model, tiles)])
+
+
+def _stage(table: pa.Table, job: Job) -> pa.Table:
+    planned, tiles = _unpack(table)
+    return _pack([*planned, *stage_tiles(job, tiles)])
+
+
+def _graph(job: Job, entries: list[SlideEntry], actors: int | None) -> ray.data.Dataset:
+    gpus = job.device is not None and job.device.startswith("cuda")
+    resources = ray.cluster_resources()
+    count = actors or max(1, int(resources.get("GPU" if gpus else "CPU", 1)))
+    task = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
+    unfused = {"num_cpus": TASK_CPUS / 2}  # stages that ask for the same become one, and a slide one task
+    # Not ray.data.range: its read tasks ask for a whole CPU, which the actors may never leave free.
+    slides = ray.data.from_items([{"id": i} for i in range(len(entries))], override_num_blocks=len(entries))
+    slides.context.enable_progress_bars = False
+    slides.context.print_on_execution_start = False
+    slides.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    slides.context.target_max_block_size = 1  # byte: every row is a block
+    return (
+        slides.map_batches(_plan, fn_kwargs={"job": job, "entries": ray.put(entries)}, **task | unfused)
+        .map_batches(_read, fn_kwargs={"job": job}, **task)
+        .map_batches(
+            _Infer,
+            fn_constructor_kwargs={"job": job},
+            compute=ActorPoolStrategy(size=count),
+            batch_format="pyarrow",
+            batch_size=BATCH_BLOCKS,
+            num_cpus=1 if gpus else ACTOR_CPUS,
+            num_gpus=1 if gpus else None,
+        )
+        .map_batches(_stage, fn_kwargs={"job": job}, **task)
+    )
+
+
+def run(
+    job: Job, entries: list[SlideEntry], progress: Progress, *, actors: int | None = None
+) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
+    """Score slides on the connected cluster; yield what became of each as soon as it is known.
+
+    Parameters
+    ----------
+    job : Job
+    entries : list of SlideEntry
+    progress : Progress
+    actors : int, optional
+        Models to run side by side; by default one per GPU, or per CPU without GPUs.
+    """
+    finalize_task = ray.remote(num_cpus=0)(_finalize)
+    finalizing: dict[Any, int] = {}
+    pending: dict[str, _Pending] = {}
+
+    def collect(most: int) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
+        """Yield finalized slides; wait until at most ``most`` are left."""
+        while finalizing:
+            waiting = len(finalizing) > most
+            ready, _ = ray.wait(list(finalizing), timeout=None if waiting else 0)
+            if not ready:
+                return
+            for reference in ready:
+                yield entries[finalizing.pop(reference)], ray.get(reference)
+
+    for batch in _graph(job, entries, actors).iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=0
+    ):
+        planned, reports = _unpack(batch)
+        touched = set()
+        for note in planned:
+            progress.add(planned=1, tiles_planned=note.tiles)
+            if note.failure is not None:
+                yield entries[note.slide], note.failure
+                continue
+            state = pending.setdefault(note.staging, _Pending())
+            state.slide, state.expected = note.slide, note.tiles
+            touched.add(note.staging)
+        for report in reports:
+            _count(pending.setdefault(report.staging, _Pending()), report)
+            progress.add(tiles_done=report.tiles)
+            touched.add(report.staging)
+        for staging in touched:
+            state = pending[staging]
+            if state.slide is None or state.done != state.expected:
+                continue
+            del pending[staging]
+            if state.failures:
+                yield entries[state.slide], first_failure(state.failures)
+            else:
+                yield from collect(MAX_FINALIZING - 1)
+                finalizing[finalize_task.remote(job, staging)] = state.slide
+        yield from collect(MAX_FINALIZING)
+    yield from collect(0)
+
+
+def _count(state: _Pending, report: Staged) -> None:
+    state.done += report.tiles
+    if report.failure is not None:
+        state.failures.append(report.failure)
+
+
+def _finalize(job: Job, staging: str) -> Scored | Failure:
+    try:
+        return finalize(job, staging)
+    except StepError as error:
+        return error.failure

@@ -1,0 +1,280 @@
+"""A whole run: refuse what cannot work, do what is not done, record what happened."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from deepliif_ray import __version__, storage
+from deepliif_ray.config import score_config
+from deepliif_ray.engine import local
+from deepliif_ray.engine.finalize import Scored, origin
+from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.work import Failure, Job, fingerprint
+from deepliif_ray.errors import ConfigError, DeepliifRayError
+from deepliif_ray.manifest import SlideEntry, read_manifest
+from deepliif_ray.models import Model, load_model
+from deepliif_ray.tables.commit import write_failure, write_run
+from deepliif_ray.tables.ledger import Ledger
+
+ENGINES = ("ray", "local")
+DEFAULT_MODEL = "stain"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    run_id : str
+    results : str
+        URL of the results.
+    slides, scored, skipped, failed : int
+        Slides of the manifest; scored now; done before; failed.
+    cells, tiles : int
+        Of the slides scored now.
+    seconds : float
+    failures : tuple of (str, str)
+        slide_id and message of each failure.
+    """
+
+    run_id: str
+    results: str
+    slides: int
+    scored: int
+    skipped: int
+    failed: int
+    cells: int
+    tiles: int
+    seconds: float
+    failures: tuple[tuple[str, str], ...]
+
+
+def score(
+    manifest: str,
+    results: str,
+    *,
+    model: str = DEFAULT_MODEL,
+    engine: str = "ray",
+    address: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_size: int | None = None,
+    actors: int | None = None,
+    watch: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> RunSummary:
+    """Score every slide of a manifest that is not yet scored the same way.
+
+    Parameters
+    ----------
+    manifest : str
+        URL of the manifest (CSV, Parquet or JSON Lines).
+    results : str
+        URL of the results; created if need be, extended if it exists.
+    model : str
+        Name of a registered model, or URL of a published model folder.
+    engine : {'ray', 'local'}
+        A Ray cluster, or this process alone. Both give the same tables.
+    address : str, optional
+        Address of a Ray cluster; by default $RAY_ADDRESS, or a cluster of this machine alone.
+    device : str, optional
+        ``cpu`` or ``cuda``; by default GPUs where there are any.
+    precision : {'float32', 'bfloat16'}, optional
+        By default bfloat16 on GPUs and float32 on CPUs.
+    batch_size : int, optional
+        Tiles that a model takes at once.
+    actors : int, optional
+        Models that run side by side under Ray; by default one per GPU, or per CPU without GPUs.
+    watch : callable, optional
+        Called with a `Progress` after every change.
+    **options
+        Fields of `deepliif_ray.config.ScoreConfig`.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    ConfigError, ManifestError, ModelError
+        Before any work: options, manifest or model cannot be used.
+    ResultsError, StorageError
+        The results cannot be read or written.
+    """
+    config = score_config(**options)
+    _check(results, engine, address, actors, batch_size)
+    cohort = read_manifest(manifest)
+    with _cluster(address) if engine == "ray" else nullcontext():
+        loaded, device = _load(model, device, precision, on_cluster=engine == "ray")
+        job = Job(
+            results=results,
+            run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+            model_uri=model,
+            model_name=loaded.name,
+            model_digest=loaded.digest,
+            device=device,
+            precision=loaded.precision,
+            background_marker=loaded.background_marker if loaded.has_marker else None,
+            config=config,
+            batch_size=batch_size or (16 if device == "cuda" else 4),
+        )
+        progress = Progress(slides=len(cohort.slides), watch=watch or (lambda _: None))
+        run = _Run(job, cohort.url, engine, progress)
+        todo = _todo(job, cohort.slides)
+        progress.add(skipped=len(cohort.slides) - len(todo))
+        if engine == "ray":
+            del loaded  # every actor loads its own
+            from deepliif_ray.engine import ray_engine
+
+            outcomes = ray_engine.run(job, todo, progress, actors=actors) if todo else iter(())
+        else:
+            outcomes = local.run(job, loaded, todo, progress)
+        return run.record(outcomes)
+
+
+def _check(
+    results: str, engine: str, address: str | None, actors: int | None, batch_size: int | None
+) -> None:
+    if engine not in ENGINES:
+        raise ConfigError(f"engine is {engine!r}; use {' or '.join(ENGINES)}")
+    if engine == "local" and address is not None:
+        raise ConfigError("the local engine has no cluster; leave out address, or use the ray engine")
+    if engine == "ray" and results.startswith("memory://"):
+        raise ConfigError(f"{results}: other processes cannot see memory://; use the local engine")
+    for name, value in (("actors", actors), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; use at least 1")
+
+
+def _cluster(address: str | None) -> AbstractContextManager[None]:
+    from deepliif_ray.engine import ray_engine
+
+    return ray_engine.cluster(address)
+
+
+def _load(
+    uri: str, device: str | None, precision: str | None, *, on_cluster: bool
+) -> tuple[Model, str | None]:
+    """Return the model, loaded here, and the device it is to run on.
+
+    On a cluster the driver may have no GPU though the workers do: it loads the model on its CPU, only to know
+    what it is.
+    """
+    if not on_cluster:
+        return load_model(uri, device, precision), device
+    from deepliif_ray.engine import ray_engine
+
+    device = device or ("cuda" if ray_engine.has_gpus() else "cpu")
+    if device.startswith("cuda"):
+        if not ray_engine.has_gpus():
+            raise ConfigError(f"device is {device}, but the cluster has no GPU; use cpu")
+        return load_model(uri, "cpu", precision or "bfloat16"), device
+    return load_model(uri, device, precision), device
+
+
+def _todo(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
+    """Return the slides not yet committed from the same model, configuration, file and manifest row."""
+    slides = Ledger(job.results, must_exist=False).slides()
+    committed = {row["slide_id"]: row for row in slides.to_pylist()}
+
+    def is_done(entry: SlideEntry) -> bool:
+        row = committed.get(entry.slide_id)
+        if row is None:
+            return False
+        stated = row["mpp"] if row["mpp_source"] == "manifest" else None
+        if (
+            (row["model_digest"], row["config_fingerprint"]) != (job.model_digest, job.config_fingerprint)
+            or (row["patient_id"], row["marker"]) != (entry.patient_id, entry.marker)
+            or dict(row["attributes"]) != entry.attributes
+            or stated != entry.mpp
+        ):
+            return False
+        try:
+            return fingerprint(entry) == row["slide_fingerprint"]
+        except DeepliifRayError:
+            return False  # scoring it will tell what is wrong
+
+    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
+        return [entry for entry, done in zip(entries, pool.map(is_done, entries), strict=True) if not done]
+
+
+class _Run:
+    """Keeps the record of one run."""
+
+    def __init__(self, job: Job, manifest: str, engine: str, progress: Progress) -> None:
+        self._job, self._progress = job, progress
+        self._failures: list[tuple[str, str]] = []
+        self._tiles = 0
+        self._row: dict[str, Any] = {
+            "run_id": job.run_id,
+            "manifest_uri": manifest,
+            "results_uri": job.results,
+            "model_uri": job.model_uri,
+            "model_digest": job.model_digest,
+            "config": job.config.model_dump_json(),
+            "config_fingerprint": job.config_fingerprint,
+            "software_version": __version__,
+            "engine": engine,
+            "started_at": datetime.now(UTC),
+            "n_slides": progress.slides,
+        }
+        self._write("running", {})
+
+    def record(self, outcomes: Iterator[tuple[SlideEntry, Scored | Failure]]) -> RunSummary:
+        """Follow a run to its end, writing down failures as they come."""
+        status = "failed"
+        try:
+            for entry, outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    self._fail(entry, outcome)
+                else:
+                    self._tiles += outcome.tiles
+                    self._progress.add(scored=1, cells=outcome.cells)
+            status = "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            self._finish(status)
+        progress = self._progress
+        return RunSummary(
+            run_id=self._job.run_id,
+            results=self._job.results,
+            slides=progress.slides,
+            scored=progress.scored,
+            skipped=progress.skipped,
+            failed=progress.failed,
+            cells=progress.cells,
+            tiles=self._tiles,
+            seconds=progress.seconds,
+            failures=tuple(self._failures),
+        )
+
+    def _fail(self, entry: SlideEntry, failure: Failure) -> None:
+        row = origin(self._job, entry) | asdict(failure)
+        row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
+        write_failure(self._job.results, row)
+        self._failures.append((entry.slide_id, failure.message))
+        self._progress.add(failed=1)
+
+    def _finish(self, status: str) -> None:
+        progress = self._progress
+        self._write(
+            status,
+            {
+                "finished_at": datetime.now(UTC),
+                "n_scored": progress.scored,
+                "n_skipped": progress.skipped,
+                "n_failed": progress.failed,
+                "n_tiles": self._tiles,
+                "n_cells": progress.cells,
+            },
+        )
+
+    def _write(self, status: str, ended: dict[str, Any]) -> None:
+        write_run(self._job.results, self._row | {"status": status} | ended)

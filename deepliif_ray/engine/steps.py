@@ -1,0 +1,237 @@
+"""The steps from tiles to staged fragments; both engines run these same functions.
+
+A step takes and gives lists of tiles of any slides. A tile that fails becomes a `TileFailure`, which later
+steps pass on.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepliif_ray.cells.fragments import measure_core
+from deepliif_ray.cells.thresholds import large_noise_threshold
+from deepliif_ray.engine.staging import StagedTile, write_block
+from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, step
+from deepliif_ray.models import Model
+from deepliif_ray.slides import Slide, Tile, is_empty, open_slide
+
+BLOCK_TILES = 16
+"""Tiles that travel together and are staged together, if they are of one slide."""
+_OPEN_SLIDES = 4
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TileTask:
+    """A tile to be read: the staging folder of its slide's work, and its ordinal there."""
+
+    staging: str
+    ordinal: int
+
+
+@dataclass(frozen=True)
+class TileFailure:
+    """A tile that could not be processed."""
+
+    task: TileTask
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class TilePixels:
+    """A tile as read, uint8 (tile, tile, 3); ``empty`` by the published rule."""
+
+    task: TileTask
+    pixels: Image
+    empty: bool
+    read_s: float
+
+
+@dataclass(frozen=True)
+class TileMaps:
+    """A tile's core: IHC, segmentation map and marker map; the maps are None if it was not inferred."""
+
+    task: TileTask
+    rgb: Image
+    seg: Image | None
+    marker: Image | None
+    read_s: float
+    infer_s: float
+
+
+@dataclass(frozen=True)
+class Staged:
+    """How many tiles of a slide were staged, or that one of them failed."""
+
+    staging: str
+    tiles: int
+    failure: Failure | None = None
+
+
+class SlideReader:
+    """Reads tiles, keeping the last few slides open."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._open: OrderedDict[str, Slide] = OrderedDict()
+        self._failed: dict[str, TileFailure] = {}
+
+    def read(self, tasks: Iterable[TileTask]) -> Iterator[TilePixels | TileFailure]:
+        """Read tiles.
+
+        Once a tile of a slide has failed, the later ones of that slide are not tried but fail with it: the
+        first bad tile in the order of the grid is always found, whichever worker has it.
+        """
+        for task in tasks:
+            known = self._failed.get(task.staging)
+            if known is not None and task.ordinal > known.task.ordinal:
+                yield TileFailure(task, known.failure)
+                continue
+            try:
+                yield self._read_one(task)
+            except StepError as error:
+                self._failed[task.staging] = TileFailure(task, error.failure)
+                yield self._failed[task.staging]
+
+    def _read_one(self, task: TileTask) -> TilePixels:
+        start = time.perf_counter()
+        with step("read"):
+            work = load_work(task.staging, self._job.run_id)
+            tile = work.plan.grid[work.todo[task.ordinal]]
+        with step("read", tile.index):
+            pixels = self._slide(work).read_tile(tile.x, tile.y, work.plan.tile)
+        return TilePixels(task, pixels, is_empty(pixels), time.perf_counter() - start)
+
+    def _slide(self, work: Work) -> Slide:
+        slide = self._open.pop(work.staging, None)
+        if slide is None:
+            slide = open_slide(work.local_path())
+        self._open[work.staging] = slide
+        if len(self._open) > _OPEN_SLIDES:
+            self._open.popitem(last=False)[1].close()
+        return slide
+
+    def close(self) -> None:
+        """Close all slides."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _core(image: Image, tile: Tile) -> Image:
+    x0, y0, x1, y1 = tile.core
+    return np.ascontiguousarray(image[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x])
+
+
+def infer_tiles(
+    job: Job, model: Model, tiles: Iterable[TilePixels | TileFailure]
+) -> Iterator[TileMaps | TileFailure]:
+    """Run the model on tiles, ``job.batch_size`` at once, whatever slides they are of.
+
+    If a batch fails, its tiles are tried one by one, so that only the bad one's slide fails.
+    """
+    by_size: dict[int, list[TilePixels]] = {}
+    for item in tiles:
+        if isinstance(item, TileFailure):
+            yield item
+        elif item.empty:
+            yield _maps(job, item, None, None, 0.0)
+        else:
+            by_size.setdefault(len(item.pixels), []).append(item)
+    for group in by_size.values():
+        for start in range(0, len(group), job.batch_size):
+            batch = group[start : start + job.batch_size]
+            try:
+                yield from _infer_batch(job, model, batch)
+            except StepError:
+                for item in batch:
+                    try:
+                        yield from _infer_batch(job, model, [item])
+                    except StepError as error:
+                        yield TileFailure(item.task, error.failure)
+
+
+def _infer_batch(job: Job, model: Model, batch: list[TilePixels]) -> list[TileMaps]:
+    start = time.perf_counter()
+    with step("infer"):
+        result = model.infer(np.stack([item.pixels for item in batch]))
+        seconds = (time.perf_counter() - start) / len(batch)
+        return [
+            _maps(job, item, result.seg[i], None if result.marker is None else result.marker[i], seconds)
+            for i, item in enumerate(batch)
+        ]
+
+
+def _maps(job: Job, item: TilePixels, seg: Image | None, marker: Image | None, seconds: float) -> TileMaps:
+    work = load_work(item.task.staging, job.run_id)
+    tile = work.plan.grid[work.todo[item.task.ordinal]]
+    return TileMaps(
+        item.task,
+        _core(item.pixels, tile),
+        None if seg is None else _core(seg, tile),
+        None if marker is None else _core(marker, tile),
+        item.read_s,
+        seconds,
+    )
+
+
+def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
+    """Measure the fragments in the core of one tile.
+
+    A tile that was not inferred counts as published software counts it: black segmentation, and the model's
+    background as marker value.
+    """
+    start = time.perf_counter()
+    work = load_work(maps.task.staging, job.run_id)
+    plan = work.plan
+    seg, marker = maps.seg, maps.marker
+    if seg is None:
+        seg = np.zeros_like(maps.rgb)
+        if job.background_marker is not None:
+            marker = np.full(maps.rgb.shape[:2], job.background_marker, dtype=np.uint8)
+    fragments = measure_core(
+        seg,
+        marker,
+        maps.rgb,
+        core=plan.grid[work.todo[maps.task.ordinal]].core,
+        slide=(plan.width, plan.height),
+        seg_thresh=job.config.seg_thresh,
+        large_noise_thresh=large_noise_threshold(job.config.large_noise_thresh, plan.resolution),
+    )
+    seconds = time.perf_counter() - start
+    return StagedTile(maps.task.ordinal, maps.seg is None, fragments, maps.read_s, maps.infer_s, seconds)
+
+
+def stage_tiles(job: Job, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[Staged]:
+    """Measure tiles and write them to the staging folders of their slides."""
+    measured: dict[str, list[StagedTile]] = {}
+    for item in tiles:
+        folder = item.task.staging
+        if isinstance(item, TileFailure):
+            yield Staged(folder, 1, item.failure)
+            continue
+        try:
+            with step("measure"):
+                measured.setdefault(folder, []).append(measure_tile(job, item))
+        except StepError as error:
+            yield Staged(folder, 1, error.failure)
+    for folder, done in measured.items():
+        done.sort(key=lambda tile: tile.ordinal)
+        for _, run in groupby(enumerate(done), key=lambda pair: pair[1].ordinal - pair[0]):
+            block = [tile for _, tile in run]
+            try:
+                with step("measure"):
+                    write_block(folder, block)
+                yield Staged(folder, len(block))
+            except StepError as error:
+                yield Staged(folder, len(block), error.failure)
+
+
+def first_failure(failures: Iterable[Failure]) -> Failure:
+    """Return the failure that a slide is reported with: that of its first bad tile."""
+    return min(failures, key=lambda failure: -1 if failure.tile is None else failure.tile)

@@ -1,0 +1,54 @@
+"""Models: tiles in, segmentation and marker maps out.
+
+`load_model` takes the URL of a published model folder or the name of a registered model.
+"""
+
+from collections.abc import Sequence
+
+from deepliif_ray.models.base import Inference, Model, choose_device, choose_precision
+from deepliif_ray.models.checkpoint import load_checkpoint
+from deepliif_ray.models.deepliif import DeepLIIF
+from deepliif_ray.models.stain import Stain
+
+__all__ = ["Inference", "Model", "load_model", "registered_models"]
+
+_REGISTERED = {
+    "stain": "classical: color deconvolution, thresholds, watershed; nuclear markers; no weights, CPU only"
+}
+
+
+def registered_models() -> dict[str, str]:
+    """Return the names that `load_model` knows without a folder, each with a one-line description."""
+    return dict(_REGISTERED)
+
+
+def load_model(
+    uri: str, device: str | None = None, precision: str | None = None, modalities: Sequence[str] = ()
+) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    uri : str
+        Name of a registered model, or URL or path of a published model folder.
+    device : str, optional
+        ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
+    precision : str, optional
+        ``float32`` or ``bfloat16``; by default bfloat16 on a GPU made for it, else float32. On one kind of
+        device, a tile's result at one precision does not depend on its batch or the number of threads.
+    modalities : sequence of str
+        Modalities that `Model.infer` will be asked for; the marker needs no mention.
+
+    Raises
+    ------
+    ConfigError
+        The device, precision or a modality is not to be had.
+    ModelError
+        The folder cannot be used; the message names the files.
+    """
+    chosen = choose_device(device)
+    used = choose_precision(precision, chosen)
+    if uri in _REGISTERED:
+        return Stain(modalities)
+    name = uri.rstrip("/").rpartition("/")[2] or uri
+    return DeepLIIF(name, load_checkpoint(uri, modalities), chosen, used)

@@ -1,0 +1,34 @@
+"""One question, one table."""
+
+import duckdb
+import pyarrow as pa
+
+from deepliif_ray.errors import QueryError
+from deepliif_ray.query.connect import connect
+
+
+def ask(results: str, query: str) -> pa.Table:
+    """Return what a SQL query over committed results gives.
+
+    Parameters
+    ----------
+    results : str
+        URL of the results.
+    query : str
+        SQL; see `connect` for the views.
+
+    Raises
+    ------
+    QueryError
+        DuckDB does not understand the query or cannot answer it.
+    ResultsError, StorageError
+        See `connect`.
+    """
+    with connect(results) as connection:
+        try:
+            answer = connection.sql(query)
+            if answer is None:
+                raise QueryError("the query returns no rows; ask with SELECT")
+            return answer.to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(f"{results}: {error}") from error

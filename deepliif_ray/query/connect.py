@@ -1,0 +1,97 @@
+"""A DuckDB connection in which committed results are views."""
+
+import os
+from pathlib import Path
+from string import Template
+
+import duckdb
+import pyarrow as pa
+
+from deepliif_ray import storage
+from deepliif_ray.errors import ResultsError
+from deepliif_ray.tables.ledger import Ledger
+from deepliif_ray.tables.rooted import RootedFileSystem, needs_root
+from deepliif_ray.tables.schema import column_names, table_schema
+
+_SQL = Path(__file__).parent / "sql"
+
+
+def connect(results: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
+    """Open results for SQL.
+
+    The connection is a snapshot of what is committed now; connect again to see later commits. It is an
+    in-memory database of its own: nothing done on it changes the results.
+
+    Parameters
+    ----------
+    results : str or path
+        URL of the results.
+
+    Returns
+    -------
+    duckdb.DuckDBPyConnection
+        With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices`` and
+        ``patient_indices``; and for other thresholds the table macros ``call_cells(…)``,
+        ``slide_indices_at(…)`` and ``patient_indices_at(…)`` (see ``query/sql/called_cells.sql``). Times are
+        UTC, ``boundary`` is WKB.
+
+    Raises
+    ------
+    ResultsError
+        There are no results here, a newer version of this software wrote them, or cells are missing.
+    StorageError
+        The store does not answer.
+    """
+    url = os.fspath(results)
+    ledger = Ledger(url)
+    tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
+    # Extensions come from the network; nothing here needs one that is not built in.
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    )
+    # Leaves boundary as WKB: the geometry type is not in every version, and few readers understand it.
+    connection.execute("SET enable_geoparquet_conversion = false")
+    for name, table in tables.items():
+        _create_table(connection, name, table)
+    _create_cells(connection, url, tables["slides"])
+    for name in ("intervals", "called_cells", "indices"):
+        connection.execute(_sql(name))
+    return connection
+
+
+def _sql(name: str) -> str:
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Copy an Arrow table into the database, times as plain UTC (reading zoned ones would need pytz)."""
+    for position, field in enumerate(table.schema):
+        if isinstance(field.type, pa.TimestampType):
+            table = table.set_column(position, field.name, table.column(position).cast(pa.timestamp("us")))
+    connection.register("arriving", table)
+    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM arriving")
+    connection.unregister("arriving")
+
+
+def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table) -> None:
+    columns = ", ".join(column_names("cells"))
+    # Several slides may share an object, which is read once.
+    paths = list(dict.fromkeys(path for path in slides.column("cells_path").to_pylist() if path))
+    if not paths:
+        _create_table(connection, "no_cells", table_schema("cells").empty_table())
+        connection.execute(Template(_sql("no_cells")).substitute(columns=columns))
+        return
+    if needs_root(url):
+        connection.register_filesystem(RootedFileSystem(url))
+        places = [f"{RootedFileSystem.protocol}://{path}" for path in paths]
+    else:
+        root = storage.filesystem(url)[1]
+        places = [storage.join(root, path) for path in paths]
+    files = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
+    try:
+        connection.execute(Template(_sql("cells")).substitute(columns=columns, files=files))
+    except duckdb.Error as error:
+        raise ResultsError(
+            f"{url}: the cells of committed slides cannot be read ({error}); connect again if a job is "
+            "tidying these results, else restore what was deleted or score those slides again"
+        ) from error

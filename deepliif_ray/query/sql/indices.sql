@@ -1,0 +1,84 @@
+-- Indices by slide and by patient. The macros ending in _at take the thresholds of call_cells(…), the views are
+-- the macros at the published defaults:
+--   SELECT * FROM patient_indices_at(size_thresh := 50, marker_thresh := 'default') WHERE marker = 'Ki67';
+--
+-- index_percent is NULL where no cell was counted and is not rounded; a density is NULL where there is no tissue.
+
+-- At the defaults the counts are those of the commit records, and no cell is read: with no threshold given the
+-- condition of "counted" is false before anything is opened.
+CREATE MACRO slide_indices_at(
+  size_thresh := NULL, size_thresh_upper := NULL, marker_thresh := NULL,
+  od_thresh_lower := NULL, od_thresh_upper := NULL
+) AS TABLE
+WITH counted AS (
+  SELECT c.slide_id, count(*) AS n_cells, count_if(c.positive) AS n_positive
+  FROM call_cells(
+    size_thresh := size_thresh, size_thresh_upper := size_thresh_upper, marker_thresh := marker_thresh,
+    od_thresh_lower := od_thresh_lower, od_thresh_upper := od_thresh_upper
+  ) AS c
+  WHERE coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
+                 od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NOT NULL
+  GROUP BY c.slide_id
+),
+counts AS (
+  SELECT
+    s.slide_id, s.patient_id, s.marker, s.tissue_mm2,
+    CASE
+      WHEN coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
+                    od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NULL THEN s.n_called
+      ELSE coalesce(k.n_cells, 0)
+    END AS n_cells,
+    CASE
+      WHEN coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
+                    od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NULL THEN s.n_positive
+      ELSE coalesce(k.n_positive, 0)
+    END::BIGINT AS n_positive
+  FROM slides AS s
+  LEFT JOIN counted AS k ON s.slide_id = k.slide_id
+)
+SELECT
+  slide_id, patient_id, marker, n_cells, n_positive,
+  n_cells - n_positive AS n_negative,
+  100 * n_positive / nullif(n_cells, 0) AS index_percent,
+  tissue_mm2,
+  n_cells / nullif(tissue_mm2, 0) AS density_per_mm2,
+  n_positive / nullif(tissue_mm2, 0) AS positive_density_per_mm2,
+  wilson_lower_percent(n_positive, n_cells) AS ci_lower_percent,
+  wilson_upper_percent(n_positive, n_cells) AS ci_upper_percent
+FROM counts
+ORDER BY patient_id, marker, slide_id;
+
+CREATE VIEW slide_indices AS
+SELECT * FROM slide_indices_at();
+
+-- Cells are pooled over a patient's slides of one marker; a slide without a cell adds its tissue.
+CREATE MACRO patient_indices_at(
+  size_thresh := NULL, size_thresh_upper := NULL, marker_thresh := NULL,
+  od_thresh_lower := NULL, od_thresh_upper := NULL
+) AS TABLE
+WITH pooled AS (
+  SELECT
+    i.patient_id, i.marker,
+    count(*) AS n_slides,
+    sum(i.n_cells)::BIGINT AS n_cells,
+    sum(i.n_positive)::BIGINT AS n_positive,
+    fsum(i.tissue_mm2) AS tissue_mm2  -- compensated, as the order of summing varies
+  FROM slide_indices_at(
+    size_thresh := size_thresh, size_thresh_upper := size_thresh_upper, marker_thresh := marker_thresh,
+    od_thresh_lower := od_thresh_lower, od_thresh_upper := od_thresh_upper
+  ) AS i
+  GROUP BY i.patient_id, i.marker
+)
+SELECT
+  patient_id, marker, n_slides, n_cells, n_positive,
+  100 * n_positive / nullif(n_cells, 0) AS index_percent,
+  n_cells / nullif(tissue_mm2, 0) AS density_per_mm2,
+  wilson_lower_percent(n_positive, n_cells) AS ci_lower_percent,
+  wilson_upper_percent(n_positive, n_cells) AS ci_upper_percent,
+  tissue_mm2,
+  n_positive / nullif(tissue_mm2, 0) AS positive_density_per_mm2
+FROM pooled
+ORDER BY patient_id, marker;
+
+CREATE VIEW patient_indices AS
+SELECT * FROM patient_indices_at();

@@ -1,0 +1,182 @@
+"""What is to be done with a slide: its resolution, tile grid and tissue, decided before any inference."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from deepliif_ray.errors import ResolutionError
+from deepliif_ray.slides.grid import TileGrid, check_tile, default_overlap
+from deepliif_ray.slides.slide import Slide
+from deepliif_ray.slides.tissue import masked_tiles, tissue_mask
+
+USUAL_MPP = (0.1, 2.0)
+POSSIBLE_MPP = (0.05, 4.0)
+"""Micrometres per pixel between which a nucleus can be told from noise."""
+MAX_DISAGREEMENT = 0.2
+
+_NOMINAL = ((512, 0.25), (256, 0.5), (128, 1.0))
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """A slide's plan.
+
+    Attributes
+    ----------
+    width, height : int
+        Size in level-0 pixels.
+    mpp : float
+        Micrometres per level-0 pixel.
+    mpp_source : str
+        ``manifest``, ``file`` or ``assumed``.
+    vendor : str
+        Format of the file.
+    resolution : str
+        ``40x``, ``20x`` or ``10x``: which of the published thresholds apply; from the tile size.
+    tile, overlap : int
+        The grid, in level-0 pixels.
+    tissue_mm2 : float
+        Area of the tissue.
+    masked : tuple of int
+        Indexes of tiles known to be empty without reading them.
+    warnings : tuple of str
+        What a person should know about this slide.
+    """
+
+    width: int
+    height: int
+    mpp: float
+    mpp_source: str
+    vendor: str
+    resolution: str
+    tile: int
+    overlap: int
+    tissue_mm2: float
+    masked: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def grid(self) -> TileGrid:
+        """The slide's tiles."""
+        return TileGrid(self.width, self.height, self.tile, self.overlap)
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "SlidePlan":
+        """Return the plan that `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        values["masked"] = tuple(values["masked"])
+        values["warnings"] = tuple(values["warnings"])
+        return cls(**values)
+
+
+def tile_size_for(mpp: float) -> int:
+    """Return the published tile size at ``mpp`` µm per pixel.
+
+    512 at 40x (0.25), 256 at 20x (0.5), 128 at 10x (1.0): whichever is nearest as a ratio.
+    """
+    return min(_NOMINAL, key=lambda nominal: abs(math.log(mpp / nominal[1])))[0]
+
+
+def resolution_name(tile: int) -> str:
+    """Return the published name of the resolution of tiles of ``tile`` pixels."""
+    if tile > 384:
+        return "40x"
+    return "20x" if tile > 192 else "10x"
+
+
+def plan_slide(
+    slide: Slide,
+    *,
+    mpp: float | None = None,
+    assume_mpp: float | None = None,
+    tile_size: int | None = None,
+    overlap: int | None = None,
+) -> SlidePlan:
+    """Plan a slide; reads a coarse level of it.
+
+    Parameters
+    ----------
+    slide : Slide
+        An open slide.
+    mpp : float, optional
+        Micrometres per level-0 pixel from the manifest; overrides the file's.
+    assume_mpp : float, optional
+        What to take when neither the manifest nor the file says.
+    tile_size, overlap : int, optional
+        Level-0 pixels; by default the published ones, `tile_size_for` and a sixteenth of the tile.
+
+    Raises
+    ------
+    ResolutionError
+        The resolution is unknown, or such that nuclei cannot be told.
+    SlideCorruptError
+        Pixels cannot be decoded.
+    ConfigError
+        ``tile_size`` and ``overlap`` make no grid.
+    """
+    warnings: list[str] = []
+    value, source = _resolution(slide, mpp, assume_mpp, warnings)
+    tile = tile_size_for(value) if tile_size is None else tile_size
+    overlap = default_overlap(tile) if overlap is None else overlap
+    check_tile(tile, overlap)
+    name, fitting = resolution_name(tile), resolution_name(tile_size_for(value))
+    if name != fitting:
+        warnings.append(
+            f"tile size {tile} is that of {name}, but {value:g} µm per pixel is nearest to {fitting}"
+        )
+    grid = TileGrid(slide.width, slide.height, tile, overlap)
+    masked = np.flatnonzero(masked_tiles(slide, grid))
+    return SlidePlan(
+        width=slide.width,
+        height=slide.height,
+        mpp=value,
+        mpp_source=source,
+        vendor=slide.vendor,
+        resolution=name,
+        tile=tile,
+        overlap=overlap,
+        tissue_mm2=tissue_mask(slide, value).area_px * value**2 / 1e6,
+        masked=tuple(int(index) for index in masked),
+        warnings=tuple(warnings),
+    )
+
+
+def _resolution(
+    slide: Slide, manifest: float | None, assumed: float | None, warnings: list[str]
+) -> tuple[float, str]:
+    try:
+        stated = slide.mpp
+    except ResolutionError as error:
+        if manifest is None:
+            raise
+        stated = None
+        warnings.append(f"the manifest's mpp is used although the file says otherwise: {error}")
+    if manifest is not None:
+        if stated is not None and abs(manifest / stated - 1) > MAX_DISAGREEMENT:
+            warnings.append(f"mpp is {manifest:g} in the manifest but {stated:g} in the file")
+        value, source = manifest, "manifest"
+    elif stated is not None:
+        value, source = stated, "file"
+    elif assumed is not None:
+        value, source = assumed, "assumed"
+    else:
+        raise ResolutionError(
+            f"{slide.name}: micrometres per pixel unknown; give mpp in the manifest, or use --assume-mpp"
+        )
+    low, high = POSSIBLE_MPP
+    if not low <= value <= high:
+        raise ResolutionError(
+            f"{slide.name}: {value:g} µm per pixel ({source}) is outside {low:g} to {high:g}, where nuclei "
+            "can be told; if it is wrong, give the true mpp in the manifest"
+        )
+    if not USUAL_MPP[0] <= value <= USUAL_MPP[1]:
+        warnings.append(f"{value:g} µm per pixel is unusual; the models were trained at 0.25 to 1")
+    return value, source

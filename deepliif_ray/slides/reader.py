@@ -1,0 +1,184 @@
+"""Slides and fields as arrays of pixels: OpenSlide for slides, Pillow for plain images.
+
+OpenSlide is tried first. A file that it does not know is read as a plain PNG, JPEG or TIFF, whole, into
+memory. Everything a file can do wrong comes out as a `SlideError` whose message depends on the file alone:
+not on what was read before, nor on the folder the file lies in.
+"""
+
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from deepliif_ray.errors import ResolutionError, SlideCorruptError, SlideMissingError, SlideUnreadableError
+from deepliif_ray.slides.field import load_field
+from deepliif_ray.slides.slide import Level, Slide
+
+MAX_ANISOTROPY = 1.1
+PRINT_MPP = 10.0
+"""A TIFF's resolution tag coarser than this (µm per pixel; 2,540 dpi) is a print size, no microscope's."""
+
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
+_inherited: list[openslide.OpenSlide] = []
+
+
+class OpenSlideSlide(Slide):
+    """A slide that OpenSlide reads.
+
+    The handle is opened anew in a forked process, because OpenSlide's are not safe to share, and after an
+    error, because a damaged tile spoils the handle for every later read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: openslide.OpenSlide | None = openslide.OpenSlide(path)
+        self._pid = os.getpid()
+        self._closed = False
+        properties = self._handle.properties
+        self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+        self.levels = tuple(
+            Level(width, height, float(downsample))
+            for (width, height), downsample in zip(
+                self._handle.level_dimensions, self._handle.level_downsamples, strict=True
+            )
+        )
+        color = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "")
+        if re.fullmatch(r"[0-9A-Fa-f]{6}", color):
+            red, green, blue = bytes.fromhex(color)
+            self.background = (red, green, blue)
+        self._mpp_x = _positive(properties.get(openslide.PROPERTY_NAME_MPP_X))
+        self._mpp_y = _positive(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+
+    @property
+    def mpp(self) -> float | None:  # noqa: D102  # as in Slide
+        if self._mpp_x is None or self._mpp_y is None:
+            return None
+        mpp = math.sqrt(self._mpp_x * self._mpp_y)
+        if self.vendor == "generic-tiff" and mpp > PRINT_MPP:
+            return None
+        if not 1 / MAX_ANISOTROPY <= self._mpp_x / self._mpp_y <= MAX_ANISOTROPY:
+            raise ResolutionError(
+                f"{self.name}: pixels are {self._mpp_x:g} × {self._mpp_y:g} µm, not square; "
+                "resample the slide, or give its mpp in the manifest if the file is wrong"
+            )
+        return mpp
+
+    def read_level(  # noqa: D102  # as in Slide
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        try:
+            return self._read(level, x, y, width, height)
+        except openslide.OpenSlideError:
+            # Once more with a fresh handle: what it says does not depend on what was read before.
+            self._handle = None
+        try:
+            return self._read(level, x, y, width, height)
+        except openslide.OpenSlideError as error:
+            self._handle = None
+            raise SlideCorruptError(
+                f"{self.name}: pixels at {x}, {y} ({width} × {height}, level {level}) cannot be decoded "
+                f"({portable(error, self.path)}); export or copy the file again"
+            ) from error
+
+    def _read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        if self._closed:
+            raise ValueError(f"{self.name}: the slide is closed")
+        if self._handle is not None and self._pid != os.getpid():
+            _inherited.append(self._handle)  # closing it here could wait for a lock the parent's thread held
+            self._handle = None
+        # Kept in a local name: another thread may drop the shared one while this one reads.
+        handle = self._handle or openslide.OpenSlide(self.path)
+        self._handle, self._pid = handle, os.getpid()
+        downsample = self.levels[level].downsample
+        corner = round(x * downsample), round(y * downsample)
+        return np.asarray(handle.read_region(corner, level, (width, height)))
+
+    def close(self) -> None:  # noqa: D102  # as in Slide
+        self._closed = True
+        self._handle = None
+
+
+class FieldSlide(Slide):
+    """A plain image, held in memory: one level, no resolution of its own.
+
+    The dpi of a PNG, JPEG or TIFF is a print size more often than not, so it is not taken for one.
+    """
+
+    def __init__(self, path: Path, pixels: NDArray[np.uint8], vendor: str) -> None:
+        self.path = path
+        self.vendor = vendor
+        self.levels = (Level(pixels.shape[1], pixels.shape[0], 1.0),)
+        self._pixels = pixels
+
+    def read_level(  # noqa: D102  # as in Slide
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        rgb = self.read_rgb(level, x, y, width, height)
+        return np.concatenate([rgb, np.full((*rgb.shape[:2], 1), 255, np.uint8)], axis=2)
+
+    def read_rgb(  # noqa: D102  # as in Slide
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        return self._pixels[y : y + height, x : x + width].copy()
+
+    def close(self) -> None:
+        """Do nothing: the file is closed already."""
+
+
+def open_slide(path: Path) -> Slide:
+    """Open a slide or a plain image.
+
+    Parameters
+    ----------
+    path : Path
+        A local file; for a DICOM slide any of its ``.dcm`` files, alone with its series in a folder.
+
+    Raises
+    ------
+    SlideMissingError
+        There is no such file, or it may not be read.
+    SlideUnreadableError
+        Neither OpenSlide nor Pillow can open it, or it is a plain image over 500 megapixels.
+    SlideCorruptError
+        It is a plain image that cannot be decoded whole.
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise SlideUnreadableError(f"{path.name}: the file is empty; copy it again")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SlideMissingError(f"{path}: no such file; correct the uri in the manifest") from error
+    except PermissionError as error:
+        raise SlideMissingError(f"{path}: may not be read; correct its permissions") from error
+    except OSError as error:
+        raise SlideUnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        return OpenSlideSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        pixels, vendor = load_field(path)
+        return FieldSlide(path, pixels, vendor)
+    except openslide.OpenSlideError as error:
+        raise SlideUnreadableError(
+            f"{path.name}: OpenSlide cannot open it ({portable(error, path)}); export the slide again"
+        ) from error
+
+
+def portable(error: Exception, path: Path) -> str:
+    """Return the message of ``error`` less what differs between machines and runs.
+
+    The folder of ``path`` and memory addresses are dropped.
+    """
+    text = str(error).replace(f"{path.parent}{os.sep}", "")
+    return _ADDRESS.sub("(address)", " ".join(text.split())).rstrip(".") or type(error).__name__
+
+
+def _positive(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None

@@ -1,0 +1,203 @@
+"""Where there is tissue: the published rule for empty tiles, a mask that agrees with it, and an area.
+
+Three different questions. `is_empty` decides, from a tile's own pixels, whether published software would run
+it. `masked_tiles` spares reading tiles that are certain to be empty. `tissue_area_px` measures tissue for
+densities; nothing is skipped because of it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from deepliif_ray.slides.grid import TileGrid
+from deepliif_ray.slides.slide import Level, Slide
+
+EMPTY_VARIANCE = 9.0
+"""Published: a tile whose grey levels vary less than this is empty."""
+
+MASK_DOWNSAMPLES = (4.0, 32.0)
+MASK_MARGIN = 2
+MASK_MIN_CORE = 16_000
+"""A core of fewer pixels could lie within one cell (the published upper limit of a cell at 40x)."""
+AUDITED_TILES = 16
+AUDIT_VARIANCE = EMPTY_VARIANCE / 4
+"""Noise near the rule's limit may be above it in a tile that was not audited."""
+
+MASK_MPP = 8.0
+WHITE_FLOOR = 230
+WHITE_PERCENTILE = 99
+TISSUE_OD = 0.05
+SPECK_UM2 = 2500.0
+_BLOCK = 2048
+
+
+def grey_variance(tile: NDArray[np.uint8]) -> float:
+    """Return the variance of a tile's grey levels, those of 0 and 255 left out (0 if none is left).
+
+    Published rule (DeepLIIF 1.2.7): grey is Pillow's ``L``, the variance that of the population.
+
+    Parameters
+    ----------
+    tile : ndarray of uint8, shape (height, width, 3)
+    """
+    grey = np.asarray(Image.fromarray(tile).convert("L"))
+    values = grey[(grey != 0) & (grey != 255)]
+    return float(np.var(values)) if values.size else 0.0
+
+
+def is_empty(tile: NDArray[np.uint8]) -> bool:
+    """Tell whether published software would not run this tile, uint8 of shape (height, width, 3)."""
+    return grey_variance(tile) < EMPTY_VARIANCE
+
+
+def masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
+    """Return which tiles are certain to be empty, from a coarse level of the slide.
+
+    A level is a summary: averaging and compression hide noise that the published rule would count. So a tile
+    is masked only if everything under it and `MASK_MARGIN` pixels around it is exactly one colour (whose grey
+    is not 0 or 255: those are left out of the rule's variance, which the few other pixels then decide), or
+    fully transparent. Then `AUDITED_TILES` of the masked tiles are read in full; if one varies by a quarter
+    of what the rule allows, the slide's levels are not to be trusted and nothing is masked. Tiles are
+    masked only if they own `MASK_MIN_CORE` pixels.
+
+    Parameters
+    ----------
+    slide : Slide
+        Needs a level between 4 and 32 times coarser than level 0; else nothing is masked.
+    grid : TileGrid
+        The slide's tiles.
+
+    Returns
+    -------
+    ndarray of bool, shape (len(grid),)
+
+    Raises
+    ------
+    SlideCorruptError
+        Pixels cannot be decoded.
+    """
+    masked = np.zeros(len(grid), bool)
+    low, high = MASK_DOWNSAMPLES
+    usable = [n for n, level in enumerate(slide.levels) if low <= level.downsample <= high]
+    if not usable:
+        return masked
+    number = max(usable, key=lambda n: slide.levels[n].downsample)
+    level = slide.levels[number]
+    columns = [_footprint(x, grid.tile, level.downsample, level.width) for x in grid.column_starts]
+    uniform = np.zeros((grid.n_rows, grid.n_columns), bool)
+    for row, y in enumerate(grid.row_starts):
+        y0, y1 = _footprint(y, grid.tile, level.downsample, level.height)
+        strip = slide.read_level(number, 0, y0, level.width, y1 - y0)
+        low_rgba, high_rgba = strip.min(axis=0), strip.max(axis=0)
+        for column, (x0, x1) in enumerate(columns):
+            uniform[row, column] = _is_uniform(low_rgba[x0:x1].min(axis=0), high_rgba[x0:x1].max(axis=0))
+    widths, heights = np.diff(grid.column_edges), np.diff(grid.row_edges)
+    masked[:] = (uniform & (np.outer(heights, widths) >= MASK_MIN_CORE)).ravel()
+    candidates = np.flatnonzero(masked)
+    for pick in np.unique(np.linspace(0, candidates.size - 1, AUDITED_TILES).round().astype(int)):
+        if candidates.size == 0:
+            break
+        tile = grid[int(candidates[pick])]
+        if grey_variance(slide.read_tile(tile.x, tile.y, grid.tile)) >= AUDIT_VARIANCE:
+            masked[:] = False
+            break
+    return masked
+
+
+def _footprint(start: int, size: int, downsample: float, length: int) -> tuple[int, int]:
+    first = math.floor(start / downsample) - MASK_MARGIN
+    last = math.ceil((start + size) / downsample) + MASK_MARGIN
+    return max(0, first), min(length, last)
+
+
+def _is_uniform(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> bool:
+    if high[3] == 0:
+        return True
+    if low[3] != 255 or (low != high).any():
+        return False
+    grey = Image.new("RGB", (1, 1), (int(low[0]), int(low[1]), int(low[2]))).convert("L").getpixel((0, 0))
+    return grey not in (0, 255)
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue of a slide, coarsely.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (rows, columns)
+        Whether each square holds tissue.
+    size : float
+        Side of a square in level-0 pixels; those at the right and bottom may be cut by the slide's edge.
+    area_px : float
+        Area of the tissue in level-0 pixels.
+    """
+
+    mask: NDArray[np.bool_]
+    size: float
+    area_px: float
+
+
+def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
+    """Find the tissue of a slide at 8 to 16 µm per square.
+
+    The finest-fitting level is read block by block (level 0 if the slide has no other, in bounded memory)
+    and averaged. White is, per channel, the 99th percentile of the averages but at least 230, so a field
+    that is tissue all over does not take its own tissue for glass. Tissue is where the optical density
+    ``log10(white / value)``, averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm²
+    (and a hundredth of the slide) are dropped. Ink and folds count as tissue.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    mpp : float
+        Micrometres per level-0 pixel.
+
+    Raises
+    ------
+    SlideCorruptError
+        Pixels cannot be decoded.
+    """
+    target = max(MASK_MPP / mpp, 1.0)
+    number = max((n for n, lv in enumerate(slide.levels) if lv.downsample <= target), default=0)
+    level = slide.levels[number]
+    factor = max(1, math.ceil(target / level.downsample - 1e-6))
+    mean = np.empty((-(-level.height // factor), -(-level.width // factor), 3), np.float32)
+    for x, y, block in _blocks(slide, number, level, factor):
+        averages = np.asarray(Image.fromarray(block).reduce(factor), np.float32)
+        mean[y : y + averages.shape[0], x : x + averages.shape[1]] = averages
+    white = np.clip(np.percentile(mean, WHITE_PERCENTILE, axis=(0, 1)), WHITE_FLOOR, 255)
+    density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
+    size = factor * level.downsample
+    squares = min(round(SPECK_UM2 / (size * mpp) ** 2), density.size // 100)
+    mask = _drop_small(density >= TISSUE_OD, squares)
+    mask = ~_drop_small(~mask, squares)
+    heights = np.minimum(factor, level.height - factor * np.arange(mask.shape[0]))
+    widths = np.minimum(factor, level.width - factor * np.arange(mask.shape[1]))
+    share = float(heights @ mask @ widths) / (level.width * level.height)
+    return TissueMask(mask, size, share * slide.width * slide.height)
+
+
+def _blocks(
+    slide: Slide, number: int, level: Level, factor: int
+) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    step = max(1, _BLOCK // factor) * factor
+    for y in range(0, level.height, step):
+        for x in range(0, level.width, step):
+            width, height = min(step, level.width - x), min(step, level.height - y)
+            yield x // factor, y // factor, slide.read_rgb(number, x, y, width, height)
+
+
+def _drop_small(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:
+    """Return ``mask`` without its 4-connected pieces of fewer than ``squares`` squares."""
+    labels, _ = ndimage.label(mask)
+    keep = np.bincount(labels.ravel()) >= squares
+    keep[0] = False
+    kept: NDArray[np.bool_] = keep[labels]
+    return kept

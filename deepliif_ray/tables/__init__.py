@@ -1,0 +1,1 @@
+"""Committed results: schemas, commit records, and what a results location holds."""

@@ -1,0 +1,194 @@
+"""The SQL views: what is visible, from any location, under any name."""
+
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepliif_ray import storage
+from deepliif_ray.errors import ResultsError
+from deepliif_ray.query import connect
+from deepliif_ray.tables.ledger import slide_key
+from deepliif_ray.tables.schema import column_names, table_schema
+from tests.query import fake_results as fake
+
+VIEWS = ["cells", "slides", "failures", "runs", "called_cells", "slide_indices", "patient_indices"]
+FOLDERS = ["plain", 'it\'s "here" %20#é 😀', "glob[1]*?", "marker=CD3/slide_id=7", "a\nb;--"]
+
+
+@pytest.fixture(params=[*FOLDERS, "memory", "memory marker=CD3"])
+def root(request, tmp_path):
+    if request.param.startswith("memory"):
+        return f"memory://{tmp_path.name}/{request.param}"
+    return str(tmp_path / request.param)
+
+
+def test_every_view_anywhere(root):
+    fake.run(root, "r1")
+    fake.commit(root, "a", [fake.cell(0, positive=True), fake.cell(1, area_px=20)], attributes=[("k", "v")])
+    fake.commit(root, "b", [fake.cell()], marker="CD8")
+    fake.commit(root, "none", [])
+    fake.fail(root, "x")
+    connection = connect(root)
+    counts = {view: len(connection.sql(f"FROM {view}").fetchall()) for view in VIEWS}
+    assert counts == {
+        "cells": 3,
+        "slides": 3,
+        "failures": 1,
+        "runs": 1,
+        "called_cells": 2,
+        "slide_indices": 3,
+        "patient_indices": 2,
+    }
+    cells = connection.sql("FROM cells ORDER BY slide_id, cell_id")
+    assert cells.columns == list(column_names("cells"))
+    assert [row[:4] for row in cells.fetchall()] == [
+        ("a", "P1", "Ki67", 0),
+        ("a", "P1", "Ki67", 1),
+        ("b", "P1", "CD8", 0),
+    ]
+    assert connection.sql("SELECT DISTINCT boundary FROM cells").fetchall() == [(fake.SQUARE,)]
+    shape = "SELECT DISTINCT ST_AsText(ST_GeomFromWKB(boundary)) FROM cells"
+    assert connection.sql(shape).fetchall() == [("POLYGON ((0 0, 1 0, 1 1, 0 0))",)]
+    assert connection.sql(
+        "SELECT attributes['k'], timings.read_s FROM slides WHERE slide_id = 'a'"
+    ).fetchall() == [("v", 0.1)]
+    assert connection.cursor().sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
+
+
+def test_only_the_newest_committed_generation_is_visible(tmp_path):
+    root = str(tmp_path)
+    fake.commit(root, "a", [fake.cell(i) for i in range(5)], second=1)
+    fake.commit(root, "a", [fake.cell(i) for i in range(3)], second=2)
+    rows = [{"slide_id": "orphan", "patient_id": "P1", **fake.cell()}]
+    fake.write(str(tmp_path / "cells/marker=Ki67/orphan-1.parquet"), "cells", rows)
+    (tmp_path / "cells/marker=Ki67/broken-1.parquet").write_bytes(b"half")
+    connection = connect(tmp_path)
+    assert connection.sql("SELECT slide_id, count(*) FROM cells GROUP BY ALL").fetchall() == [("a", 3)]
+    fake.commit(root, "b", [fake.cell()])
+    assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
+    assert connect(tmp_path).sql("SELECT count(*) FROM cells").fetchall() == [(4,)]
+
+
+def test_empty_results_have_the_same_columns_and_types(tmp_path):
+    (tmp_path / "empty").mkdir()
+    fake.commit(str(tmp_path / "full"), "a", [fake.cell()])
+    empty, full = connect(tmp_path / "empty"), connect(tmp_path / "full")
+    for view in VIEWS:
+        ours, theirs = empty.sql(f"FROM {view}"), full.sql(f"FROM {view}")
+        assert (ours.columns, ours.types) == (theirs.columns, theirs.types)
+        assert ours.fetchall() == []
+
+
+def test_absent_results(tmp_path):
+    with pytest.raises(ResultsError):
+        connect(tmp_path / "typo")
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_damaged_cells(root, damage):
+    record = fake.commit(root, "a", [fake.cell()])
+    url = storage.join(root, record["cells_path"])
+    storage.remove(url)
+    if damage == "garbage":
+        storage.write_bytes(url, b"not Parquet")
+    with pytest.raises(ResultsError, match="cells of committed slides"):
+        connect(root)
+
+
+def test_views_keep_their_contracts(tmp_path):
+    fake.commit(str(tmp_path), "a", [fake.cell()])
+    connection = connect(tmp_path)
+    for name, view in {"patients": "patient_indices", "slides": "slides", "failures": "failures"}.items():
+        found = connection.sql(f"FROM {view}").to_arrow_table().schema
+        assert tuple(found.names) == column_names(name)
+        for field in table_schema(name):
+            plain = pa.timestamp("us") if pa.types.is_timestamp(field.type) else field.type
+            assert found.field(field.name).type == plain
+
+
+def test_a_marker_filter_opens_only_that_marker(root):
+    fake.commit(root, "a", [fake.cell()], marker="Ki67", attempt="x")
+    fake.commit(root, "b", [fake.cell()], marker="CD8", attempt="x")
+    storage.write_bytes(storage.join(root, f"cells/marker=CD8/{slide_key('b')}-x.parquet"), b"unreadable")
+    connection = connect(root)
+    assert connection.sql("SELECT count(area_px) FROM cells WHERE marker = 'Ki67'").fetchall() == [(1,)]
+
+
+def test_nothing_is_fetched_from_the_network(tmp_path):
+    settings_now = dict(connect(tmp_path).sql("SELECT name, value FROM duckdb_settings()").fetchall())
+    assert (
+        settings_now["autoinstall_known_extensions"] == settings_now["autoload_known_extensions"] == "false"
+    )
+
+
+def test_slides_that_share_an_object_are_read_once(tmp_path):
+    root = str(tmp_path)
+    path = "cells/marker=Ki67/joined.parquet"
+    rows = [{"slide_id": slide_id, "patient_id": "P1", **fake.cell()} for slide_id in "ab"]
+    fake.write(storage.join(root, path), "cells", rows)
+    for slide_id in "ab":
+        fake.commit(root, slide_id, [], cells_path=path)
+    assert connect(root).sql("SELECT slide_id FROM cells ORDER BY 1").fetchall() == [("a",), ("b",)]
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+hostile = st.sampled_from(
+    ["'; DROP TABLE slides; --", "\0", "a\0b", "../../x", '"', "\n", "$files", "NULL", "x" * 10_000]
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(text | hostile, min_size=1, max_size=4, unique=True), text)
+def test_any_text_is_an_id(slide_ids, patient_id):
+    root = f"memory://ids/{uuid.uuid4().hex}"
+    for number, slide_id in enumerate(slide_ids):
+        cells = [fake.cell(k) for k in range(number + 1)]
+        fake.commit(
+            root, slide_id, cells, patient_id=patient_id, uri=slide_id, attributes=[(slide_id, slide_id)]
+        )
+    connection = connect(root)
+    for number, slide_id in enumerate(slide_ids):
+        select = "SELECT count(*), any_value(patient_id) FROM called_cells WHERE slide_id = ?"
+        assert connection.execute(select, [slide_id]).fetchall() == [(number + 1, patient_id)]
+        select = "SELECT uri, attributes[?] FROM slides WHERE slide_id = ?"
+        assert connection.execute(select, [slide_id, slide_id]).fetchall() == [(slide_id, slide_id)]
+    assert connection.sql("SELECT patient_id, n_slides FROM patient_indices").fetchall() == [
+        (patient_id, len(slide_ids))
+    ]
+
+
+@pytest.mark.parametrize("base", ["local", "memory"])
+def test_two_thousand_objects(tmp_path, base):
+    """One commit record and one cells object copied under other names and ids."""
+    root = str(tmp_path / "r") if base == "local" else f"memory://many/{tmp_path.name}"
+    seed = str(tmp_path / "seed")
+    record = fake.commit(seed, "s", [fake.cell(i, positive=i > 1) for i in range(4)], attempt="x")
+    content = storage.read_bytes(storage.join(seed, record["cells_path"]))
+    paths = [f"cells/marker={'CD3' if i % 2 else 'Ki67'}/{i}.parquet" for i in range(2000)]
+    for path in paths:
+        storage.write_bytes(storage.join(root, path), content)
+    records = [{**record, "slide_id": f"s{i}", "cells_path": path} for i, path in enumerate(paths)]
+    fake.write(storage.join(root, "slides/all.parquet"), "slides", records)
+    start = time.perf_counter()
+    connection = connect(root)
+    assert connection.sql("SELECT count(*), sum(area_px) FROM cells").fetchall() == [(8000, 800_000)]
+    assert connection.sql("SELECT count(*) FROM cells WHERE marker = 'CD3'").fetchall() == [(4000,)]
+    assert time.perf_counter() - start < 20
+
+
+def test_many_threads_share_a_connection(tmp_path):
+    root = f"memory://threads/{tmp_path.name}"
+    for i in range(20):
+        fake.commit(root, f"s{i}", [fake.cell(k, area_px=40 + k) for k in range(50)])
+    connection = connect(root)
+
+    def total(cursor):
+        return cursor.sql("SELECT sum(area_px) FROM cells").fetchall()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(map(str, pool.map(total, [connection.cursor() for _ in range(12)]))) == {"[(64500,)]"}

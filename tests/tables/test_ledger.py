@@ -1,0 +1,141 @@
+"""The ledger: what counts as committed, whatever else lies around."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepliif_ray import storage
+from deepliif_ray.errors import ResultsError
+from deepliif_ray.tables.ledger import Ledger, Provenance, slide_key
+from deepliif_ray.tables.schema import table_schema
+from tests.query import fake_results as fake
+
+
+def ids(table):
+    return table.column("slide_id").to_pylist()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=2, unique=True))
+def test_slide_key_is_a_safe_name(pair):
+    keys = [slide_key(slide_id) for slide_id in pair]
+    assert keys[0] != keys[1]
+    for key in keys:
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,39}-[0-9a-f]{12}", key)
+
+
+@pytest.mark.parametrize(
+    "slide_id", ["../../etc/passwd", "..", ".", "", "/", "\0", "a\nb", "😀", "x" * 10_000, "-rf"]
+)
+def test_slide_key_of_hostile_ids(slide_id):
+    key = slide_key(slide_id)
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", key)
+    assert len(key) <= 53
+    assert key == slide_key(slide_id)
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    return str(tmp_path / "res") if request.param == "local" else f"memory://{tmp_path.name}/res"
+
+
+def test_newest_generation_counts(root):
+    fake.commit(root, "a", [fake.cell()], second=1, attempt="zz", model_digest="old")
+    fake.commit(root, "a", [fake.cell()], second=2, attempt="aa", model_digest="new")
+    fake.commit(root, "b", [fake.cell()], second=3, attempt="a1", model_digest="old")
+    fake.commit(root, "b", [fake.cell()], second=3, attempt="a2", model_digest="new")
+    slides = Ledger(root).slides()
+    assert slides.schema.equals(table_schema("slides"), check_metadata=True)
+    assert ids(slides) == ["a", "b"]
+    assert slides.column("model_digest").to_pylist() == ["new", "new"]
+    assert Ledger(root).committed() == {key: Provenance("new", "c1", "s1") for key in "ab"}
+
+
+def test_failures_stand_until_a_later_commit(root):
+    fake.fail(root, "healed", second=1)
+    fake.commit(root, "healed", [], second=2)
+    fake.commit(root, "broke", [], second=1)
+    fake.fail(root, "broke", second=2, attempt="b", reason="corrupt")
+    fake.fail(root, "broke", second=3, attempt="a", reason="missing")
+    fake.fail(root, "never", second=1)
+    failures = Ledger(root).failures()
+    assert ids(failures) == ["broke", "never"]
+    assert failures.column("reason").to_pylist() == ["missing", "missing"]
+    assert failures.column("attributes").to_pylist()[0] == [("site", "A")]
+
+
+def test_runs_are_ordered_and_rewritten(root):
+    fake.run(root, "late", second=5)
+    fake.run(root, "early", second=1)
+    fake.run(root, "early", second=1, status="finished", finished_at=fake.moment(3), n_slides=4)
+    runs = Ledger(root).runs()
+    assert runs.column("run_id").to_pylist() == ["early", "late"]
+    assert runs.column("n_slides").to_pylist() == [4, None]
+
+
+def test_empty_and_absent_locations(tmp_path):
+    ledger = Ledger(str(tmp_path))
+    for name in ("slides", "failures", "runs"):
+        table = getattr(ledger, name)()
+        assert table.num_rows == 0
+        assert table.schema.equals(table_schema(name))
+    assert ledger.committed() == {}
+    with pytest.raises(ResultsError, match="no results here"):
+        Ledger(str(tmp_path / "typo"))
+    assert Ledger(str(tmp_path / "new"), must_exist=False).committed() == {}
+
+
+def test_staging_and_half_written_files_are_not_results(tmp_path):
+    root = str(tmp_path)
+    fake.commit(root, "a", [fake.cell()])
+    (tmp_path / "slides/.5f2a.tmp").write_bytes(b"half")
+    (tmp_path / "slides/notes.txt").write_text("x")
+    storage.write_bytes(storage.join(root, "_staging/slides/b.parquet"), b"half")
+    assert ids(Ledger(root).slides()) == ["a"]
+
+
+def test_objects_that_vanish_while_being_read(root, monkeypatch):
+    """Another job joins two records into one object between our listing and our reading."""
+    for slide_id in ("a", "b", "c"):
+        fake.commit(root, slide_id, [], attempt="one")
+    rows = Ledger(root).slides().slice(0, 2).to_pylist()
+    read_bytes, done = storage.read_bytes, []
+
+    def compact_first(url):
+        if not done:
+            done.append(url)
+            fake.write(storage.join(root, "slides/joined.parquet"), "slides", rows)
+            for slide_id in ("a", "b"):
+                storage.remove(storage.join(root, "slides", f"{slide_key(slide_id)}-one.parquet"))
+        return read_bytes(url)
+
+    monkeypatch.setattr(storage, "READ_THREADS", 1)
+    monkeypatch.setattr(storage, "read_bytes", compact_first)
+    assert ids(Ledger(root).slides()) == ["a", "b", "c"]
+
+
+def test_newer_schema_is_refused(root):
+    schema = table_schema("slides")
+    newer = schema.with_metadata({**schema.metadata, b"deepliif_ray.schema_version": b"99"})
+    record = fake.commit(root, "a", [])
+    fake.write(storage.join(root, "slides/new.parquet"), "slides", [record], newer)
+    with pytest.raises(ResultsError, match="update deepliif_ray"):
+        Ledger(root).slides()
+
+
+@pytest.mark.parametrize("damage", ["bytes", "other table", "no version", "cut"])
+def test_damaged_records_are_named(root, damage):
+    record = fake.commit(root, "a", [], attempt="x")
+    url = storage.join(root, f"slides/{slide_key('a')}-x.parquet")
+    if damage == "bytes":
+        storage.write_bytes(url, b"PAR1 not really PAR1")
+    elif damage == "cut":
+        storage.write_bytes(url, storage.read_bytes(url)[:-50])
+    elif damage == "other table":
+        schema = table_schema("slides")
+        fake.write(url, "slides", [record], schema.with_metadata(table_schema("runs").metadata))
+    else:
+        fake.write(url, "slides", [record], table_schema("slides").remove_metadata())
+    with pytest.raises(ResultsError, match=re.escape(url)):
+        Ledger(root).slides()

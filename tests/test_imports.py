@@ -1,0 +1,166 @@
+"""Who may import whom (docs/architecture.md), read from the source."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "deepliif_ray"
+SOURCES = sorted(ROOT.glob(f"{PACKAGE}/**/*.py")) + sorted(ROOT.glob("jobs/**/*.py"))
+
+PURE = {"cells", "scoring", "slides.grid"}
+OUTSIDE_WORLD = {"storage", "manifest", "slides", "models", "tables"}
+COMPOSING = {"cells", "scoring", "config", "contracts", "errors"} | OUTSIDE_WORLD
+
+# What of this package each area may import, itself aside. Modules directly in the package that are not named
+# here, and jobs, are glue and may import any area.
+INSIDE = {
+    "errors": set(),
+    "contracts": {"errors"},
+    "config": {"errors"},
+    "storage": {"errors"},
+    "cells": {"errors"},
+    "scoring": {"errors", "contracts"},
+    "slides.grid": {"errors"},
+    "slides": {"errors", "storage"},
+    "models": {"errors", "storage"},
+    "tables": {"errors", "storage", "contracts"},
+    "manifest": {"errors", "storage", "contracts", "scoring"},
+    "query": {"errors", "storage", "contracts", "scoring", "tables"},
+    "report": {"errors", "storage", "contracts", "scoring", "tables", "query"},
+    "engine": COMPOSING,
+    "training": COMPOSING,
+    "evaluation": COMPOSING,
+}
+# Libraries that only some areas may import. Arrow tables in memory are what the areas hand one another;
+# reading and writing files with Arrow is for those who talk to the outside world, and for output asked for.
+OWNERS = {
+    "duckdb": {"query"},
+    "fsspec": OUTSIDE_WORLD,
+    "s3fs": OUTSIDE_WORLD,
+    "botocore": OUTSIDE_WORLD,
+    "openslide": {"slides"},
+    "pyarrow.dataset": OUTSIDE_WORLD,
+    "pyarrow.fs": OUTSIDE_WORLD,
+    "pyarrow.parquet": OUTSIDE_WORLD | {"glue"},
+    "pydantic": {"config"},
+    "ray": {"engine", "training"},
+    "torch": {"models", "training"},
+}
+NUMERIC = {"numba", "numpy", "pyarrow", "scipy", "skimage"}
+FILES_AND_PROCESSES = {
+    "glob",
+    "io",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "shutil",
+    "socket",
+    "subprocess",
+    "tempfile",
+}
+
+
+def area_of(module):
+    """Return the area of a dotted name inside the package."""
+    parts = module.split(".")
+    if parts[1:] == ["slides", "grid"]:
+        return "slides.grid"
+    name = parts[1] if len(parts) > 1 else "glue"
+    is_area = name in INSIDE or (ROOT / PACKAGE / name).is_dir()
+    return name if is_area else "glue"
+
+
+def imported(tree):
+    """Yield the dotted name of everything imported anywhere in the file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def problems(module, source):
+    """Return what ``source`` imports that ``module`` may not."""
+    area = area_of(module)
+    found = []
+    for name in imported(ast.parse(source)):
+        top = name.split(".")[0]
+        if name == f"{PACKAGE}.__version__":
+            continue
+        if top == PACKAGE:
+            target = area_of(name)
+            if (
+                area != "glue"
+                and target not in INSIDE[area] | {area}
+                and not (target == "slides.grid" and "slides" in INSIDE[area] | {area})
+            ):
+                found.append(f"{area} may not import {name}")
+            continue
+        owners = [areas for library, areas in OWNERS.items() if f"{name}.".startswith(f"{library}.")]
+        if any(area not in areas for areas in owners):
+            found.append(f"{area} may not import {name}")
+        standard = top in sys.stdlib_module_names
+        if area in PURE and (top in FILES_AND_PROCESSES or not (standard or top in NUMERIC)):
+            found.append(f"{area} is pure and may not import {name}")
+        if area in {"errors", "config"} and not (standard or top == "pydantic"):
+            found.append(f"{area} may not import {name}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    assert problems(module, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("area", sorted({p.parent.name for p in ROOT.glob(f"{PACKAGE}/*/__init__.py")}))
+def test_every_area_has_its_rule(area):
+    assert area in INSIDE
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("cells.labels", "import torch"),
+        ("cells.labels", "from pathlib import Path"),
+        ("cells.labels", "from deepliif_ray import storage"),
+        ("scoring.calls", "import pyarrow.parquet as pq"),
+        ("slides.grid", "from PIL import Image"),
+        ("slides.grid", "from deepliif_ray.slides.reader import Slide"),
+        ("slides.reader", "def f():\n    import torch.nn"),
+        ("slides.reader", "from deepliif_ray.models import base"),
+        ("tables.ledger", "from deepliif_ray.manifest import read_manifest"),
+        ("tables.ledger", "from ray import data"),
+        ("engine.local", "from deepliif_ray.query import connect"),
+        ("engine.local", "import fsspec"),
+        ("report.cohort", "import duckdb"),
+        ("errors", "import numpy"),
+        ("cli", "import torch"),
+        ("cli", "from ray.data import Dataset"),
+    ],
+)
+def test_the_rules_bite(module, source):
+    assert problems(f"{PACKAGE}.{module}", source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        (
+            "cells.extract",
+            "import numpy as np\nimport pyarrow as pa\nfrom deepliif_ray.errors import ConfigError",
+        ),
+        ("slides.plan", "from deepliif_ray.slides.grid import Grid\nimport openslide"),
+        ("engine.local", "from deepliif_ray.slides.grid import Grid\nfrom deepliif_ray import storage"),
+        (
+            "cli",
+            "from deepliif_ray.engine.score import score\nfrom deepliif_ray.query import connect\nimport os",
+        ),
+    ],
+)
+def test_the_rules_allow_what_they_should(module, source):
+    assert problems(f"{PACKAGE}.{module}", source) == []
