@@ -25,3 +25,9 @@ def shared_data() -> Path:
 def shared_reference() -> Path:
     """Folder of recorded outputs of published DeepLIIF; tests that need it are skipped without it."""
     return _shared("reference")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep downloads of tests out of the user's cache, in this process and its children."""
+    os.environ["DEEPLIIF_RAY_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from deepliif_ray.cells.extract import extract_cells
 from deepliif_ray.cells.labels import NEGATIVE, POSITIVE, classify, label_core
@@ -40,6 +39,8 @@ def refine_mask(
     ConfigError
         See `extract_cells`.
     """
+    from scipy import ndimage  # slow to import, and needed here alone
+
     extracted = extract_cells(seg, resolution=resolution, seg_thresh=seg_thresh)
     thresholds = extracted.thresholds
     least = max(thresholds.size_thresh if size_thresh is None else size_thresh, thresholds.noise_thresh)

@@ -36,7 +36,6 @@ from deepliif_ray.engine.steps import (
 from deepliif_ray.engine.work import Failure, Job, StepError, prepare
 from deepliif_ray.errors import ConfigError, ModelError
 from deepliif_ray.manifest import SlideEntry
-from deepliif_ray.models import load_model
 
 ACTOR_CPUS, TASK_CPUS = 0.75, 0.25
 """On CPUs every core runs a model and still has room for the tasks that feed it."""
@@ -86,7 +85,7 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -154,6 +153,8 @@ class _Infer:
     """A model on one worker."""
 
     def __init__(self, job: Job) -> None:
+        from deepliif_ray.models import load_model  # slow to import, and needed here alone
+
         self._job = job
         self._model = load_model(job.model_uri, job.device, job.precision)
         if self._model.digest != job.model_digest:
@@ -174,7 +175,7 @@ def _graph(job: Job, entries: list[SlideEntry], actors: int | None) -> ray.data.
     resources = ray.cluster_resources()
     count = actors or max(1, int(resources.get("GPU" if gpus else "CPU", 1)))
     task = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
-    unfused = {"num_cpus": TASK_CPUS / 2}  # stages that ask for the same become one, and a slide one task
+    unfused = {"num_cpus": TASK_CPUS - 0.01}  # stages that ask for the same become one, and a slide one task
     # Not ray.data.range: its read tasks ask for a whole CPU, which the actors may never leave free.
     slides = ray.data.from_items([{"id": i} for i in range(len(entries))], override_num_blocks=len(entries))
     slides.context.enable_progress_bars = False

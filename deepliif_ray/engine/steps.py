@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from deepliif_ray.cells.fragments import measure_core
 from deepliif_ray.cells.thresholds import large_noise_threshold
 from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, step
-from deepliif_ray.models import Model
 from deepliif_ray.slides import Slide, Tile, is_empty, open_slide
+
+if TYPE_CHECKING:  # PyTorch is slow to import, and only the models' own workers need it
+    from deepliif_ray.models import Model
 
 BLOCK_TILES = 16
 """Tiles that travel together and are staged together, if they are of one slide."""
@@ -129,7 +132,7 @@ def _core(image: Image, tile: Tile) -> Image:
 
 
 def infer_tiles(
-    job: Job, model: Model, tiles: Iterable[TilePixels | TileFailure]
+    job: Job, model: "Model", tiles: Iterable[TilePixels | TileFailure]
 ) -> Iterator[TileMaps | TileFailure]:
     """Run the model on tiles, ``job.batch_size`` at once, whatever slides they are of.
 
@@ -156,7 +159,7 @@ def infer_tiles(
                         yield TileFailure(item.task, error.failure)
 
 
-def _infer_batch(job: Job, model: Model, batch: list[TilePixels]) -> list[TileMaps]:
+def _infer_batch(job: Job, model: "Model", batch: list[TilePixels]) -> list[TileMaps]:
     start = time.perf_counter()
     with step("infer"):
         result = model.infer(np.stack([item.pixels for item in batch]))

@@ -5,9 +5,7 @@
 
 from collections.abc import Sequence
 
-from deepliif_ray.models.base import Inference, Model, choose_device, choose_precision
-from deepliif_ray.models.checkpoint import load_checkpoint
-from deepliif_ray.models.deepliif import DeepLIIF
+from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
 __all__ = ["Inference", "Model", "load_model", "registered_models"]
@@ -46,9 +44,14 @@ def load_model(
     ModelError
         The folder cannot be used; the message names the files.
     """
-    chosen = choose_device(device)
-    used = choose_precision(precision, chosen)
+    check_choice(device, precision)
     if uri in _REGISTERED:
         return Stain(modalities)
+    # PyTorch is slow to import, and only networks need it.
+    from deepliif_ray.models.checkpoint import load_checkpoint
+    from deepliif_ray.models.deepliif import DeepLIIF
+    from deepliif_ray.models.device import choose_device, choose_precision
+
+    chosen = choose_device(device)
     name = uri.rstrip("/").rpartition("/")[2] or uri
-    return DeepLIIF(name, load_checkpoint(uri, modalities), chosen, used)
+    return DeepLIIF(name, load_checkpoint(uri, modalities), chosen, choose_precision(precision, chosen))

@@ -1,16 +1,17 @@
 """What every model offers, whatever is inside."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deepliif_ray.errors import ConfigError
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "bfloat16")
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 UInt8Array = NDArray[np.uint8]
 
 
@@ -99,41 +100,15 @@ def check_tiles(tiles: UInt8Array, modalities: Sequence[str], known: Sequence[st
         )
 
 
-def choose_device(device: str | None) -> torch.device:
-    """Return the device called ``device``; None means the GPU if there is one, else the CPU.
+def check_choice(device: str | None, precision: str | None) -> None:
+    """Refuse the name of a device or precision that no model knows.
 
     Raises
     ------
     ConfigError
-        It is not ``cpu``, ``cuda`` or ``cuda:N``, or this machine does not have it.
+        ``device`` is not ``cpu``, ``cuda`` or ``cuda:N``, or ``precision`` not one of `PRECISIONS`.
     """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is not known; use cpu, cuda or cuda:N") from error
-    if chosen.type not in ("cpu", "cuda"):
+    if device is not None and not _DEVICE.fullmatch(device):
         raise ConfigError(f"device {device!r} is not supported; use cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return chosen
-
-
-def choose_precision(precision: str | None, device: torch.device) -> str:
-    """Return ``precision``; None means bfloat16 on a GPU made for it, float32 everywhere else.
-
-    A CPU never gets bfloat16 by itself: whether it has instructions for it differs between the machines of
-    one cluster, and a cohort's numbers must not depend on where a slide was scored.
-
-    Raises
-    ------
-    ConfigError
-        It is neither ``float32`` nor ``bfloat16``.
-    """
-    if precision is None:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bfloat16" if fast else "float32"
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise ConfigError(f"precision {precision!r} is not known; use {' or '.join(PRECISIONS)}")
-    return precision

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from deepliif_ray.errors import ModelError
-from deepliif_ray.models.base import PRECISIONS, Inference, UInt8Array, check_tiles
+from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
 from deepliif_ray.models.checkpoint import Checkpoint
+from deepliif_ray.models.device import DTYPES
 from deepliif_ray.models.networks import use_precision
 
 CUDA_BATCH = 8
@@ -66,7 +67,7 @@ class DeepLIIF:
             raise ModelError(f"{name}: does not fit on {device} ({error})") from error
 
     def _prepare(self, networks: dict[int, nn.Module], device: torch.device) -> dict[int, nn.Module]:
-        dtype = PRECISIONS[self.precision]
+        dtype = DTYPES[self.precision]
         return {index: use_precision(network.to(device), dtype) for index, network in networks.items()}
 
     def infer(self, tiles: UInt8Array, modalities: Sequence[str] = ()) -> Inference:

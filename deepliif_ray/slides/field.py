@@ -70,14 +70,14 @@ def load_field(path: Path) -> tuple[NDArray[np.uint8], str]:
         file.seek(0)
         for start, plugin, kind in _FORMATS:
             if magic.startswith(start):
-                return _decode(plugin, file, path.name), kind
+                return _decode(plugin, file, path.name, kind), kind
     raise SlideUnreadableError(
         f"{path.name}: not a slide that OpenSlide knows, nor a PNG, JPEG or TIFF image, or cut short; "
         "export or copy the file again"
     )
 
 
-def _decode(plugin: type[ImageFile], file: BinaryIO, name: str) -> NDArray[np.uint8]:
+def _decode(plugin: type[ImageFile], file: BinaryIO, name: str, kind: str) -> NDArray[np.uint8]:
     # The plugin is called directly: Image.open would refuse images well below our limit, and its limit is
     # a setting of the whole process.
     try:
@@ -85,7 +85,7 @@ def _decode(plugin: type[ImageFile], file: BinaryIO, name: str) -> NDArray[np.ui
         pages = getattr(image, "n_frames", 1)
     except _DAMAGE as error:
         raise SlideUnreadableError(
-            f"{name}: cannot be opened as an image ({_reason(error)}); export or copy the file again"
+            f"{name}: a damaged or truncated {kind} file ({_reason(error)}); export or copy the file again"
         ) from error
     if image.width * image.height > MAX_PIXELS:
         raise SlideUnreadableError(

@@ -130,7 +130,7 @@ def plan_slide(
     name, fitting = resolution_name(tile), resolution_name(tile_size_for(value))
     if name != fitting:
         warnings.append(
-            f"tile size {tile} is that of {name}, but {value:g} µm per pixel is nearest to {fitting}"
+            f"tile size {tile} is that of {name}, but {value:g} µm per pixel is nearer to {fitting}"
         )
     grid = TileGrid(slide.width, slide.height, tile, overlap)
     masked = np.flatnonzero(masked_tiles(slide, grid))

@@ -22,7 +22,7 @@ MAX_ANISOTROPY = 1.1
 PRINT_MPP = 10.0
 """A TIFF's resolution tag coarser than this (µm per pixel; 2,540 dpi) is a print size, no microscope's."""
 
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _inherited: list[openslide.OpenSlide] = []
 
 
@@ -70,32 +70,37 @@ class OpenSlideSlide(Slide):
     def read_level(  # noqa: D102  # as in Slide
         self, level: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:
+        if self._closed:
+            raise ValueError(f"{self.name}: the slide is closed")
+        downsample = self.levels[level].downsample
+        region = (round(x * downsample), round(y * downsample)), level, (width, height)
         try:
-            return self._read(level, x, y, width, height)
+            return np.asarray(self._shared().read_region(*region))
         except openslide.OpenSlideError:
-            # Once more with a fresh handle: what it says does not depend on what was read before.
             self._handle = None
+        # Once more with a fresh handle that no other thread reads with: what it says depends on the file
+        # alone, not on damage that was met before.
         try:
-            return self._read(level, x, y, width, height)
+            handle = openslide.OpenSlide(self.path)
+            pixels = np.asarray(handle.read_region(*region))
         except openslide.OpenSlideError as error:
-            self._handle = None
             raise SlideCorruptError(
                 f"{self.name}: pixels at {x}, {y} ({width} × {height}, level {level}) cannot be decoded "
                 f"({portable(error, self.path)}); export or copy the file again"
             ) from error
-
-    def _read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        if self._closed:
-            raise ValueError(f"{self.name}: the slide is closed")
-        if self._handle is not None and self._pid != os.getpid():
-            _inherited.append(self._handle)  # closing it here could wait for a lock the parent's thread held
-            self._handle = None
-        # Kept in a local name: another thread may drop the shared one while this one reads.
-        handle = self._handle or openslide.OpenSlide(self.path)
         self._handle, self._pid = handle, os.getpid()
-        downsample = self.levels[level].downsample
-        corner = round(x * downsample), round(y * downsample)
-        return np.asarray(handle.read_region(corner, level, (width, height)))
+        return pixels
+
+    def _shared(self) -> openslide.OpenSlide:
+        """Return the handle of this process. Threads share it and may drop it; a reader keeps it alive."""
+        handle = self._handle
+        if handle is not None and self._pid != os.getpid():
+            _inherited.append(handle)  # closing it here could wait for a lock the parent's thread held
+            handle = None
+        if handle is None:
+            handle = openslide.OpenSlide(self.path)
+            self._handle, self._pid = handle, os.getpid()
+        return handle
 
     def close(self) -> None:  # noqa: D102  # as in Slide
         self._closed = True

@@ -1,7 +1,7 @@
 """Where there is tissue: the published rule for empty tiles, a mask that agrees with it, and an area.
 
 Three different questions. `is_empty` decides, from a tile's own pixels, whether published software would run
-it. `masked_tiles` spares reading tiles that are certain to be empty. `tissue_area_px` measures tissue for
+it. `masked_tiles` spares reading tiles that are certain to be empty. `tissue_mask` measures tissue for
 densities; nothing is skipped because of it.
 """
 

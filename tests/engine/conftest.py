@@ -1,0 +1,23 @@
+"""A small cohort, and its undisturbed results."""
+
+from pathlib import Path
+
+import pytest
+
+from deepliif_ray import score
+from deepliif_ray.slides.cohort import write_cohort
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory) -> Path:
+    """Manifest of six synthetic slides of 4 to 9 tiles."""
+    return write_cohort(tmp_path_factory.mktemp("cohort"), side=1100)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cohort, tmp_path_factory) -> Path:
+    """Results of the cohort by the local engine, made in one go."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    summary = score(str(cohort), str(results), engine="local")
+    assert (summary.scored, summary.failed) == (6, 0)
+    return results
