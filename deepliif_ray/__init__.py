@@ -1,7 +1,7 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Three names do most of it: `score` runs a manifest, `connect` opens the results for SQL, and `load_model` gives
-a model to use on arrays of pixels. They are imported when first used.
+Three names do most of it: `score` runs a manifest, `connect` opens the results for SQL, and `load_model`
+gives a model to use on arrays of pixels. They are imported when first used.
 """
 
 from importlib import import_module

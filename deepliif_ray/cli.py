@@ -25,7 +25,7 @@ _MOST_FAILURES = 20
 
 app = typer.Typer(
     name="deepliif-ray",
-    help=__doc__ and "Score cohorts of IHC slides with DeepLIIF on Ray, and query the results.",
+    help="Score cohorts of IHC slides with DeepLIIF on Ray, and query the results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -135,7 +135,7 @@ def plan(
     tile_size: TileSize = None,
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
-    format: FormatOption = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
     from deepliif_ray.config import score_config
@@ -143,16 +143,15 @@ def plan(
 
     config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
     table = preview(manifest, config)
-    show(table, format)
+    show(table, form)
+    tiles = sum(table["tiles"].drop_null().to_pylist())
     failed = table.num_rows - table["problem"].null_count
-    errors.print(
-        f"{table.num_rows} slides, {sum(table['tiles'].drop_null().to_pylist()):,} tiles, {failed} with problems"
-    )
+    errors.print(f"{table.num_rows} slides, {tiles:,} tiles, {failed} with problems")
     raise typer.Exit(SOME_FAILED if failed else OK)
 
 
 @app.command()
-def status(results: ResultsArgument, format: FormatOption = Format.TABLE) -> None:
+def status(results: ResultsArgument, form: FormatOption = Format.TABLE) -> None:
     """Show the newest run, the slides scored by marker, and the failures."""
     from deepliif_ray.query import ask
 
@@ -165,8 +164,8 @@ def status(results: ResultsArgument, format: FormatOption = Format.TABLE) -> Non
         "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
     ):
         table = ask(results, query)
-        if table.num_rows or format is not Format.TABLE:
-            show(table, format)
+        if table.num_rows or form is not Format.TABLE:
+            show(table, form)
             typer.echo()
 
 
@@ -176,13 +175,13 @@ def sql(
     query: Annotated[
         str, typer.Argument(help="SQL over cells, slides, failures, called_cells, patient_indices, …")
     ],
-    format: FormatOption = Format.TABLE,
+    form: FormatOption = Format.TABLE,
     output: Annotated[Path | None, typer.Option(help="File to write to; by default standard output.")] = None,
 ) -> None:
     """Ask SQL of the committed results."""
     from deepliif_ray.query import ask
 
-    show(ask(results, query), format, output)
+    show(ask(results, query), form, output)
 
 
 @app.command()
@@ -190,7 +189,7 @@ def index(
     results: ResultsArgument,
     marker: Annotated[str | None, typer.Option(help="One marker only; aliases such as MIB-1 work.")] = None,
     slides: Annotated[bool, typer.Option("--slides", help="By slide, not by patient.")] = False,
-    format: FormatOption = Format.TABLE,
+    form: FormatOption = Format.TABLE,
 ) -> None:
     """Show the marker indices of patients: percent positive cells with a 95 % interval, and density."""
     from deepliif_ray.query import ask
@@ -198,25 +197,25 @@ def index(
 
     name = None if marker is None else resolve_marker(marker).name
     where = "" if name is None else f"WHERE marker = '{name}'"
-    show(ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}"), format)
+    show(ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}"), form)
 
 
 @app.command()
-def models(format: FormatOption = Format.TABLE) -> None:
+def models(form: FormatOption = Format.TABLE) -> None:
     """List the models that have a name; any published model folder works by its URL."""
     from deepliif_ray.models import registered_models
 
     known = registered_models()
-    show(pa.table({"model": list(known), "description": list(known.values())}), format)
+    show(pa.table({"model": list(known), "description": list(known.values())}), form)
 
 
 @app.command()
-def doctor(format: FormatOption = Format.TABLE) -> None:
+def doctor(form: FormatOption = Format.TABLE) -> None:
     """Check this machine: versions, devices, bfloat16, and how fast the parts run here."""
     from deepliif_ray.engine.doctor import examine
 
     report = examine()
-    show(report, format)
+    show(report, form)
     raise typer.Exit(OK if all(report["ok"].to_pylist()) else ERROR)
 
 

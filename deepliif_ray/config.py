@@ -53,6 +53,7 @@ def score_config(**options: object) -> ScoreConfig:
         return ScoreConfig.model_validate(options)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc'])} is {e['input']!r}: {e['msg']}" for e in error.errors()
+            f"{'.'.join(str(part) for part in e['loc'])} is {e['input']!r}: {e['msg']}"
+            for e in error.errors()
         )
         raise ConfigError(f"cannot use these options: {problems}") from error

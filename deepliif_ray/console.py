@@ -18,7 +18,7 @@ from rich.text import Text
 from deepliif_ray.engine.progress import Progress
 
 _QUIET_SECONDS = 15.0
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Format(StrEnum):
@@ -56,20 +56,22 @@ def _text(value: Any) -> str:
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
-def show(table: pa.Table, format: Format, output: Path | None = None) -> None:
+def show(table: pa.Table, form: Format, output: Path | None = None) -> None:
     """Write a table to standard output, or to the file ``output``."""
-    if format is Format.PARQUET:
+    if form is Format.PARQUET:
         pq.write_table(table, sys.stdout.buffer if output is None else output, compression="zstd")
         return
-    if format is Format.TABLE:
+    if form is Format.TABLE:
         text = _rendered(table)
-    elif format is Format.JSON:
+    elif form is Format.JSON:
         text = json.dumps([_plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n"
     else:
         rows = [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
         columns = {
             name: [
-                json.dumps(row[name], ensure_ascii=False) if isinstance(row[name], (dict, list)) else row[name]
+                json.dumps(row[name], ensure_ascii=False)
+                if isinstance(row[name], (dict, list))
+                else row[name]
                 for row in rows
             ]
             for name in table.column_names

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from deepliif_ray.engine.finalize import Scored, finalize
+from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.steps import (
     BLOCK_TILES,
     SlideReader,
@@ -12,7 +13,6 @@ from deepliif_ray.engine.steps import (
     stage_tiles,
 )
 from deepliif_ray.engine.work import Failure, Job, StepError, prepare
-from deepliif_ray.engine.progress import Progress
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.models import Model
 
@@ -45,4 +45,3 @@ def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Sco
     finally:
         reader.close()
     return finalize(job, work.staging)
-

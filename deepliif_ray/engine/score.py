@@ -195,7 +195,7 @@ def _todo(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
         ):
             return False
         try:
-            return fingerprint(entry) == row["slide_fingerprint"]
+            return bool(fingerprint(entry) == row["slide_fingerprint"])
         except DeepliifRayError:
             return False  # scoring it will tell what is wrong
 

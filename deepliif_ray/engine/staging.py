@@ -60,7 +60,9 @@ def write_block(folder: str, tiles: list[StagedTile]) -> None:
         name: pa.array([getattr(tile, name) for tile in tiles]) for name in (*_COUNTS, *_SECONDS)
     }
     for name, dtype in _DTYPES.items():
-        columns[name] = pa.array([a[name].astype(dtype, copy=False).tobytes() for a in arrays], pa.large_binary())
+        columns[name] = pa.array(
+            [a[name].astype(dtype, copy=False).tobytes() for a in arrays], pa.large_binary()
+        )
     table = pa.table(columns)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -99,7 +101,8 @@ def read_tiles(folder: str) -> Iterator[StagedTile]:
                 continue
             ordinal = rows["ordinal"][row]
             arrays = {
-                name: np.frombuffer(table[name][row].as_buffer(), dtype=dtype) for name, dtype in _DTYPES.items()
+                name: np.frombuffer(table[name][row].as_buffer(), dtype=dtype)
+                for name, dtype in _DTYPES.items()
             }
             yield StagedTile(
                 fragments=CoreFragments.from_arrays(arrays), **{name: rows[name][row] for name in names}

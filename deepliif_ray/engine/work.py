@@ -25,7 +25,7 @@ _PLAN = "plan.json"
 
 
 def default_cache() -> Path:
-    """Return the local folder that remote slides are downloaded to: $DEEPLIIF_RAY_CACHE or a temporary one."""
+    """Return the folder that remote slides are downloaded to: $DEEPLIIF_RAY_CACHE or a temporary one."""
     return Path(os.environ.get("DEEPLIIF_RAY_CACHE", Path(tempfile.gettempdir()) / "deepliif-ray"))
 
 
@@ -105,7 +105,7 @@ def step(stage: str, tile: int | None = None) -> Iterator[None]:
         raise
     except DeepliifRayError as error:
         raise StepError(Failure(stage, error.reason, str(error), tile)) from error
-    except Exception as error:  # noqa: BLE001 (the boundary between one slide and the cohort)
+    except Exception as error:
         message = f"{type(error).__name__}: {error}"
         raise StepError(Failure(stage, "internal", message, tile)) from error
 

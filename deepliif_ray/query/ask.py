@@ -4,7 +4,7 @@ import duckdb
 import pyarrow as pa
 
 from deepliif_ray.errors import QueryError
-from deepliif_ray.query.connect import connect
+from deepliif_ray.query.views import connect
 
 
 def ask(results: str, query: str) -> pa.Table:

@@ -187,3 +187,8 @@ def _positive(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and value > 0 else None
+
+
+def library_version() -> str:
+    """Return the version of the OpenSlide library that reads slides here."""
+    return str(openslide.__library_version__)

@@ -40,7 +40,9 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
         local = Path(folder) / "cells.parquet"
         with pq.ParquetWriter(local, schema, **_WRITE) as writer:
             for table in tables:
-                writer.write_table(table.select(schema.names).cast(schema), row_group_size=max(table.num_rows, 1))
+                writer.write_table(
+                    table.select(schema.names).cast(schema), row_group_size=max(table.num_rows, 1)
+                )
         storage.write_file(storage.join(results, path), local)
 
 

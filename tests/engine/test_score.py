@@ -82,7 +82,9 @@ def test_tables_are_those_of_the_whole_slide_at_once(cohort, undisturbed, slide_
 
 def test_records_say_where_they_come_from(undisturbed):
     with connect(undisturbed) as connection:
-        row = connection.sql("SELECT * FROM slides WHERE slide_id = 'P03-CD3'").to_arrow_table().to_pylist()[0]
+        row = (
+            connection.sql("SELECT * FROM slides WHERE slide_id = 'P03-CD3'").to_arrow_table().to_pylist()[0]
+        )
         (run,) = connection.sql("SELECT * FROM runs").to_arrow_table().to_pylist()
     assert row["run_id"] == run["run_id"]
     assert row["resolution"] == "20x" and row["tile_px"] == 256 and row["mpp_source"] == "file"
@@ -124,8 +126,13 @@ def test_only_what_changed_is_done_again(own_cohort, tmp_path, what):
     summary = local(own_cohort, results)
     assert (summary.scored, summary.skipped) == (1, 5)
     with connect(results) as connection:
-        assert connection.execute("SELECT count(*), count(DISTINCT slide_id) FROM slides").fetchone() == (6, 6)
-        cells = connection.execute("SELECT count(*), count(DISTINCT (slide_id, cell_id)) FROM cells").fetchone()
+        assert connection.execute("SELECT count(*), count(DISTINCT slide_id) FROM slides").fetchone() == (
+            6,
+            6,
+        )
+        cells = connection.execute(
+            "SELECT count(*), count(DISTINCT (slide_id, cell_id)) FROM cells"
+        ).fetchone()
     assert cells[0] == cells[1]
 
 

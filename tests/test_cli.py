@@ -1,0 +1,133 @@
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from deepliif_ray import cli
+from deepliif_ray.slides.cohort import write_cohort
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> tuple[Path, Path]:
+    """Manifest of one patient's two slides, and their results."""
+    folder = tmp_path_factory.mktemp("cli")
+    manifest = write_cohort(folder / "cohort", patients=1, side=700)
+    assert run("score", manifest, folder / "results", "--engine", "local") == 0
+    return manifest, folder / "results"
+
+
+def run(*arguments) -> int:
+    """Run the command line in this process; return its exit code."""
+    command = ["deepliif-ray", *(str(a) for a in arguments)]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_:
+        patch.setattr(sys, "argv", command)
+        cli.main()
+    return exit_.value.code or 0
+
+
+def test_score_says_what_it_did_and_what_is_next(scored, capsys):
+    assert run("score", *scored, "--engine", "local") == 0
+    assert "0 scored, 2 done before, 0 failed" in capsys.readouterr().err
+
+
+def test_some_failed_is_exit_code_3(scored, tmp_path, capsys):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(
+        f"slide_id,patient_id,marker,uri\na,p,Ki67,{scored[0].parent}/P01-Ki67.tiff\nb,p,Ki67,b.svs\n"
+    )
+    assert run("score", manifest, tmp_path / "results", "--engine", "local") == 3
+    assert "failed: 'b'" in capsys.readouterr().err
+    assert run("status", tmp_path / "results") == 0
+    assert "missing" in capsys.readouterr().out
+    assert run("plan", manifest) == 3
+    assert "no such file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score", "nowhere.csv", "results"],
+        ["score", "{manifest}", "{results}", "--model", "no/such/model", "--engine", "local"],
+        ["score", "{manifest}", "{results}", "--engine", "spark"],
+        ["score", "{manifest}", "{results}", "--large-noise-thresh", "huge", "--engine", "local"],
+        ["score", "{manifest}"],
+        ["plan", "{manifest}", "--overlap", "-1"],
+        ["status", "no/results"],
+        ["sql", "{results}", "SELEKT"],
+        ["index", "{results}", "--marker", "XYZ"],
+        ["sql", "{results}", "SELECT 1", "--format", "xml"],
+        ["unknown"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_is_exit_code_2(scored, arguments):
+    values = {"manifest": str(scored[0]), "results": str(scored[1])}
+    assert run(*(a.format(**values) for a in arguments)) == 2
+
+
+def test_sql_formats_hold_the_same(scored, tmp_path, capsys):
+    query = "SELECT slide_id, n_cells, committed_at, attributes FROM slides ORDER BY slide_id"
+    found = {}
+    for form in ("csv", "json", "table"):
+        assert run("sql", scored[1], query, "--format", form) == 0
+        found[form] = capsys.readouterr().out
+    assert run("sql", scored[1], query, "--format", "parquet", "--output", tmp_path / "a.parquet") == 0
+    parquet = pl.read_parquet(tmp_path / "a.parquet")
+    rows = json.loads(found["json"])
+    assert [row["slide_id"] for row in rows] == ["P01-CD3", "P01-Ki67"]
+    assert rows[0]["attributes"] == {"site": "breast"}
+    assert pl.read_csv(io.StringIO(found["csv"]))["n_cells"].to_list() == parquet["n_cells"].to_list()
+    assert "P01-Ki67" in found["table"]
+
+
+def test_outlines_survive_csv_and_json(scored, capsys):
+    for form in ("csv", "json"):
+        assert run("sql", scored[1], "SELECT boundary FROM cells LIMIT 1", "--format", form) == 0
+        assert "0103000000" in capsys.readouterr().out
+
+
+def test_index_takes_aliases(scored, capsys):
+    assert run("index", scored[1], "--marker", "MIB-1", "--format", "json") == 0
+    assert [row["marker"] for row in json.loads(capsys.readouterr().out)] == ["Ki67"]
+    assert run("index", scored[1], "--slides", "--format", "json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_plan_tells_tiles_and_resolution(scored, capsys):
+    assert run("plan", scored[0], "--format", "json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["resolution"], row["tile_px"], row["problem"]) for row in rows] == [
+        ("40x", 512, None),
+        ("20x", 256, None),
+    ]
+
+
+def test_demo_shows_the_truth(tmp_path, capsys):
+    assert run("demo", tmp_path / "demo", "--engine", "local") == 0
+    shown = capsys.readouterr().out
+    assert "true_index_percent" in shown and "next, for instance" in shown
+    assert len([line for line in shown.splitlines() if line.startswith("P0")]) == 6
+
+
+def test_doctor_finds_nothing_wrong(capsys):
+    assert run("doctor", "--format", "json") == 0
+    checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+    assert all(row["ok"] for row in checks.values())
+    assert "bfloat16" in checks["networks"]["finding"]
+
+
+def test_models_and_version(capsys):
+    assert run("models") == 0
+    assert "stain" in capsys.readouterr().out
+    assert run("--version") == 0
+
+
+def test_the_installed_command_runs():
+    command = shutil.which("deepliif-ray", path=Path(sys.executable).parent)
+    assert command is not None
+    assert subprocess.run([command, "--help"], check=False, capture_output=True).returncode == 0
