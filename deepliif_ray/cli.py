@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,17 @@ AssumeMpp = Annotated[
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
 
 
+@contextmanager
+def _stoppable() -> Iterator[ProgressLine]:
+    """Show progress; a stop by Ctrl-C or SIGTERM ends the command quietly, not its work."""
+    try:
+        with ProgressLine() as progress:
+            yield progress
+    except KeyboardInterrupt as error:
+        errors.print("stopped; what is finished is kept: run the same command again to go on")
+        raise typer.Exit(ERROR) from error
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"deepliif-ray {__version__}")
@@ -76,7 +88,7 @@ def score(
     precision: Annotated[
         str | None, typer.Option(help="float32 or bfloat16; by default bfloat16 on GPUs, float32 on CPUs.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Tiles that a model takes at once.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Tiles that networks run at once on a GPU.")] = None,
     actors: Annotated[
         int | None, typer.Option(help="Models side by side; by default one per GPU, or per CPU.")
     ] = None,
@@ -92,7 +104,7 @@ def score(
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
     from deepliif_ray.engine.score import score as run
 
-    with ProgressLine() as progress:
+    with _stoppable() as progress:
         summary = run(
             manifest,
             results,
@@ -227,7 +239,7 @@ def demo(
     """Write a small cohort of synthetic slides, score it, and show its indices beside the truth."""
     from deepliif_ray.demo import run_demo
 
-    with ProgressLine() as progress:
+    with _stoppable() as progress:
         report = run_demo(folder, engine=engine, watch=progress, say=errors.print)
     show(report.table, Format.TABLE)
     for line in report.next_steps:
@@ -246,9 +258,6 @@ def _guarded(command: Callable[[], Any]) -> int:
         return USAGE
     except DeepliifRayError as error:
         errors.print(f"error: {error}", markup=False)
-        return ERROR
-    except KeyboardInterrupt:
-        errors.print("stopped; what is finished is kept: run the same command again to go on")
         return ERROR
     return OK
 

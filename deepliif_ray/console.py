@@ -64,9 +64,19 @@ def show(table: pa.Table, form: Format, output: Path | None = None) -> None:
     if form is Format.TABLE:
         text = _rendered(table)
     elif form is Format.JSON:
-        text = json.dumps([_plain(row) for row in table.to_pylist()], ensure_ascii=False, indent=1) + "\n"
+        text = (
+            json.dumps(
+                [_plain(row) for row in table.to_pylist(maps_as_pydicts="lossy")],
+                ensure_ascii=False,
+                indent=1,
+            )
+            + "\n"
+        )
     else:
-        rows = [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+        rows = [
+            {name: _plain(value) for name, value in row.items()}
+            for row in table.to_pylist(maps_as_pydicts="lossy")
+        ]
         columns = {
             name: [
                 json.dumps(row[name], ensure_ascii=False)
@@ -88,7 +98,7 @@ def _rendered(table: pa.Table) -> str:
     for field in table.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         grid.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
-    for row in table.to_pylist():
+    for row in table.to_pylist(maps_as_pydicts="lossy"):
         grid.add_row(*(Text(_text(value)) for value in row.values()))
     terminal = sys.stdout.isatty()
     console = Console(highlight=False, width=None if terminal else 10_000, no_color=not terminal)

@@ -44,6 +44,11 @@ def is_absolute(url: str) -> bool:
     return "://" in url or Path(url).is_absolute()
 
 
+def absolute(url: str) -> str:
+    """Return ``url`` so that it means the same in processes with other working folders."""
+    return str(local_path(url).absolute()) if is_local(url) else url
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of ``url`` and the path in it.
 
@@ -55,7 +60,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     if is_local(url):
         return fsspec.filesystem("file"), str(local_path(url).absolute())
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        # Other processes write to the same folders: a listing remembered is a listing out of date.
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except _FAILURES as error:
         raise StorageError(f"{url}: cannot use this kind of URL ({error})") from error
     return fs, str(path)
@@ -174,7 +180,6 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
     """
     fs, path = filesystem(folder)
     try:
-        fs.invalidate_cache(path)
         found = fs.find(path)
     except FileNotFoundError:
         return []

@@ -7,7 +7,6 @@ the cells around them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -87,21 +86,57 @@ def _roots(parent: NDArray[np.int32]) -> NDArray[np.int32]:
     return roots
 
 
-def _sides(
-    core: CoreFragments, height: int, width: int, base: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    sides = np.where(core.sides > 0, core.sides + base, _BACKGROUND).astype(np.int32)
-    left, top, right, bottom = np.split(sides, [height, height + width, 2 * height + width])
-    return left, top, right, bottom
+class _Pieces:
+    """The fragments of all cores, numbered as the nodes of one graph; node 0 is the background."""
+
+    def __init__(self) -> None:
+        zero = np.zeros(1, dtype=np.int64)
+        self.measures = [np.zeros((1, len(MEASURES)), dtype=np.int64)]
+        self.contacts: list[NDArray[np.int64]] = []
+        self.sides: list[list[NDArray[np.int32]]] = []
+        self.points, self.point_ends = [np.empty((0, 2), dtype=np.int32)], [zero]
+        self.runs, self.run_ends = [np.empty((0, 3), dtype=np.int32)], [zero]
+        self.histogram = np.zeros(256, dtype=np.int64)
+        self._last = self._points = self._runs = 0
+
+    def add(self, core: CoreFragments, height: int, width: int) -> None:
+        """Append the fragments of the next core."""
+        sides = np.where(core.sides > 0, core.sides + self._last, _BACKGROUND).astype(np.int32)
+        self.sides.append(np.split(sides, [height, height + width, 2 * height + width]))
+        pairs = core.contacts.astype(np.int64) + self._last
+        self.contacts.append((pairs[:, 0] << 32) | pairs[:, 1])
+        self.measures.append(core.measures)
+        self.points.append(core.points)
+        self.point_ends.append(core.point_ends + np.int64(self._points))
+        self.runs.append(core.runs)
+        self.run_ends.append(core.run_ends + np.int64(self._runs))
+        self.histogram += core.marker_histogram
+        self._last += len(core.measures)
+        self._points += len(core.points)
+        self._runs += len(core.runs)
 
 
-def _gather(points: NDArray[Any], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the rows ``begins[i]:ends[i]`` of ``points``, one range after the other."""
-    lengths = ends - begins
-    total = int(lengths.sum())
-    within = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    gathered: NDArray[Any] = points[np.repeat(begins, lengths) + within]
-    return gathered
+@njit(cache=True)
+def _copy_ranges(
+    source: NDArray[np.int32],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    target: NDArray[np.int32],
+    places: NDArray[np.int64],
+) -> None:
+    """Copy the rows ``begins[i]:ends[i]`` of ``source`` to ``target``, from row ``places[i]`` on."""
+    for i in range(len(begins)):
+        target[places[i] : places[i] + ends[i] - begins[i]] = source[begins[i] : ends[i]]
+
+
+def _gather(
+    source: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the rows ``begins[i]:ends[i]`` of ``source`` one range after the other, and where each ends."""
+    gathered_ends = np.cumsum(ends - begins)
+    gathered = np.empty((int(gathered_ends[-1]) if len(ends) else 0, source.shape[1]), dtype=source.dtype)
+    _copy_ranges(source, begins, ends, gathered, _begins(gathered_ends))
+    return gathered, gathered_ends
 
 
 def _begins(ends: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -128,27 +163,17 @@ def join_cores(
         Only cells with a size between them (exclusive) are kept.
     """
     heights, widths = np.diff(row_edges), np.diff(column_edges)
-    parts: list[CoreFragments] = []
-    bases: list[int] = []
-    sides = []
-    count = 1  # node 0 is the background
-    for index, core in enumerate(cores):
-        row, column = divmod(index, len(widths))
-        base = count - 1
-        sides.append(_sides(core, int(heights[row]), int(widths[column]), base))
-        parts.append(core)
-        bases.append(base)
-        count += len(core.measures)
-    histogram = np.stack([core.marker_histogram for core in parts]).sum(axis=0)
-    measures = np.concatenate([np.zeros((1, len(MEASURES)), dtype=np.int64), *(c.measures for c in parts)])
-    kinds = measures[:, _M["kind"]].astype(np.uint8)
-    parent = np.arange(count, dtype=np.int32)
-
     columns = len(widths)
-    contacts = [
-        ((core.contacts[:, 0].astype(np.int64) + base) << 32) | (core.contacts[:, 1].astype(np.int64) + base)
-        for core, base in zip(parts, bases, strict=True)
-    ]
+    pieces = _Pieces()
+    for index, core in enumerate(cores):
+        row, column = divmod(index, columns)
+        pieces.add(core, int(heights[row]), int(widths[column]))
+    sides, contacts = pieces.sides, pieces.contacts
+    measures = np.concatenate(pieces.measures)
+    pieces.measures.clear()
+    kinds = measures[:, _M["kind"]].astype(np.uint8)
+    parent = np.arange(len(measures), dtype=np.int32)
+
     for column in range(1, columns):
         left = np.concatenate([sides[i][2] for i in range(column - 1, len(sides), columns)])
         right = np.concatenate([sides[i][0] for i in range(column, len(sides), columns)])
@@ -180,57 +205,53 @@ def join_cores(
     limit = np.iinfo(np.int64).max if large_noise_thresh is None else large_noise_thresh
     keep = np.flatnonzero((area > noise_thresh) & (area < limit))
     keep = keep[np.argsort(first[keep], kind="stable")]
-    points, point_ends = _outlines(parts, bases, members, starts, keep, joined)
+    points, point_ends = _outlines(pieces, members, starts, keep, joined)
     return SlideCells(
         measures={name: joined[keep, i] for name, i in _M.items()},
         points=points,
         point_ends=point_ends,
-        marker_histogram=histogram,
+        marker_histogram=pieces.histogram,
     )
 
 
 def _outlines(
-    parts: list[CoreFragments],
-    bases: list[int],
+    pieces: _Pieces,
     members: NDArray[np.int64],
     starts: NDArray[np.int64],
     keep: NDArray[np.int64],
     joined: NDArray[np.int64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the outlines of the kept cells; those of more than one fragment are traced again."""
-    points = np.concatenate([core.points for core in parts])
-    runs = np.concatenate([core.runs for core in parts])
-    zero = np.zeros(1, dtype=np.int64)
-    point_ends, run_ends = (
-        np.concatenate([zero, *((getattr(c, name) + shift) for c, shift in zip(parts, shifts, strict=True))])
-        for name, shifts in (
-            ("point_ends", np.cumsum([0] + [len(c.points) for c in parts])[:-1].tolist()),
-            ("run_ends", np.cumsum([0] + [len(c.runs) for c in parts])[:-1].tolist()),
-        )
-    )
+    points, runs = np.concatenate(pieces.points), np.concatenate(pieces.runs)
+    point_ends, run_ends = np.concatenate(pieces.point_ends), np.concatenate(pieces.run_ends)
     point_begins, run_begins = _begins(point_ends), _begins(run_ends)
     sizes = np.diff(starts, append=len(members))
     alone = (sizes[keep] == 1) & (joined[keep, _M["touches"]] & SHARED == 0)
 
     simple = members[starts[keep[alone]]]
     several = keep[~alone]
-    fragments = _gather(members[:, None], starts[several], starts[several] + sizes[several])[:, 0]
-    cell_of = np.repeat(np.arange(len(several)), sizes[several])
-    with_outline = point_ends[fragments] > point_begins[fragments]
-    run_counts = np.bincount(
-        cell_of, weights=run_ends[fragments] - run_begins[fragments], minlength=len(several)
-    ).astype(np.int64)
-    drawn = fragments[with_outline]
+    fragments, fragment_ends = _gather(
+        members[:, None].astype(np.int32), starts[several], starts[several] + sizes[several]
+    )
+    fragments = fragments[:, 0]
+    cell_of = np.repeat(np.arange(len(several)), np.diff(fragment_ends, prepend=0))
+    drawn = point_ends[fragments] > point_begins[fragments]
+    own_runs, own_run_ends = _gather(runs, run_begins[fragments], run_ends[fragments])
+    own_points, own_point_ends = _gather(points, point_begins[fragments[drawn]], point_ends[fragments[drawn]])
     traced, traced_ends = retrace(
         joined[several][:, [_M[name] for name in ("x0", "y0", "x1", "y1")]],
-        _gather(runs, run_begins[fragments], run_ends[fragments]),
-        np.cumsum(run_counts),
-        _gather(points, point_begins[drawn], point_ends[drawn]),
-        np.cumsum(point_ends[drawn] - point_begins[drawn]),
-        cell_of[with_outline],
+        own_runs,
+        np.append(own_run_ends, 0)[fragment_ends - 1],
+        own_points,
+        own_point_ends,
+        cell_of[drawn],
     )
-    pool = np.concatenate([points, traced])
-    begins, ends = np.empty(len(keep), dtype=np.int64), np.empty(len(keep), dtype=np.int64)
-    begins[alone], ends[alone] = point_begins[simple], point_ends[simple]
-    begins[~alone], ends[~alone] = _begins(traced_ends) + len(points), traced_ends + len(points)
-    return _gather(pool, begins, ends), np.cumsum(ends - begins)
+    lengths = np.empty(len(keep), dtype=np.int64)
+    lengths[alone] = point_ends[simple] - point_begins[simple]
+    lengths[~alone] = np.diff(traced_ends, prepend=0)
+    ends = np.cumsum(lengths)
+    outlines = np.empty((int(ends[-1]) if len(ends) else 0, 2), dtype=np.int32)
+    places = ends - lengths
+    _copy_ranges(points, point_begins[simple], point_ends[simple], outlines, places[alone])
+    _copy_ranges(traced, _begins(traced_ends), traced_ends, outlines, places[~alone])
+    return outlines, ends

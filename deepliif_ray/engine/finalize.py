@@ -16,7 +16,7 @@ from deepliif_ray.cells.seams import SlideCells, join_cores
 from deepliif_ray.cells.thresholds import large_noise_threshold
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import Job, Work, fingerprint, load_work, step
-from deepliif_ray.errors import SlideChangedError
+from deepliif_ray.errors import ResultsError, SlideChangedError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
@@ -52,7 +52,11 @@ def _cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
             core = work.plan.grid[index].core
             yield blank_core(core=core, slide=slide, background_marker=job.background_marker)
             continue
-        tile = next(staged)
+        tile = next(staged, None)
+        if tile is None:
+            raise ResultsError(
+                f"{work.staging}: staged tiles are gone; run again, one job at a time on these results"
+            )
         totals.empty += tile.empty
         totals.read_s += tile.read_s
         totals.infer_s += tile.infer_s

@@ -39,8 +39,8 @@ from deepliif_ray.manifest import SlideEntry
 
 ACTOR_CPUS, TASK_CPUS = 0.75, 0.25
 """On CPUs every core runs a model and still has room for the tasks that feed it."""
-BATCH_BLOCKS = 4
-"""Blocks that a model is given together: small slides fill its batches together."""
+GPU_BLOCKS = 4
+"""Blocks that a model on a GPU is given together, so that small slides fill its batches together."""
 MAX_FINALIZING = 4
 NO_PROGRESS_TIMEOUT_S = 600
 _GIB = 2**30
@@ -103,7 +103,7 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def _object_store_bytes() -> int:
-    return min(_GIB // 2 + (os.cpu_count() or 1) * _GIB // 4, 32 * _GIB)
+    return min((2 + (os.cpu_count() or 1)) * _GIB // 8, 32 * _GIB)
 
 
 def has_gpus() -> bool:
@@ -156,7 +156,7 @@ class _Infer:
         from deepliif_ray.models import load_model  # slow to import, and needed here alone
 
         self._job = job
-        self._model = load_model(job.model_uri, job.device, job.precision)
+        self._model = load_model(job.model_uri, job.device, job.precision, batch_size=job.batch_size)
         if self._model.digest != job.model_digest:
             raise ModelError(f"{job.model_uri}: the model changed after the run began; start the run again")
 
@@ -190,7 +190,7 @@ def _graph(job: Job, entries: list[SlideEntry], actors: int | None) -> ray.data.
             fn_constructor_kwargs={"job": job},
             compute=ActorPoolStrategy(size=count),
             batch_format="pyarrow",
-            batch_size=BATCH_BLOCKS,
+            batch_size=GPU_BLOCKS if gpus else 1,
             num_cpus=1 if gpus else ACTOR_CPUS,
             num_gpus=1 if gpus else None,
         )

@@ -16,7 +16,7 @@ from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.work import Failure, Job, fingerprint
 from deepliif_ray.errors import ConfigError, DeepliifRayError
 from deepliif_ray.manifest import SlideEntry, read_manifest
-from deepliif_ray.models import Model, load_model
+from deepliif_ray.models import Model, load_model, registered_models
 from deepliif_ray.tables.commit import write_failure, write_run
 from deepliif_ray.tables.ledger import Ledger
 
@@ -87,7 +87,7 @@ def score(
     precision : {'float32', 'bfloat16'}, optional
         By default bfloat16 on GPUs and float32 on CPUs.
     batch_size : int, optional
-        Tiles that a model takes at once.
+        Tiles that networks run at once on a GPU.
     actors : int, optional
         Models that run side by side under Ray; by default one per GPU, or per CPU without GPUs.
     watch : callable, optional
@@ -107,10 +107,12 @@ def score(
         The results cannot be read or written.
     """
     config = score_config(**options)
+    results = storage.absolute(results)
+    model = model if model in registered_models() else storage.absolute(model)
     _check(results, engine, address, actors, batch_size)
     cohort = read_manifest(manifest)
     with _cluster(address) if engine == "ray" else nullcontext():
-        loaded, device = _load(model, device, precision, on_cluster=engine == "ray")
+        loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
         job = Job(
             results=results,
             run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
@@ -121,7 +123,7 @@ def score(
             precision=loaded.precision,
             background_marker=loaded.background_marker if loaded.has_marker else None,
             config=config,
-            batch_size=batch_size or (16 if device == "cuda" else 4),
+            batch_size=batch_size,
         )
         progress = Progress(slides=len(cohort.slides), watch=watch or (lambda _: None))
         run = _Run(job, cohort.url, engine, progress)
@@ -158,7 +160,7 @@ def _cluster(address: str | None) -> AbstractContextManager[None]:
 
 
 def _load(
-    uri: str, device: str | None, precision: str | None, *, on_cluster: bool
+    uri: str, device: str | None, precision: str | None, batch_size: int | None, *, on_cluster: bool
 ) -> tuple[Model, str | None]:
     """Return the model, loaded here, and the device it is to run on.
 
@@ -166,7 +168,7 @@ def _load(
     what it is.
     """
     if not on_cluster:
-        return load_model(uri, device, precision), device
+        return load_model(uri, device, precision, batch_size=batch_size), device
     from deepliif_ray.engine import ray_engine
 
     device = device or ("cuda" if ray_engine.has_gpus() else "cpu")

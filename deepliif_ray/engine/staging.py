@@ -15,6 +15,8 @@ import pyarrow as pa
 from deepliif_ray import storage
 from deepliif_ray.cells.fragments import CoreFragments
 
+FORMAT = 1
+"""Raised whenever blocks are written differently, so that older ones are not read."""
 _NAME = re.compile(r"/(\d+)-(\d+)\.arrow$")
 _DTYPES = {
     "measures": np.int64,

@@ -134,9 +134,9 @@ def _core(image: Image, tile: Tile) -> Image:
 def infer_tiles(
     job: Job, model: "Model", tiles: Iterable[TilePixels | TileFailure]
 ) -> Iterator[TileMaps | TileFailure]:
-    """Run the model on tiles, ``job.batch_size`` at once, whatever slides they are of.
+    """Run the model on tiles, whatever slides they are of.
 
-    If a batch fails, its tiles are tried one by one, so that only the bad one's slide fails.
+    If that fails, they are tried one by one, so that only the bad one's slide fails.
     """
     by_size: dict[int, list[TilePixels]] = {}
     for item in tiles:
@@ -146,17 +146,15 @@ def infer_tiles(
             yield _maps(job, item, None, None, 0.0)
         else:
             by_size.setdefault(len(item.pixels), []).append(item)
-    for group in by_size.values():
-        for start in range(0, len(group), job.batch_size):
-            batch = group[start : start + job.batch_size]
-            try:
-                yield from _infer_batch(job, model, batch)
-            except StepError:
-                for item in batch:
-                    try:
-                        yield from _infer_batch(job, model, [item])
-                    except StepError as error:
-                        yield TileFailure(item.task, error.failure)
+    for batch in by_size.values():
+        try:
+            yield from _infer_batch(job, model, batch)
+        except StepError:
+            for item in batch:
+                try:
+                    yield from _infer_batch(job, model, [item])
+                except StepError as error:
+                    yield TileFailure(item.task, error.failure)
 
 
 def _infer_batch(job: Job, model: "Model", batch: list[TilePixels]) -> list[TileMaps]:

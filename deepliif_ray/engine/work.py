@@ -45,8 +45,8 @@ class Job:
     background_marker : int, optional
         Marker value of a skipped tile; None when the model has no marker image.
     config : ScoreConfig
-    batch_size : int
-        Tiles the model takes at once.
+    batch_size : int, optional
+        Tiles that networks run at once on a GPU.
     """
 
     results: str
@@ -58,7 +58,7 @@ class Job:
     precision: str
     background_marker: int | None
     config: ScoreConfig
-    batch_size: int
+    batch_size: int | None
 
     @property
     def config_fingerprint(self) -> str:
@@ -170,7 +170,9 @@ def _missing(entry: SlideEntry, error: OSError) -> SlideMissingError:
 
 def staging_folder(job: Job, entry: SlideEntry, slide_fingerprint: str) -> str:
     """Return where the work on a slide is staged."""
-    origin = f"{job.model_digest}\0{job.config_fingerprint}\0{slide_fingerprint}\0{entry.mpp}"
+    origin = (
+        f"{staging.FORMAT}\0{job.model_digest}\0{job.config_fingerprint}\0{slide_fingerprint}\0{entry.mpp}"
+    )
     key = hashlib.sha256(origin.encode()).hexdigest()[:16]
     return storage.join(job.results, "_staging", slide_key(entry.slide_id), key)
 

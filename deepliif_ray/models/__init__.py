@@ -21,7 +21,11 @@ def registered_models() -> dict[str, str]:
 
 
 def load_model(
-    uri: str, device: str | None = None, precision: str | None = None, modalities: Sequence[str] = ()
+    uri: str,
+    device: str | None = None,
+    precision: str | None = None,
+    modalities: Sequence[str] = (),
+    batch_size: int | None = None,
 ) -> Model:
     """Load a model.
 
@@ -36,6 +40,8 @@ def load_model(
         device, a tile's result at one precision does not depend on its batch or the number of threads.
     modalities : sequence of str
         Modalities that `Model.infer` will be asked for; the marker needs no mention.
+    batch_size : int, optional
+        Tiles that networks run at once on a GPU, which bounds its memory; 8 when not given.
 
     Raises
     ------
@@ -54,4 +60,7 @@ def load_model(
 
     chosen = choose_device(device)
     name = uri.rstrip("/").rpartition("/")[2] or uri
-    return DeepLIIF(name, load_checkpoint(uri, modalities), chosen, choose_precision(precision, chosen))
+    model = DeepLIIF(name, load_checkpoint(uri, modalities), chosen, choose_precision(precision, chosen))
+    if batch_size is not None and chosen.type == "cuda":
+        model.batch_size = batch_size
+    return model
