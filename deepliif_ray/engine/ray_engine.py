@@ -1,8 +1,8 @@
 """The steps of a job as a Ray Data graph over a cluster.
 
-Slides are planned in parallel; their tiles are regrouped into blocks that any worker may read; blocks go
-through a pool of model actors, are measured and staged by CPU tasks, and report back to the driver, which has
-a slide finalized as soon as its last tile is staged.
+Slides are planned in parallel; blocks of their tiles go to any worker. Where models run on GPUs, CPU tasks
+read for them, and measure and stage what they infer; where they run on CPUs, a model's own process does it
+all. Each block reports back to the driver, which has a slide finalized as soon as its last tile is staged.
 
 Between the stages a row is a pickled list of items (see `deepliif_ray.engine.steps`): tasks, tiles, failures,
 or the note that a slide was planned, which later stages pass on. Every row is a Ray Data block of its own, so
@@ -165,41 +165,58 @@ class _Infer:
         return _pack([*planned, *infer_tiles(self._job, self._model, tiles)])
 
 
+class _ReadInferStage(_Infer):
+    """All steps on one worker: where the model has no GPU to keep busy, no pixel need leave its process."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        planned, tasks = _unpack(table)
+        tiles = infer_tiles(self._job, self._model, _reader(self._job).read(tasks))
+        return _pack([*planned, *stage_tiles(self._job, tiles)])
+
+
 def _stage(table: pa.Table, job: Job) -> pa.Table:
     planned, tiles = _unpack(table)
     return _pack([*planned, *stage_tiles(job, tiles)])
 
 
-def _graph(job: Job, entries: list[SlideEntry], actors: int | None) -> ray.data.Dataset:
+def _graph(job: Job, entries: list[SlideEntry], actors: int | None, separate: bool | None) -> Any:
     gpus = job.device is not None and job.device.startswith("cuda")
     resources = ray.cluster_resources()
-    count = actors or max(1, int(resources.get("GPU" if gpus else "CPU", 1)))
-    task = {"batch_format": "pyarrow", "batch_size": None, "num_cpus": TASK_CPUS}
-    unfused = {"num_cpus": TASK_CPUS - 0.01}  # stages that ask for the same become one, and a slide one task
+    pool = {
+        "fn_constructor_kwargs": {"job": job},
+        "compute": ActorPoolStrategy(size=actors or max(1, int(resources.get("GPU" if gpus else "CPU", 1)))),
+        "batch_format": "pyarrow",
+        "num_cpus": 1 if gpus else ACTOR_CPUS,
+        "num_gpus": 1 if gpus else None,
+    }
+    task = {
+        "fn_kwargs": {"job": job},
+        "batch_format": "pyarrow",
+        "batch_size": None,
+        "num_cpus": TASK_CPUS,
+    }
+    # Stages that ask for the same resources become one, and then a slide would be one task.
+    first = task | {"fn_kwargs": {"job": job, "entries": ray.put(entries)}, "num_cpus": TASK_CPUS - 0.01}
     # Not ray.data.range: its read tasks ask for a whole CPU, which the actors may never leave free.
     slides = ray.data.from_items([{"id": i} for i in range(len(entries))], override_num_blocks=len(entries))
     slides.context.enable_progress_bars = False
     slides.context.print_on_execution_start = False
     slides.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
     slides.context.target_max_block_size = 1  # byte: every row is a block
-    return (
-        slides.map_batches(_plan, fn_kwargs={"job": job, "entries": ray.put(entries)}, **task | unfused)
-        .map_batches(_read, fn_kwargs={"job": job}, **task)
-        .map_batches(
-            _Infer,
-            fn_constructor_kwargs={"job": job},
-            compute=ActorPoolStrategy(size=count),
-            batch_format="pyarrow",
-            batch_size=GPU_BLOCKS if gpus else 1,
-            num_cpus=1 if gpus else ACTOR_CPUS,
-            num_gpus=1 if gpus else None,
-        )
-        .map_batches(_stage, fn_kwargs={"job": job}, **task)
-    )
+    blocks = slides.map_batches(_plan, **first)
+    if not (gpus if separate is None else separate):
+        return blocks.map_batches(_ReadInferStage, batch_size=1, **pool)
+    tiles = blocks.map_batches(_read, **task)
+    return tiles.map_batches(_Infer, batch_size=GPU_BLOCKS, **pool).map_batches(_stage, **task)
 
 
 def run(
-    job: Job, entries: list[SlideEntry], progress: Progress, *, actors: int | None = None
+    job: Job,
+    entries: list[SlideEntry],
+    progress: Progress,
+    *,
+    actors: int | None = None,
+    separate: bool | None = None,
 ) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
     """Score slides on the connected cluster; yield what became of each as soon as it is known.
 
@@ -210,6 +227,8 @@ def run(
     progress : Progress
     actors : int, optional
         Models to run side by side; by default one per GPU, or per CPU without GPUs.
+    separate : bool, optional
+        Whether tasks of their own read and measure; by default if the models run on GPUs.
     """
     finalize_task = ray.remote(num_cpus=0)(_finalize)
     finalizing: dict[Any, int] = {}
@@ -225,7 +244,7 @@ def run(
             for reference in ready:
                 yield entries[finalizing.pop(reference)], ray.get(reference)
 
-    for batch in _graph(job, entries, actors).iter_batches(
+    for batch in _graph(job, entries, actors, separate).iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=0
     ):
         planned, reports = _unpack(batch)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,7 +128,7 @@ class Work:
     slide_fingerprint: str
     staging: str
 
-    @property
+    @cached_property
     def todo(self) -> tuple[int, ...]:
         """Indexes of the tiles to be read; a tile's place in it is its *ordinal*."""
         masked = set(self.plan.masked)

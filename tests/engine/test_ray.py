@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import ray
 from PIL import Image
 
 from deepliif_ray import score
+from deepliif_ray.engine import ray_engine
 from deepliif_ray.slides import write_pyramid
 from tests.engine.results import assert_same, tables
 from tests.models.published import reference_weights, write_published_folder
@@ -35,7 +37,9 @@ def write_manifest(path: Path, rows: list[tuple]) -> Path:
     return path
 
 
-def test_both_engines_give_the_same_tables(cohort, undisturbed, tmp_path):
+@pytest.mark.parametrize("separate", [False, True], ids=["one stage as on CPUs", "stages as for GPUs"])
+def test_both_engines_give_the_same_tables(cohort, undisturbed, tmp_path, monkeypatch, separate):
+    monkeypatch.setattr(ray_engine, "run", partial(ray_engine.run, separate=separate))
     seen = []
     summary = score(
         str(cohort), str(tmp_path), engine="ray", watch=lambda p: seen.append((p.tiles_done, p.done))
