@@ -1,5 +1,6 @@
 """The command line; every command is a few lines over the library."""
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pyarrow as pa
 import typer
 
 from deepliif_ray import __version__
-from deepliif_ray.console import Format, ProgressLine, errors, show
+from deepliif_ray.console import Format, ProgressLine, errors, rows, show
 from deepliif_ray.errors import (
     ConfigError,
     DeepliifRayError,
@@ -163,21 +164,30 @@ def plan(
 
 
 @app.command()
-def status(results: ResultsArgument, form: FormatOption = Format.TABLE) -> None:
+def status(
+    results: ResultsArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
     """Show the newest run, the slides scored by marker, and the failures."""
     from deepliif_ray.query import ask
 
-    for query in (
-        "SELECT run_id, status, engine, model_uri, started_at, finished_at, n_slides, n_scored, n_skipped, "
-        "n_failed, n_cells FROM runs ORDER BY started_at DESC LIMIT 1",
-        "SELECT marker, count(*) AS slides, sum(n_tiles_inferred)::BIGINT AS tiles_inferred, "
+    queries = {
+        "run": "SELECT run_id, status, engine, model_uri, started_at, finished_at, n_slides, n_scored, "
+        "n_skipped, n_failed, n_cells FROM runs ORDER BY started_at DESC LIMIT 1",
+        "markers": "SELECT marker, count(*) AS slides, sum(n_tiles_inferred)::BIGINT AS tiles_inferred, "
         "sum(n_cells)::BIGINT AS cells, sum(tissue_mm2) AS tissue_mm2, "
         "count_if(len(warnings) > 0) AS with_warnings FROM slides GROUP BY ALL ORDER BY ALL",
-        "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
-    ):
-        table = ask(results, query)
-        if table.num_rows or form is not Format.TABLE:
-            show(table, form)
+        "failures": "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
+    }
+    tables = {name: ask(results, query) for name, query in queries.items()}
+    if as_json:
+        typer.echo(
+            json.dumps({name: rows(table) for name, table in tables.items()}, ensure_ascii=False, indent=1)
+        )
+        return
+    for table in tables.values():
+        if table.num_rows:
+            show(table, Format.TABLE)
             typer.echo()
 
 

@@ -43,6 +43,14 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
+def rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return a table's rows with values that JSON can hold."""
+    return [
+        {name: _plain(value) for name, value in row.items()}
+        for row in table.to_pylist(maps_as_pydicts="lossy")
+    ]
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
@@ -64,25 +72,15 @@ def show(table: pa.Table, form: Format, output: Path | None = None) -> None:
     if form is Format.TABLE:
         text = _rendered(table)
     elif form is Format.JSON:
-        text = (
-            json.dumps(
-                [_plain(row) for row in table.to_pylist(maps_as_pydicts="lossy")],
-                ensure_ascii=False,
-                indent=1,
-            )
-            + "\n"
-        )
+        text = json.dumps(rows(table), ensure_ascii=False, indent=1) + "\n"
     else:
-        rows = [
-            {name: _plain(value) for name, value in row.items()}
-            for row in table.to_pylist(maps_as_pydicts="lossy")
-        ]
+        records = rows(table)
         columns = {
             name: [
                 json.dumps(row[name], ensure_ascii=False)
                 if isinstance(row[name], (dict, list))
                 else row[name]
-                for row in rows
+                for row in records
             ]
             for name in table.column_names
         }

@@ -44,6 +44,9 @@ def test_some_failed_is_exit_code_3(scored, tmp_path, capsys):
     assert "failed: 'b'" in capsys.readouterr().err
     assert run("status", tmp_path / "results") == 0
     assert "missing" in capsys.readouterr().out
+    assert run("status", tmp_path / "results", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["run"][0]["n_failed"] == 1 and status["failures"][0]["slide_id"] == "b"
     assert run("plan", manifest) == 3
     assert "no such file" in capsys.readouterr().out
 
