@@ -1,6 +1,7 @@
 """The command line; every command is a few lines over the library."""
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -56,6 +57,11 @@ def _stoppable() -> Iterator[ProgressLine]:
     except KeyboardInterrupt as error:
         errors.print("stopped; what is finished is kept: run the same command again to go on")
         raise typer.Exit(ERROR) from error
+
+
+def _command() -> str:
+    """Return what to type to run this again."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "deepliif-ray" else "deepliif-ray"
 
 
 def _version(wanted: bool) -> None:
@@ -127,12 +133,12 @@ def score(
     for slide_id, message in summary.failures[:_MOST_FAILURES]:
         errors.print(f"failed: {slide_id!r}: {message}", markup=False)
     if len(summary.failures) > _MOST_FAILURES:
-        errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `deepliif-ray status`")
+        errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `{_command()} status`")
     errors.print(
         f"{summary.scored} scored, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.cells:,} cells, {summary.tiles:,} tiles in {summary.seconds:.1f} s"
     )
-    errors.print(f"next: deepliif-ray index {results}", markup=False)
+    errors.print(f"next: {_command()} index {shlex.quote(results)}", markup=False)
     raise typer.Exit(SOME_FAILED if summary.failed else OK)
 
 
@@ -250,7 +256,7 @@ def demo(
     from deepliif_ray.demo import run_demo
 
     with _stoppable() as progress:
-        report = run_demo(folder, engine=engine, watch=progress, say=errors.print)
+        report = run_demo(folder, engine=engine, watch=progress, say=errors.print, command=_command())
     show(report.table, Format.TABLE)
     for line in report.next_steps:
         typer.echo(line)

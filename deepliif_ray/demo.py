@@ -27,8 +27,11 @@ def run_demo(
     engine: str = "ray",
     watch: Callable[[Progress], None] | None = None,
     say: Callable[[str], None],
+    command: str = "deepliif-ray",
 ) -> DemoReport:
     """Write the cohort to ``folder/cohort``, score it to ``folder/results``, and compare.
+
+    ``say`` is told what happens; ``command`` is what the next steps begin with.
 
     Raises
     ------
@@ -66,10 +69,10 @@ def run_demo(
         next_steps=(
             "",
             "next, for instance:",
-            f"  deepliif-ray index {results} --marker Ki67",
-            f'  deepliif-ray sql {results} "SELECT patient_id FROM patient_indices'
+            f"  {command} index {results} --marker Ki67",
+            f'  {command} sql {results} "SELECT patient_id FROM patient_indices'
             " WHERE marker = 'Ki67' AND index_percent > 30\"",
-            f"  deepliif-ray status {results}",
-            "  deepliif-ray score YOUR_MANIFEST.csv YOUR_RESULTS --model YOUR_DEEPLIIF_MODEL_FOLDER",
+            f"  {command} status {results}",
+            f"  {command} score YOUR_MANIFEST.csv YOUR_RESULTS --model YOUR_DEEPLIIF_MODEL_FOLDER",
         ),
     )
