@@ -260,9 +260,9 @@ def test_modality_that_was_not_loaded(small):
     ("device", "precision", "word"),
     [("gpu", None, "gpu"), ("mps", None, "mps"), ("cuda:99", None, "CUDA"), ("cpu", "float16", "float16")],
 )
-def test_wrong_device_and_precision(device, precision, word):
+def test_wrong_device_and_precision(small, device, precision, word):
     with pytest.raises(ConfigError, match=word):
-        load_model("stain", device, precision)
+        load_model(small, device, precision)
 
 
 def test_cpu_computes_in_float32_unless_told(small):
