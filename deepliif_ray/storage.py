@@ -11,8 +11,7 @@ import posixpath
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -107,10 +106,16 @@ def read_bytes(url: str) -> bytes:
         raise StorageError(f"{url}: cannot be read ({error})") from error
 
 
-def read_many(urls: Iterable[str]) -> list[bytes]:
-    """Return the contents of ``urls``, in order, read concurrently."""
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(read_bytes, urls))
+@contextmanager
+def _complete(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``target``; what is there at the end becomes ``target`` at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -123,17 +128,11 @@ def write_bytes(url: str, data: bytes) -> None:
     """
     fs, path = filesystem(url)
     try:
-        if not is_local(url):
+        if is_local(url):
+            with _complete(Path(path)) as temporary:
+                temporary.write_bytes(data)
+        else:
             fs.pipe_file(path, data)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except _FAILURES as error:
         raise StorageError(f"{url}: cannot be written ({error})") from error
 
@@ -148,18 +147,12 @@ def write_file(url: str, source: Path) -> None:
     """
     fs, path = filesystem(url)
     try:
-        if not is_local(url):
+        if is_local(url):
+            with _complete(Path(path)) as temporary:
+                shutil.move(source, temporary)
+        else:
             fs.put_file(str(source), path)
             source.unlink()
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            shutil.move(source, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
     except _FAILURES as error:
         raise StorageError(f"{url}: cannot be written ({error})") from error
 

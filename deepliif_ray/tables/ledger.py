@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,14 +45,6 @@ def slide_key(slide_id: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", slide_id)[:_SLUG_LENGTH].lstrip(".-") or "slide"
     digest = hashlib.sha256(slide_id.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{slug}-{digest}"
-
-
-class Provenance(NamedTuple):
-    """What a committed slide was made from; work done under the same is not done again."""
-
-    model_digest: str
-    config_fingerprint: str
-    slide_fingerprint: str
 
 
 class Ledger:
@@ -94,11 +86,6 @@ class Ledger:
     def runs(self) -> pa.Table:
         """Return all runs, ordered by their start."""
         return self._runs
-
-    def committed(self) -> dict[str, Provenance]:
-        """Return what every committed slide was made from, by slide_id."""
-        columns = (self._slides.column(name).to_pylist() for name in ("slide_id", *Provenance._fields))
-        return {slide_id: Provenance(*made_from) for slide_id, *made_from in zip(*columns, strict=True)}
 
     @cached_property
     def _slides(self) -> pa.Table:

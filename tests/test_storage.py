@@ -1,0 +1,117 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pytest
+
+from deepliif_ray import storage
+from deepliif_ray.errors import StorageError
+
+NAMES = ["plain", "with space", "100%", "a#b", "q?x=1", "é😐", "x" * 200]
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "expected"),
+    [
+        ("a.svs", "s3://bucket/in", "s3://bucket/in/a.svs"),
+        ("../b/a.svs", "s3://bucket/in", "s3://bucket/b/a.svs"),
+        ("s3://other/a.svs", "/data", "s3://other/a.svs"),
+        ("/abs/a.svs", "s3://bucket", "/abs/a.svs"),
+        ("sub/a b#1%.svs", "/data", "/data/sub/a b#1%.svs"),
+        ("a.svs", "file:///data", "/data/a.svs"),
+    ],
+)
+def test_relative_uris_are_taken_from_the_folder(uri, folder, expected):
+    assert storage.resolve(uri, folder) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_what_is_written_is_read_and_listed(memory, tmp_path, where, name):
+    root = str(tmp_path) if where == "local" else "memory://root"
+    url = storage.join(root, "sub", f"{name}.bin")
+    assert not storage.exists(url)
+    storage.write_bytes(url, b"1")
+    storage.write_bytes(url, b"22")
+    assert storage.read_bytes(url) == b"22"
+    assert storage.list_files(root) == [url]
+    assert storage.list_files(root, ".bin") == [url] and storage.list_files(root, ".txt") == []
+    storage.remove(root)
+    assert storage.list_files(root) == []
+    storage.remove(root)
+
+
+def test_a_file_moved_in_is_complete_and_gone_from_where_it_was(memory, tmp_path):
+    for target in (str(tmp_path / "there" / "a"), "memory://there/a"):
+        source = tmp_path / "source"
+        source.write_bytes(b"content")
+        storage.write_file(target, source)
+        assert storage.read_bytes(target) == b"content" and not source.exists()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    with pytest.raises(StorageError, match="disk full"):
+        storage.write_bytes(str(tmp_path / "a"), b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["nosuch://a/b", "memory://missing", "/no/such/file"])
+def test_what_cannot_be_read_is_named(url):
+    with pytest.raises(StorageError, match=url.rpartition("/")[2]):
+        storage.read_bytes(url)
+
+
+def test_fingerprint_follows_content_and_companions(tmp_path):
+    slide, sibling = tmp_path / "a.dcm", tmp_path / "b.dcm"
+    slide.write_bytes(b"1")
+    sibling.write_bytes(b"1")
+    seen = {storage.fingerprint(str(slide))}
+    os.utime(sibling, ns=(5, 5))
+    seen.add(storage.fingerprint(str(slide)))
+    slide.write_bytes(b"12")
+    seen.add(storage.fingerprint(str(slide)))
+    (tmp_path / "notes.txt").write_text("not part of the slide")
+    seen.add(storage.fingerprint(str(slide)))
+    assert len(seen) == 3
+    with pytest.raises(FileNotFoundError):
+        storage.fingerprint(str(tmp_path / "none.svs"))
+
+
+def test_slides_of_several_files_arrive_whole(memory, tmp_path):
+    for name in ("s.mrxs", "s/Slidedat.ini", "s/Data0000.dat", "other.txt", "dicom/1.dcm", "dicom/2.dcm"):
+        memory.pipe_file(f"/in/{name}", name.encode())
+    mirax = storage.localize("memory://in/s.mrxs", tmp_path)
+    assert mirax.name == "s.mrxs"
+    assert sorted(p.name for p in mirax.parent.rglob("*") if p.is_file()) == [
+        "Data0000.dat",
+        "Slidedat.ini",
+        "s.mrxs",
+    ]
+    dicom = storage.localize("memory://in/dicom", tmp_path)
+    assert dicom.suffix == ".dcm" and len(list(dicom.parent.iterdir())) == 2
+
+
+def test_many_may_ask_for_the_same_slide_at_once(memory, tmp_path):
+    memory.pipe_file("/in/a.svs", b"x" * 1000)
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: storage.localize("memory://in/a.svs", tmp_path), range(16)))
+    assert len(set(paths)) == 1 and paths[0].read_bytes() == b"x" * 1000
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_local_slides_are_used_where_they_are(tmp_path):
+    slide = tmp_path / "a b#%.svs"
+    slide.write_bytes(b"1")
+    assert storage.localize(str(slide), tmp_path / "cache") == slide
+    assert not (tmp_path / "cache").exists()
