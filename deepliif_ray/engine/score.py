@@ -13,7 +13,7 @@ from deepliif_ray.config import score_config
 from deepliif_ray.engine import local
 from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.progress import Progress
-from deepliif_ray.engine.work import Failure, Job, fingerprint
+from deepliif_ray.engine.work import Failure, Job, fingerprint, staging_folder
 from deepliif_ray.errors import ConfigError, DeepliifRayError
 from deepliif_ray.manifest import SlideEntry, read_manifest
 from deepliif_ray.models import Model, load_model, registered_models
@@ -202,7 +202,14 @@ def _todo(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
             return False  # scoring it will tell what is wrong
 
     with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        return [entry for entry, done in zip(entries, pool.map(is_done, entries), strict=True) if not done]
+        done = list(pool.map(is_done, entries))
+    # A run killed between a slide's commit and the end of its tidying left its blocks behind.
+    staged = {storage.parent(url) for url in storage.list_files(storage.join(job.results, "_staging"))}
+    for entry in (entry for entry, known in zip(entries, done, strict=True) if known):
+        folder = staging_folder(job, entry, committed[entry.slide_id]["slide_fingerprint"])
+        if folder in staged:
+            storage.remove(folder)
+    return [entry for entry, known in zip(entries, done, strict=True) if not known]
 
 
 class _Run:

@@ -28,45 +28,58 @@ def runs(results) -> int:
     return len(list((results / "runs").glob("*.parquet")))
 
 
-def kill_until_done(manifest, results, engine, kills, wait, seed) -> int:
-    """Start runs and kill each a random while after it began to work; return how many were killed."""
-    rng = random.Random(seed)
+def kill_until_done(manifest, results, engine, wait, rng) -> int:
+    """Start runs, each killed a random while after it began to work, until one gets through; count kills."""
     killed = 0
-    for _ in range(kills):
+    while True:
         before = runs(results)
         process = start(manifest, results, engine)
         while process.poll() is None and runs(results) == before:
             time.sleep(0.02)
         try:
-            process.wait(rng.uniform(*wait))
+            assert process.wait(rng.uniform(*wait)) == 0
+            return killed
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             killed += 1
-    return killed
+
+
+def check_kills(folder, manifest, engine, wait, kills) -> None:
+    """Kill at least ``kills`` runs, beginning anew whenever one got through, and compare each time."""
+    score(str(manifest), str(folder / "undisturbed"), engine="local")
+    rng = random.Random(0)
+    killed = rounds = 0
+    while killed < kills:
+        rounds += 1
+        results = folder / f"round-{rounds}"
+        killed += kill_until_done(manifest, results, engine, wait, rng)
+        assert_same(folder / "undisturbed", results)
+        assert not [p for p in (results / "_staging").rglob("*") if p.is_file()]
 
 
 def test_killed_local_runs_end_like_undisturbed_ones(tmp_path):
     manifest = write_cohort(tmp_path / "cohort", side=2000)
-    score(str(manifest), str(tmp_path / "undisturbed"), engine="local")
-    results = tmp_path / "results"
-    killed = kill_until_done(manifest, results, "local", 12, (0, 1.2), seed=0)
-    assert killed >= 10
-    summary = score(str(manifest), str(results), engine="local")
-    assert summary.scored + summary.skipped == 6
-    with connect(results) as connection:
-        commits = connection.execute("SELECT count(DISTINCT run_id) FROM slides").fetchone()[0]
-    assert commits > 1  # what killed runs had finished was kept
-    assert_same(tmp_path / "undisturbed", results)
+    check_kills(tmp_path, manifest, "local", (0, 1.2), 10)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_ray_runs_end_like_undisturbed_ones(tmp_path):
     manifest = write_cohort(tmp_path / "cohort", side=3000)
-    score(str(manifest), str(tmp_path / "undisturbed"), engine="local")
+    check_kills(tmp_path, manifest, "ray", (4, 16), 10)
+
+
+def test_a_finished_slide_is_not_repeated(tmp_path):
+    manifest = write_cohort(tmp_path / "cohort", side=1100)
     results = tmp_path / "results"
-    killed = kill_until_done(manifest, results, "ray", 10, (4, 16), seed=1)
-    assert killed >= 5
-    score(str(manifest), str(results), engine="ray")
-    assert_same(tmp_path / "undisturbed", results)
+    process = start(manifest, results, "local")
+    while process.poll() is None and not list((results / "slides").glob("*.parquet")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with connect(results) as connection:
+        done = connection.execute("SELECT slide_id, attempt FROM slides").fetchall()
+    assert score(str(manifest), str(results), engine="local").skipped == len(done) >= 1
+    with connect(results) as connection:
+        assert set(done) <= set(connection.execute("SELECT slide_id, attempt FROM slides").fetchall())

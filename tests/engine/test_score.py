@@ -98,6 +98,18 @@ def test_nothing_is_left_in_staging(undisturbed):
     assert not [p for p in (undisturbed / "_staging").rglob("*") if p.is_file()]
 
 
+def test_staging_that_a_killed_run_left_behind_is_removed(cohort, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepliif_ray.storage.remove", lambda _: None)
+        local(cohort, tmp_path)
+    other = tmp_path / "_staging" / "P02-CD3-other" / "work" / "0-1.arrow"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of another job")
+    assert len(list(tmp_path.rglob("*.arrow"))) == 7
+    assert local(cohort, tmp_path).skipped == 6
+    assert list(tmp_path.rglob("*.arrow")) == [other]
+
+
 def test_index_is_near_the_truth(cohort, undisturbed):
     truth = pl.read_csv(cohort.with_name("truth.csv"))
     with connect(undisturbed) as connection:
