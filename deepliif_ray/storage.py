@@ -313,6 +313,9 @@ def localize(url: str, cache: Path) -> Path:
                 destination = part / posixpath.relpath(path, root)
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 fs.get_file(path, str(destination))
+                arrived, whole = destination.stat().st_size, fs.info(path)["size"]
+                if whole is not None and arrived != whole:
+                    raise StorageError(f"{url}: {arrived} of {whole} bytes of {path} arrived; run again")
         except (FileNotFoundError, PermissionError):
             raise
         except _FAILURES as error:

@@ -1,5 +1,6 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -102,12 +103,21 @@ def test_slides_of_several_files_arrive_whole(memory, tmp_path):
     assert dicom.suffix == ".dcm" and len(list(dicom.parent.iterdir())) == 2
 
 
-def test_many_may_ask_for_the_same_slide_at_once(memory, tmp_path):
-    memory.pipe_file("/in/a.svs", b"x" * 1000)
+def test_many_may_ask_for_the_same_slide_at_once(tmp_path):
+    (tmp_path / "a.svs").write_bytes(b"x" * 1_000_000)
+    url, cache = f"local://{tmp_path}/a.svs", tmp_path / "cache"  # local, but treated as any other store
     with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(lambda _: storage.localize("memory://in/a.svs", tmp_path), range(16)))
-    assert len(set(paths)) == 1 and paths[0].read_bytes() == b"x" * 1000
-    assert len(list(tmp_path.iterdir())) == 1
+        paths = list(pool.map(lambda _: storage.localize(url, cache), range(16)))
+    assert len(set(paths)) == 1 and paths[0].read_bytes() == b"x" * 1_000_000
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_download_cut_short_is_noticed(memory, tmp_path, monkeypatch):
+    memory.pipe_file("/in/a.svs", b"x" * 1000)
+    monkeypatch.setattr(type(memory), "get_file", lambda self, source, target: Path(target).write_bytes(b"x"))
+    with pytest.raises(StorageError, match="1 of 1000 bytes"):
+        storage.localize("memory://in/a.svs", tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_local_slides_are_used_where_they_are(tmp_path):
