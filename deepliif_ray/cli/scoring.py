@@ -1,38 +1,17 @@
-"""The command line; every command is a few lines over the library."""
+"""Commands that score cohorts and show results; every command is a few lines over the library."""
 
 import json
 import shlex
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 import typer
 
-from deepliif_ray import __version__
-from deepliif_ray.console import Format, ProgressLine, errors, rows, show
-from deepliif_ray.errors import (
-    ConfigError,
-    DeepliifRayError,
-    ManifestError,
-    ModelError,
-    QueryError,
-    ResultsError,
-)
+from deepliif_ray.cli.common import ERROR, OK, SOME_FAILED, FormatOption, app, command_name, stoppable
+from deepliif_ray.console import Format, errors, rows, show
 
-OK, ERROR, USAGE, SOME_FAILED = 0, 1, 2, 3
 _MOST_FAILURES = 20
-
-app = typer.Typer(
-    name="deepliif-ray",
-    help="Score cohorts of IHC slides with DeepLIIF on Ray, and query the results.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
 
 ManifestArgument = Annotated[str, typer.Argument(help="URL of the manifest: CSV, Parquet or JSON Lines.")]
 ResultsArgument = Annotated[str, typer.Argument(help="URL of the results.")]
@@ -45,38 +24,6 @@ Overlap = Annotated[
 AssumeMpp = Annotated[
     float | None, typer.Option(help="µm per px of slides for which neither manifest nor file says.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
-
-
-@contextmanager
-def _stoppable() -> Iterator[ProgressLine]:
-    """Show progress; a stop by Ctrl-C or SIGTERM ends the command quietly, not its work."""
-    try:
-        with ProgressLine() as progress:
-            yield progress
-    except KeyboardInterrupt as error:
-        errors.print("stopped; what is finished is kept: run the same command again to go on")
-        raise typer.Exit(ERROR) from error
-
-
-def _command() -> str:
-    """Return what to type to run this again."""
-    return sys.argv[0] if Path(sys.argv[0]).name == "deepliif-ray" else "deepliif-ray"
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"deepliif-ray {__version__}")
-        raise typer.Exit(OK)
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -111,7 +58,7 @@ def score(
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
     from deepliif_ray.engine.score import score as run
 
-    with _stoppable() as progress:
+    with stoppable() as progress:
         summary = run(
             manifest,
             results,
@@ -133,12 +80,12 @@ def score(
     for slide_id, message in summary.failures[:_MOST_FAILURES]:
         errors.print(f"failed: {slide_id!r}: {message}", markup=False)
     if len(summary.failures) > _MOST_FAILURES:
-        errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `{_command()} status`")
+        errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `{command_name()} status`")
     errors.print(
         f"{summary.scored} scored, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.cells:,} cells, {summary.tiles:,} tiles in {summary.seconds:.1f} s"
     )
-    errors.print(f"next: {_command()} index {shlex.quote(results)}", markup=False)
+    errors.print(f"next: {command_name()} index {shlex.quote(results)}", markup=False)
     raise typer.Exit(SOME_FAILED if summary.failed else OK)
 
 
@@ -255,37 +202,8 @@ def demo(
     """Write a small cohort of synthetic slides, score it, and show its indices beside the truth."""
     from deepliif_ray.demo import run_demo
 
-    with _stoppable() as progress:
-        report = run_demo(folder, engine=engine, watch=progress, say=errors.print, command=_command())
+    with stoppable() as progress:
+        report = run_demo(folder, engine=engine, watch=progress, say=errors.print, command=command_name())
     show(report.table, Format.TABLE)
     for line in report.next_steps:
         typer.echo(line)
-
-
-def _terminate(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _guarded(command: Callable[[], Any]) -> int:
-    try:
-        command()
-    except (ConfigError, ManifestError, ModelError, QueryError, ResultsError) as error:
-        errors.print(f"error: {error}", markup=False)
-        return USAGE
-    except DeepliifRayError as error:
-        errors.print(f"error: {error}", markup=False)
-        return ERROR
-    return OK
-
-
-def main() -> None:
-    """Run the command line; the process ends with its exit code.
-
-    0: all scored; 3: some slides failed; 2: bad usage, manifest, model or query; 1: anything else.
-    """
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(_guarded(app))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Training: panels in, networks out, on any number of workers (Ray Train)."""

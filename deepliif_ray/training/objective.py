@@ -1,0 +1,63 @@
+"""What the training loop asks of an objective: networks, losses, predictions, and how to export them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Terms = dict[str, Tensor]
+"""Named loss terms, scalars; the loss is their sum."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Panels as tensors, float32 in [-1, 1].
+
+    Parameters
+    ----------
+    ihc : Tensor
+        (B, 3, S, S).
+    targets : dict of str to Tensor
+        (B, 3, S, S) each: the modalities by name and ``seg``.
+    """
+
+    ihc: Tensor
+    targets: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """Networks and the losses that train them.
+
+    Attributes
+    ----------
+    generators, discriminators : nn.ModuleDict
+        What is trained by one optimiser each; ``discriminators`` may be empty. Only generators are averaged
+        (EMA), predicted with and exported.
+    targets : tuple of str
+        The panels it needs beside the IHC: modalities in order, then ``seg``.
+    """
+
+    generators: nn.ModuleDict
+    discriminators: nn.ModuleDict
+    targets: tuple[str, ...]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the generators make of ``batch``, with gradients; the keys are the objective's own."""
+        ...
+
+    def discriminator_terms(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Terms:
+        """Return the discriminators' losses; ``outputs`` are detached here. Empty without discriminators."""
+        ...
+
+    def generator_terms(self, batch: Batch, outputs: Mapping[str, Tensor], step: int) -> Terms:
+        """Return the generators' losses; the discriminators take no gradients meanwhile."""
+        ...
+
+    def predict(self, ihc: Tensor) -> dict[str, Tensor]:
+        """Return each target's image, float32 (B, 3, S, S) in [-1, 1], of ``ihc`` (B, 3, S, S)."""
+        ...
+
+    def export(self, url: str, metadata: Mapping[str, Any]) -> None:
+        """Write the generators as a model that `deepliif_ray.load_model` reads to the folder ``url``."""
+        ...
