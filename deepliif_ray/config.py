@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deepliif_ray.errors import ConfigError
 
+DEFAULT_MODEL = "compact"
+"""What scores when nobody chooses: the model that ships with the package."""
 RESULT_VERSION = 1
 """Raised whenever a release changes numbers, so that slides scored before are scored again."""
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,16 @@ def describe(progress: Progress) -> str:
 
 
 class ProgressLine:
-    """Shows a run's progress on standard error: a live line on a terminal, else a line now and then."""
+    """Shows a run's progress on standard error: a live line on a terminal, else a line now and then.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    describe : callable
+        Returns the line for what the run says of its progress.
+    """
+
+    def __init__(self, describe: Callable[[Any], str] = describe) -> None:
+        self._describe = describe
         self._live = Live(console=errors, auto_refresh=False, transient=True) if errors.is_terminal else None
         self._shown = time.monotonic()
 
@@ -135,13 +143,13 @@ class ProgressLine:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: Any) -> None:
         """Show ``progress``, if it is time to."""
         now = time.monotonic()
         if now - self._shown < (0.2 if self._live is not None else _QUIET_SECONDS):
             return
         self._shown = now
         if self._live is not None:
-            self._live.update(Text(describe(progress)), refresh=True)
+            self._live.update(Text(self._describe(progress)), refresh=True)
         else:
-            errors.print(describe(progress))
+            errors.print(self._describe(progress))

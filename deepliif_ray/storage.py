@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 from botocore.exceptions import BotoCoreError
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from deepliif_ray.errors import StorageError
 
@@ -326,3 +327,9 @@ def localize(url: str, cache: Path) -> Path:
             if not opened.exists():
                 raise StorageError(f"{url}: cannot be stored under {cache} ({error})") from error
     return opened
+
+
+def arrow_filesystem(url: str) -> tuple[Any, str]:
+    """Return the filesystem of ``url`` as Arrow's, for libraries that want one, and the path in it."""
+    fs, path = filesystem(url)
+    return PyFileSystem(FSSpecHandler(fs)), path

@@ -20,6 +20,7 @@ INSIDE = {
     "errors": set(),
     "contracts": {"errors"},
     "config": {"errors"},
+    "cluster": {"errors"},
     "storage": {"errors"},
     "cells": {"errors"},
     "scoring": {"errors", "contracts"},
@@ -30,8 +31,8 @@ INSIDE = {
     "manifest": {"errors", "storage", "contracts", "scoring"},
     "query": {"errors", "storage", "contracts", "scoring", "tables"},
     "report": {"errors", "storage", "contracts", "scoring", "tables", "query"},
-    "engine": COMPOSING,
-    "training": COMPOSING | {"evaluation"},
+    "engine": COMPOSING | {"cluster"},
+    "training": COMPOSING | {"cluster", "evaluation"},
     "evaluation": COMPOSING,
 }
 # Libraries that only some areas may import. Arrow tables in memory are what the areas hand one another;
@@ -46,7 +47,7 @@ OWNERS = {
     "pyarrow.fs": OUTSIDE_WORLD,
     "pyarrow.parquet": OUTSIDE_WORLD | {"glue"},
     "pydantic": {"config", "training"},
-    "ray": {"engine", "training"},
+    "ray": {"cluster", "engine", "training"},
     "torch": {"models", "training"},
     "safetensors": {"models", "training"},
     "optuna": {"training"},

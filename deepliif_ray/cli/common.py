@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deepliif_ray import __version__
-from deepliif_ray.console import Format, ProgressLine, errors
+from deepliif_ray.console import Format, ProgressLine, describe, errors
 from deepliif_ray.errors import (
     ConfigError,
     DeepliifRayError,
@@ -34,10 +34,10 @@ FormatOption = Annotated[Format, typer.Option("--format", help="How to write the
 
 
 @contextmanager
-def stoppable() -> Iterator[ProgressLine]:
+def stoppable(line: Callable[[Any], str] = describe) -> Iterator[ProgressLine]:
     """Show progress; a stop by Ctrl-C or SIGTERM ends the command quietly, not its work."""
     try:
-        with ProgressLine() as progress:
+        with ProgressLine(line) as progress:
             yield progress
     except KeyboardInterrupt as error:
         errors.print("stopped; what is finished is kept: run the same command again to go on")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import typer
 
 from deepliif_ray.cli.common import ERROR, OK, SOME_FAILED, FormatOption, app, command_name, stoppable
+from deepliif_ray.config import DEFAULT_MODEL
 from deepliif_ray.console import Format, errors, rows, show
 
 _MOST_FAILURES = 20
@@ -31,8 +32,9 @@ def score(
     manifest: ManifestArgument,
     results: ResultsArgument,
     model: Annotated[
-        str, typer.Option(help="A name that `models` lists, or the URL of a published model folder.")
-    ] = "stain",
+        str,
+        typer.Option(help="A name that `models` lists, or the URL of a model bundle or published folder."),
+    ] = DEFAULT_MODEL,
     engine: Annotated[str, typer.Option(help="ray, or local: this process alone.")] = "ray",
     address: Annotated[
         str | None,

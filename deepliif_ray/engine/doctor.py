@@ -90,7 +90,7 @@ def _cache() -> str:
 def _ray() -> str:
     import ray
 
-    from deepliif_ray.engine.ray_engine import cluster
+    from deepliif_ray.cluster import cluster
 
     start = time.perf_counter()
     with cluster(None):

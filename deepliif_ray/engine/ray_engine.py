@@ -9,11 +9,8 @@ or the note that a slide was planned, which later stages pass on. Every row is a
 the tiles of one slide spread over all workers.
 """
 
-import logging
-import os
 import pickle
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -34,7 +31,7 @@ from deepliif_ray.engine.steps import (
     stage_tiles,
 )
 from deepliif_ray.engine.work import Failure, Job, StepError, prepare
-from deepliif_ray.errors import ConfigError, ModelError
+from deepliif_ray.errors import ModelError
 from deepliif_ray.manifest import SlideEntry
 
 ACTOR_CPUS, TASK_CPUS = 0.75, 0.25
@@ -43,7 +40,6 @@ GPU_BLOCKS = 4
 """Blocks that a model on a GPU is given together, so that small slides fill its batches together."""
 MAX_FINALIZING = 4
 NO_PROGRESS_TIMEOUT_S = 600
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -64,51 +60,6 @@ class _Pending:
     expected: int | None = None
     done: int = 0
     failures: list[Failure] = field(default_factory=list)
-
-
-@contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Connect to a Ray cluster, or start one on this machine for as long as the context lasts.
-
-    Parameters
-    ----------
-    address : str, optional
-        Address of a cluster; by default the one in $RAY_ADDRESS, or else a cluster of this machine alone. A
-        connection that exists already is used as it is.
-
-    Raises
-    ------
-    ConfigError
-        There is no cluster at ``address``.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
-    try:
-        ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"cannot connect to the Ray cluster at {address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _object_store_bytes() -> int:
-    return min((2 + (os.cpu_count() or 1)) * _GIB // 8, 32 * _GIB)
-
-
-def has_gpus() -> bool:
-    """Tell whether the connected cluster has GPUs."""
-    return bool(ray.cluster_resources().get("GPU", 0))
 
 
 def _pack(items: Iterable[object]) -> pa.Table:

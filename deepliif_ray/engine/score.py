@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deepliif_ray import __version__, storage
-from deepliif_ray.config import score_config
+from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local
 from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.progress import Progress
@@ -21,7 +21,6 @@ from deepliif_ray.tables.commit import write_failure, write_run
 from deepliif_ray.tables.ledger import Ledger
 
 ENGINES = ("ray", "local")
-DEFAULT_MODEL = "stain"
 
 
 @dataclass(frozen=True)
@@ -154,9 +153,9 @@ def _check(
 
 
 def _cluster(address: str | None) -> AbstractContextManager[None]:
-    from deepliif_ray.engine import ray_engine
+    from deepliif_ray.cluster import cluster  # Ray is slow to import, and the local engine does without
 
-    return ray_engine.cluster(address)
+    return cluster(address)
 
 
 def _load(
@@ -169,11 +168,11 @@ def _load(
     """
     if not on_cluster:
         return load_model(uri, device, precision, batch_size=batch_size), device
-    from deepliif_ray.engine import ray_engine
+    from deepliif_ray.cluster import has_gpus
 
-    device = device or ("cuda" if ray_engine.has_gpus() else "cpu")
+    device = device or ("cuda" if has_gpus() else "cpu")
     if device.startswith("cuda"):
-        if not ray_engine.has_gpus():
+        if not has_gpus():
             raise ConfigError(f"device is {device}, but the cluster has no GPU; use cpu")
         return load_model(uri, "cpu", precision or "bfloat16"), device
     return load_model(uri, device, precision), device

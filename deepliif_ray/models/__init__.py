@@ -1,17 +1,20 @@
 """Models: tiles in, segmentation and marker maps out.
 
-`load_model` takes the URL of a published model folder or the name of a registered model.
+`load_model` takes the URL of a model bundle or of a published model folder, or a registered model's name.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
 __all__ = ["Inference", "Model", "load_model", "registered_models"]
 
+_ZOO = Path(__file__).parent / "zoo"
 _REGISTERED = {
-    "stain": "classical: color deconvolution, thresholds, watershed; nuclear markers; no weights, CPU only"
+    "compact": "small network shipped with its weights: segmentation and four modalities; see its card",
+    "stain": "classical: color deconvolution, thresholds, watershed; nuclear markers; no weights, CPU only",
 }
 
 
@@ -32,7 +35,7 @@ def load_model(
     Parameters
     ----------
     uri : str
-        Name of a registered model, or URL or path of a published model folder.
+        Name of a registered model, or URL or path of a model bundle or a published model folder.
     device : str, optional
         ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
     precision : str, optional
@@ -51,16 +54,24 @@ def load_model(
         The folder cannot be used; the message names the files.
     """
     check_choice(device, precision)
-    if uri in _REGISTERED:
+    if uri == Stain.name:
         return Stain(modalities)
     # PyTorch is slow to import, and only networks need it.
+    from deepliif_ray.models.bundle import is_bundle, read_bundle
     from deepliif_ray.models.checkpoint import load_checkpoint
+    from deepliif_ray.models.compact import Compact
     from deepliif_ray.models.deepliif import DeepLIIF
     from deepliif_ray.models.device import choose_device, choose_precision
 
     chosen = choose_device(device)
-    name = uri.rstrip("/").rpartition("/")[2] or uri
-    model = DeepLIIF(name, load_checkpoint(uri, modalities), chosen, choose_precision(precision, chosen))
+    chosen_precision = choose_precision(precision, chosen)
+    folder = str(_ZOO / uri) if uri in _REGISTERED else uri
+    model: Compact | DeepLIIF
+    if is_bundle(folder):
+        model = Compact(read_bundle(folder), modalities, chosen, chosen_precision)
+    else:
+        name = uri.rstrip("/").rpartition("/")[2] or uri
+        model = DeepLIIF(name, load_checkpoint(folder, modalities), chosen, chosen_precision)
     if batch_size is not None and chosen.type == "cuda":
         model.batch_size = batch_size
     return model

@@ -5,12 +5,10 @@ IHC tile, one each modality, and their outputs are averaged with the folder's we
 segmentation, marker and the requested modalities need are loaded and run.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from deepliif_ray.errors import ModelError
@@ -18,12 +16,12 @@ from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
 from deepliif_ray.models.checkpoint import Checkpoint
 from deepliif_ray.models.device import DTYPES
 from deepliif_ray.models.networks import use_precision
+from deepliif_ray.models.running import Images, run_tiles
 
 CUDA_BATCH = 8
 MAX_CPU_WORKERS = 8
 """Tiles at work at once on a CPU: each takes about 0.5 GB."""
 SEG = "seg"
-Images = dict[int | str, UInt8Array]
 """8-bit images (B, S, S, 3) by index of the modality, and `SEG`."""
 
 
@@ -96,13 +94,19 @@ class DeepLIIF:
         keep = set(wanted) if marker is None else {*wanted, marker}
         count, side = tiles.shape[:2]
         keys: list[int | str] = [SEG, *sorted(keep)]
-        results: Images = {key: np.empty((count, side, side, 3), np.uint8) for key in keys}
-        run = self._run_on_gpu if self.device.startswith("cuda") else self._run_on_cpu
+        results: Images[int | str] = {key: np.empty((count, side, side, 3), np.uint8) for key in keys}
+        batches = run_tiles(
+            tiles,
+            lambda batch: self._run(batch, keep),
+            size=self.options.scale_size,
+            device=torch.device(self.device),
+            exact=self.precision == "float32",
+            batch_size=self.batch_size,
+        )
         try:
-            for start, images in run(tiles, keep):
+            for start, images in batches:
                 for key, result in results.items():
-                    done = _resize(images[key], side)
-                    result[start : start + len(done)] = done
+                    result[start : start + len(images[key])] = images[key]
         except RuntimeError as error:
             raise ModelError(
                 f"{self.name}: inference of {count} tiles failed on {self.device} ({error}); "
@@ -114,34 +118,8 @@ class DeepLIIF:
             {name: results[index] for index, name in wanted.items()},
         )
 
-    def _run_on_gpu(self, tiles: UInt8Array, keep: set[int]) -> Iterator[tuple[int, Images]]:
-        """Yield the index of each batch's first tile and the batch's images, at the networks' size."""
-        exact = self.precision == "float32"  # TF32 would lose more than float32's promise allows
-        for start in range(0, len(tiles), self.batch_size):
-            batch = _resize(tiles[start : start + self.batch_size], self.options.scale_size)
-            fill = np.repeat(batch[-1:], self.batch_size - len(batch), axis=0)
-            with torch.backends.cudnn.flags(
-                enabled=True, benchmark=False, deterministic=True, allow_tf32=not exact
-            ):
-                images = self._run(np.concatenate([batch, fill]), keep)
-            yield start, {key: image[: len(batch)] for key, image in images.items()}
-
-    def _run_on_cpu(self, tiles: UInt8Array, keep: set[int]) -> Iterator[tuple[int, Images]]:
-        """Yield the index of each tile and its images."""
-
-        def run(index: int) -> Images:
-            torch.set_num_threads(1)  # of this thread
-            return self._run(_resize(tiles[index : index + 1], self.options.scale_size), keep)
-
-        threads = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(max(1, min(threads, len(tiles), MAX_CPU_WORKERS))) as pool:
-                yield from enumerate(pool.map(run, range(len(tiles))))
-        finally:
-            torch.set_num_threads(threads)
-
     @torch.inference_mode()
-    def _run(self, tiles: UInt8Array, keep: set[int]) -> Images:
+    def _run(self, tiles: UInt8Array, keep: set[int]) -> Images[int | str]:
         """Return 8-bit images of one batch (B, S, S, 3): the modalities in ``keep`` and the segmentation."""
         pixels = torch.tensor(tiles, device=self.device)
         image = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
@@ -150,7 +128,7 @@ class DeepLIIF:
         seg = torch.zeros_like(image)
         for index, network in self._segmenters.items():
             seg += self.options.seg_weights[index] * network(translated[index - 1] if index else image)
-        images: Images = {index: _to_8bit(translated[index]) for index in keep}
+        images: Images[int | str] = {index: _to_8bit(translated[index]) for index in keep}
         images[SEG] = _to_8bit(seg)
         return images
 
@@ -160,11 +138,3 @@ def _to_8bit(image: Tensor) -> UInt8Array:
     grey = ((image + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
     array: UInt8Array = grey.permute(0, 2, 3, 1).cpu().numpy()
     return array
-
-
-def _resize(images: UInt8Array, side: int) -> UInt8Array:
-    """Return ``images`` (B, H, H, 3) with ``side`` pixels a side, by Pillow's bicubic filter."""
-    if images.shape[1] == side:
-        return images
-    resized = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
-    return np.stack([np.asarray(image) for image in resized])

@@ -26,6 +26,7 @@ UNET_LEVELS = {"unet_32": 5, "unet_64": 6, "unet_128": 7, "unet_256": 8, "unet_5
 FIRST_WEIGHT = {"resnet": "model.1.weight", "unet": "model.model.0.weight"}
 RESNET_DOWNSAMPLINGS = 2
 LEAK = 0.2
+DROPOUT = 0.5
 IMAGE_CHANNELS = 3
 
 
@@ -47,7 +48,8 @@ class GeneratorSpec:
     width : int
         Channels of the first layer; 64 in published models.
     dropout : bool
-        Whether the network was trained with dropout: it shifts the numbers of a residual block's layers.
+        Whether the network is trained with dropout: it shifts the numbers of a residual block's layers, and
+        does nothing at inference.
 
     Raises
     ------
@@ -153,7 +155,7 @@ class Residual(nn.Module):
             nn.ReLU(inplace=True),
         ]
         if spec.dropout:
-            layers.append(nn.Identity())
+            layers.append(nn.Dropout(DROPOUT))
         layers += [
             *_padding(spec.padding, 1),
             Conv(channels, channels, 3, padding=inner, bias=bias),
@@ -170,14 +172,16 @@ class Residual(nn.Module):
 class Skip(nn.Module):
     """One level of a U-Net: halve, run the level below, double, and hand the input on beside the result."""
 
-    def __init__(self, outer: int, inner: int, below: "Skip | None", norm: str) -> None:
+    def __init__(self, outer: int, inner: int, below: "Skip | None", spec: GeneratorSpec) -> None:
         super().__init__()
-        bias = norm == "instance"
+        bias, norm = spec.norm == "instance", spec.norm
         down: list[nn.Module] = [nn.LeakyReLU(LEAK), Conv(outer, inner, 4, 2, 1, bias=bias)]
         if below is not None:
             down += [_norm(inner, norm), below]
         joined = inner if below is None else 2 * inner
         up = [nn.ReLU(inplace=True), UpConv(joined, outer, 4, 2, 1, bias=bias), _norm(outer, norm)]
+        if spec.dropout and below is not None and outer == inner:  # the deep levels but the last
+            up.append(nn.Dropout(DROPOUT))
         self.model = nn.Sequential(*down, *up)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,16 +200,16 @@ class Output(nn.Module):
 class ResNetGenerator(nn.Module):
     """Translator: image (N, 3, H, W) in [-1, 1] to an image of the same shape and range.
 
-    H and W are multiples of 4.
+    H and W are multiples of 4. ``channels`` is the input's number of channels where it is not 3.
     """
 
-    def __init__(self, spec: GeneratorSpec) -> None:
+    def __init__(self, spec: GeneratorSpec, channels: int = IMAGE_CHANNELS) -> None:
         super().__init__()
         bias = spec.norm == "instance"
         width = spec.width
         layers: list[nn.Module] = [
             *_edge(spec),
-            _conv7(IMAGE_CHANNELS, width, spec, bias),
+            _conv7(channels, width, spec, bias),
             _norm(width, spec.norm),
         ]
         layers.append(nn.ReLU(inplace=True))
@@ -233,21 +237,22 @@ class ResNetGenerator(nn.Module):
 class UNetGenerator(nn.Module):
     """Segmenter: image (N, 3, H, W) in [-1, 1] to an image of the same shape and range.
 
-    H and W are multiples of 2 to the number of levels (512 for ``unet_512``).
+    H and W are multiples of 2 to the number of levels (512 for ``unet_512``). ``channels`` is the input's
+    number of channels where it is not 3.
     """
 
-    def __init__(self, spec: GeneratorSpec) -> None:
+    def __init__(self, spec: GeneratorSpec, channels: int = IMAGE_CHANNELS) -> None:
         super().__init__()
         width = spec.width
         widths = [width * min(2**level, 8) for level in range(UNET_LEVELS[spec.architecture])]
         below: Skip | None = None
         for outer, inner in reversed(list(pairwise(widths))):
-            below = Skip(outer, inner, below, spec.norm)
+            below = Skip(outer, inner, below, spec)
         assert below is not None  # every known U-Net has five levels or more
         self.model = nn.ModuleDict(
             {
                 "model": nn.Sequential(
-                    Conv(IMAGE_CHANNELS, width, 4, 2, 1, bias=spec.norm == "instance"),
+                    Conv(channels, width, 4, 2, 1, bias=spec.norm == "instance"),
                     below,
                     nn.ReLU(inplace=True),
                     UpConv(2 * width, IMAGE_CHANNELS, 4, 2, 1),
@@ -262,9 +267,13 @@ class UNetGenerator(nn.Module):
         return result
 
 
-def build_generator(spec: GeneratorSpec) -> nn.Module:
-    """Return the network that ``spec`` describes, with torch's default weights, ready to load others."""
-    return ResNetGenerator(spec) if spec.family == "resnet" else UNetGenerator(spec)
+def build_generator(spec: GeneratorSpec, channels: int = IMAGE_CHANNELS) -> nn.Module:
+    """Return the network that ``spec`` describes, with torch's default weights, ready to load others.
+
+    ``channels`` is the number of channels of its input; published networks read 3.
+    """
+    family = ResNetGenerator if spec.family == "resnet" else UNetGenerator
+    return family(spec, channels)
 
 
 def use_precision(network: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from deepliif_ray.training.panels import IHC
+
 Terms = dict[str, Tensor]
 """Named loss terms, scalars; the loss is their sum."""
 
@@ -24,6 +26,10 @@ class Batch:
 
     ihc: Tensor
     targets: dict[str, Tensor]
+
+    def image(self, name: str) -> Tensor:
+        """Return the panel of that name (B, 3, S, S): what a prediction of that name is held against."""
+        return self.ihc if name == IHC else self.targets[name]
 
 
 class Objective(Protocol):
@@ -54,8 +60,12 @@ class Objective(Protocol):
         """Return the generators' losses; the discriminators take no gradients meanwhile."""
         ...
 
-    def predict(self, ihc: Tensor) -> dict[str, Tensor]:
-        """Return each target's image, float32 (B, 3, S, S) in [-1, 1], of ``ihc`` (B, 3, S, S)."""
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the images made of ``batch``, float32 (B, 3, S, S) in [-1, 1], by the panel's name.
+
+        `Batch.image` gives what each is to be compared with. Objectives that read the IHC alone ignore the
+        batch's targets, which may then be empty. No gradients; the networks are left as they were.
+        """
         ...
 
     def export(self, url: str, metadata: Mapping[str, Any]) -> None:

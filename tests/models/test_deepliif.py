@@ -11,6 +11,7 @@ from deepliif_ray.models.checkpoint import Checkpoint
 from deepliif_ray.models.deepliif import DeepLIIF
 from deepliif_ray.models.networks import GeneratorSpec, build_generator, use_precision
 from deepliif_ray.models.options import resolve_options
+from deepliif_ray.models.running import run_tiles
 from tests.models.published import (
     published_shapes,
     recorded_shapes,
@@ -176,14 +177,18 @@ def test_a_tile_in_a_batch_gives_what_it_gives_alone(precision, small):
     assert np.array_equal(together.marker, np.concatenate([r.marker for r in alone]))
 
 
-def test_batches_of_a_gpu_are_filled_up_and_in_order(small):
+def test_batches_of_a_gpu_are_filled_up_and_in_order(small, monkeypatch):
     """The GPU's way of batching, run on the CPU."""
     tiles = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     model = load_model(small, "cpu")
     expected = model.infer(tiles, ["Marker"])
     model.batch_size, sizes, run = 3, [], model._run
     model._run = lambda batch, keep: sizes.append(len(batch)) or run(batch, keep)
-    model._run_on_cpu = model._run_on_gpu
+    monkeypatch.setattr(
+        deepliif,
+        "run_tiles",
+        lambda *a, **options: run_tiles(*a, **options | {"device": torch.device("cuda")}),
+    )
     got = model.infer(tiles, ["Marker"])
     assert sizes == [3, 3]
     assert within_one_grey_level(got.seg, expected.seg)

@@ -1,0 +1,63 @@
+"""The Ray cluster that a command runs on: one it connects to, or one of its own."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from deepliif_ray.errors import ConfigError
+
+_GIB = 2**30
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, or start one on this machine for as long as the context lasts.
+
+    Parameters
+    ----------
+    address : str, optional
+        Address of a cluster; by default the one in $RAY_ADDRESS, or else a cluster of this machine alone. A
+        connection that exists already is used as it is.
+
+    Raises
+    ------
+    ConfigError
+        There is no cluster at ``address``.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot connect to the Ray cluster at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _object_store_bytes() -> int:
+    return min((2 + (os.cpu_count() or 1)) * _GIB // 8, 32 * _GIB)
+
+
+def has_gpus() -> bool:
+    """Tell whether the connected cluster has GPUs."""
+    return bool(ray.cluster_resources().get("GPU", 0))
+
+
+def cpus() -> float:
+    """Return how many CPUs the connected cluster has."""
+    return float(ray.cluster_resources().get("CPU", 1))

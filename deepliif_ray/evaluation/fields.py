@@ -1,0 +1,167 @@
+"""A model run on a whole field, and the cells that the published rules find in its maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepliif_ray.cells import extract_cells
+from deepliif_ray.cells.labels import classify, label_core
+from deepliif_ray.errors import ConfigError
+from deepliif_ray.models import Model
+from deepliif_ray.scoring.calls import call_cells
+from deepliif_ray.slides.grid import TileGrid
+from deepliif_ray.slides.tissue import is_empty
+
+UInt8Array = NDArray[np.uint8]
+TILE = {"40x": 512, "20x": 256, "10x": 128}
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How cells are found and counted in a segmentation map.
+
+    Attributes
+    ----------
+    resolution : {'40x', '20x', '10x'}
+    seg_thresh : int
+        Red plus blue of a cell's pixel exceed it.
+    size_thresh : int, optional
+        Cells count when larger than this many pixels; the published default of each map when not given.
+    marker_thresh : int, 'default' or None
+        Cells whose marker value exceeds it are positive whatever their pixels say; ``default``: the published
+        default of each image; None: off, as published.
+
+    Raises
+    ------
+    ConfigError
+        The resolution is none of these.
+    """
+
+    resolution: str = "40x"
+    seg_thresh: int = 120
+    size_thresh: int | None = None
+    marker_thresh: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution not in TILE:
+            raise ConfigError(f"resolution is {self.resolution!r}; use one of {', '.join(TILE)}")
+
+
+@dataclass(frozen=True)
+class FieldMaps:
+    """What a model made of a field of H×W pixels: as `Inference`, for one image."""
+
+    seg: UInt8Array
+    marker: UInt8Array | None
+    modalities: dict[str, UInt8Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The counted cells of a map.
+
+    Attributes
+    ----------
+    classes : ndarray of uint8, shape (H, W)
+        Pixels by the published rule: 0 neither, 1 positive, 2 negative.
+    labels : ndarray of int32, shape (H, W)
+        0 background, cell ``i`` of the arrays below is ``i + 1``; holes are filled.
+    xy : ndarray of float64, shape (n, 2)
+        Centroids, px.
+    positive : ndarray of bool, shape (n,)
+    """
+
+    classes: UInt8Array
+    labels: NDArray[np.int32]
+    xy: NDArray[np.float64]
+    positive: NDArray[np.bool_]
+
+    def labels_of(self, positive: bool) -> NDArray[np.int32]:
+        """Return ``labels`` with the cells of the other class set to 0."""
+        keep = np.concatenate([[False], self.positive == positive])
+        return np.where(keep[self.labels], self.labels, 0).astype(np.int32)
+
+
+def infer_field(
+    model: Model, rgb: UInt8Array, *, resolution: str = "40x", modalities: Sequence[str] = ()
+) -> FieldMaps:
+    """Run a model on an image of any size, as published software runs a single field.
+
+    Tiles of 512 px (256 at 20x, 128 at 10x) overlap by a quarter on each side; a field smaller than a tile is
+    continued by mirroring. Tiles that published software skips as empty are black, their marker is the
+    model's background.
+
+    Parameters
+    ----------
+    model : Model
+    rgb : ndarray of uint8, shape (H, W, 3)
+    resolution : {'40x', '20x', '10x'}
+    modalities : sequence of str
+        Names out of ``model.modality_names`` to return as well.
+    """
+    height, width = rgb.shape[:2]
+    size = TILE[resolution]
+    padded = np.pad(rgb, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)), mode="symmetric")
+    seg = np.zeros_like(rgb)
+    marker = np.full((height, width), model.background_marker, np.uint8) if model.has_marker else None
+    images = {name: np.zeros_like(rgb) for name in modalities}
+    grid = TileGrid(width, height, size, size // 4)
+    pixels = {tile: padded[tile.y : tile.y + size, tile.x : tile.x + size] for tile in grid}
+    todo = [tile for tile, image in pixels.items() if not is_empty(image)]
+    for begin in range(0, len(todo), _BATCH):
+        batch = todo[begin : begin + _BATCH]
+        result = model.infer(np.stack([pixels[tile] for tile in batch]), modalities)
+        for i, tile in enumerate(batch):
+            x0, y0, x1, y1 = tile.core
+            here = np.s_[y0:y1, x0:x1]
+            there = np.s_[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x]
+            seg[here] = result.seg[i][there]
+            if marker is not None and result.marker is not None:
+                marker[here] = result.marker[i][there]
+            for name, image in images.items():
+                image[here] = result.modalities[name][i][there]
+    return FieldMaps(seg, marker, images)
+
+
+def find_cells(seg: UInt8Array, marker: UInt8Array | None = None, rules: Rules | None = None) -> Cells:
+    """Find the cells of a segmentation map and count them by the published rules.
+
+    Parameters
+    ----------
+    seg : ndarray of uint8, shape (H, W, 3)
+        Red positive, blue negative, green boundary.
+    marker : ndarray of uint8, shape (H, W) or (H, W, 3), optional
+    rules : Rules, optional
+        The published defaults when not given.
+    """
+    rules = rules or Rules()
+    extracted = extract_cells(seg, marker, resolution=rules.resolution, seg_thresh=rules.seg_thresh)
+    table, thresholds = extracted.table, extracted.thresholds
+    given = rules.marker_thresh
+    counted, positive = call_cells(
+        table["area_px"].to_numpy(),
+        table["majority_positive"].to_numpy(),
+        table["marker_max"].to_numpy() if marker is not None else None,
+        size_thresh=thresholds.size_thresh if rules.size_thresh is None else rules.size_thresh,
+        marker_thresh=thresholds.marker_thresh if given == "default" else _number(given),
+    )
+    classes = classify(np.ascontiguousarray(seg), rules.seg_thresh)
+    labels, _, _, _ = label_core(classes, np.ones(4, dtype=bool))
+    areas = np.bincount(labels.ravel())
+    large = np.inf if thresholds.large_noise_thresh is None else thresholds.large_noise_thresh
+    kept = (areas > thresholds.noise_thresh) & (areas < large)
+    kept[0] = False
+    # Both count from the first pixel in row order: the cells of the table are the labels kept, in order.
+    number = np.zeros(len(areas), dtype=np.int32)
+    number[kept] = np.where(counted, np.cumsum(counted), 0)
+    xy = np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()])[counted]
+    return Cells(classes, number[labels], xy, positive[counted])
+
+
+def _number(value: int | str | None) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    raise ConfigError(f"marker_thresh is {value!r}; use a number, 'default' or None")

@@ -1,0 +1,64 @@
+"""What decides the layers of a compact network."""
+
+from dataclasses import dataclass
+
+from deepliif_ray.errors import ModelError
+
+CLASSES = ("background", "positive", "negative", "boundary")
+"""Of the softmax, in the order of the network's first output channels."""
+FOLD = 2
+"""The network works at half resolution: FOLD x FOLD pixels are folded into channels."""
+RGB = 3
+MAX_TILE_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class CompactSpec:
+    """Everything that decides a compact network's layers.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Channels of each level, from half resolution downwards.
+    depths : tuple of int
+        Residual blocks of each level on the way down; there is one on the way up.
+    modalities : tuple of str
+        Images that are made beside the segmentation, in order.
+    tile_size : int
+        Side of the tiles that it was made for, px at 40x. Tiles of another side are taken for the same field
+        at another resolution, and resized, as in published inference.
+
+    Raises
+    ------
+    ModelError
+        The values do not make a network.
+    """
+
+    widths: tuple[int, ...] = (24, 48, 96, 160)
+    depths: tuple[int, ...] = (1, 2, 2, 2)
+    modalities: tuple[str, ...] = ("hematoxylin", "dapi", "lap2", "marker")
+    tile_size: int = 512
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or len(self.widths) != len(self.depths):
+            raise ModelError(f"compact network: widths {self.widths} and depths {self.depths} do not match")
+        if not all(0 < w <= 1024 for w in self.widths) or not all(0 <= d <= 32 for d in self.depths):
+            raise ModelError(f"compact network: widths {self.widths} or depths {self.depths} out of range")
+        if len(set(self.modalities)) != len(self.modalities):
+            raise ModelError(f"compact network: modalities {self.modalities} repeat")
+
+        if self.tile_size % self.divisor or not 0 < self.tile_size <= MAX_TILE_SIZE:
+            raise ModelError(
+                f"compact network: tile_size {self.tile_size} is no multiple of {self.divisor} "
+                f"up to {MAX_TILE_SIZE}"
+            )
+
+    @property
+    def divisor(self) -> int:
+        """Number of pixels that a tile's side must be a multiple of."""
+        return int(FOLD * 2 ** (len(self.widths) - 1))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output: one a class, three a modality."""
+        return len(CLASSES) + RGB * len(self.modalities)

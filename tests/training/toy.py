@@ -1,0 +1,107 @@
+"""A tiny objective with dropout and a discriminator, and tiles for it."""
+
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from deepliif_ray import storage
+from deepliif_ray.training.panels import Panels
+
+TOY = "tests.training.toy:Toy"
+
+
+class Toy:
+    """Draws hematoxylin and seg with two convolutions."""
+
+    def __init__(self, width=4, dropout=0.5):
+        drawer = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Dropout(dropout)]
+        judge = [nn.Conv2d(6, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 4, 1, 1)]
+        self.generators = nn.ModuleDict(
+            {"g": nn.Sequential(*drawer, nn.Conv2d(width, 6, 3, padding=1), nn.Tanh())}
+        )
+        self.discriminators = nn.ModuleDict({"d": nn.Sequential(*judge)})
+        self.targets = ("hematoxylin", "seg")
+
+    def forward(self, batch):
+        return {"both": self.generators["g"](batch.ihc)}
+
+    def _verdict(self, batch, seg):
+        return self.discriminators["d"](torch.cat([batch.ihc, seg], 1))
+
+    def discriminator_terms(self, batch, outputs):
+        real, fake = (
+            self._verdict(batch, seg) for seg in (batch.targets["seg"], outputs["both"][:, 3:])
+        )
+        return {"judge": (real - 1).square().mean() + fake.square().mean()}
+
+    def generator_terms(self, batch, outputs, step):
+        truth = torch.cat([batch.targets[name] for name in self.targets], 1)
+        return {
+            "fool": 0.1 * (self._verdict(batch, outputs["both"][:, 3:]) - 1).square().mean(),
+            "l1": 10 * (outputs["both"] - truth).abs().mean(),
+        }
+
+    def predict(self, batch):
+        both = self.forward(batch)["both"].float()
+        return {"hematoxylin": both[:, :3], "seg": both[:, 3:]}
+
+    def export(self, url, metadata):
+        weights = {k: v.tolist() for k, v in self.generators.state_dict().items()}
+        storage.write_bytes(
+            storage.join(url, "model.json"), json.dumps({"metadata": metadata, "weights": weights}).encode()
+        )
+
+
+class ToyTiles:
+    """Random tiles; every second one of source 1."""
+
+    def __init__(self, count=6, sources=2, height=70, width=100):
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (count, height // 5, width // 5, 3), dtype=np.uint8)
+        images = images.repeat(5, axis=1).repeat(5, axis=2)
+        self._tiles = [
+            Panels(f"tile {n}", image, {"hematoxylin": 255 - image, "seg": image[..., ::-1].copy()})
+            for n, image in enumerate(images)
+        ]
+        self._sources = sources
+
+    def __len__(self):
+        return len(self._tiles)
+
+    def get(self, index):
+        return self._tiles[index]
+
+    def source_of(self, index):
+        return index % self._sources
+
+
+def options(**changes):
+    """Configuration of a short run that does everything."""
+    return {
+        "objective": TOY,
+        "data": [{"uri": "a"}, {"uri": "b", "weight": 3}],
+        "validation": ["v"],
+        "crop": 32,
+        "batch_size": 3,
+        "steps": 12,
+        "log_every": 1,
+        "validate_every": 4,
+        "checkpoint_every": 3,
+        "sample_grid_every": 6,
+        "ema_decay": 0.9,
+        "gradient_clip": 1.0,
+        "threads": 1,
+        **changes,
+    }
+
+
+def write_strip(path, seed, tiles=2, side=64):
+    """Write a published strip of six panels with blobs in it."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (tiles * side // 8, side // 8, 3), dtype=np.uint8)
+    panel = small.repeat(8, axis=0).repeat(8, axis=1)[:side]
+    Image.fromarray(np.concatenate([panel, 255 - panel, panel, panel, panel, panel[..., ::-1]], 1)).save(path)
+    return path
