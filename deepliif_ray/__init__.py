@@ -1,7 +1,7 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Three names do most of it: `score` runs a manifest, `connect` opens the results for SQL, and `load_model`
-gives a model to use on arrays of pixels. They are imported when first used.
+Four names do most of it: `score` runs a manifest, `connect` opens the results for SQL, `load_model` gives a
+model to use on arrays of pixels, and `train` makes one. They are imported when first used.
 """
 
 from importlib import import_module
@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from deepliif_ray.engine.score import RunSummary, score
     from deepliif_ray.models import load_model
     from deepliif_ray.query import connect
+    from deepliif_ray.training.train import train
 
 __version__ = "0.1.0"
-__all__ = ["RunSummary", "__version__", "connect", "load_model", "score"]
+__all__ = ["RunSummary", "__version__", "connect", "load_model", "score", "train"]
 
 _HOMES = {
     "RunSummary": "deepliif_ray.engine.score",
     "connect": "deepliif_ray.query",
     "load_model": "deepliif_ray.models",
     "score": "deepliif_ray.engine.score",
+    "train": "deepliif_ray.training.train",
 }
 
 

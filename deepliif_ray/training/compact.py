@@ -1,21 +1,23 @@
 """The ``compact`` objective: one small network, trained to classify pixels and to draw the modalities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepliif_ray.errors import ConfigError
 from deepliif_ray.models.bundle import write_bundle
 from deepliif_ray.models.compact import CompactNetwork, draw
-from deepliif_ray.models.compact_spec import CLASSES, CompactSpec
+from deepliif_ray.models.compact_spec import CLASSES, RGB, CompactSpec
+from deepliif_ray.training.adversarial import gan_loss, initialise, read_options
+from deepliif_ray.training.discriminators import Discriminator, DiscriminatorSpec
 from deepliif_ray.training.objective import Batch, Terms
 from deepliif_ray.training.panels import MODALITIES, SEG
 
-OUTPUT = "output"
+OUTPUT, JUDGE = "output", "judge"
 _BACKGROUND, _POSITIVE, _NEGATIVE, _BOUNDARY = range(len(CLASSES))
 
 
@@ -29,6 +31,8 @@ class CompactOptions:
         See `deepliif_ray.models.compact.CompactSpec`.
     modalities : tuple of str
         Modalities to make beside the segmentation.
+    tile_size : int
+        Side, at the resolution of the panels, of the tiles that the exported model takes every tile for.
     positive_weight, negative_weight, boundary_weight : float
         What a pixel of the class weighs in the cross entropy; one of the background weighs 1.
     between_weight : float
@@ -37,17 +41,30 @@ class CompactOptions:
         Weight of the soft Dice loss of the classes (Milletari et al. 2016).
     modality_weight : float
         Weight of the smooth L1 loss of each modality.
+    adversarial_weight : float
+        Weight of what a discriminator (PatchGAN, LSGAN loss) says of all images together, given the IHC; 0:
+        there is none.
+    discriminator : str
+    discriminator_width, discriminator_layers : int
+        See `deepliif_ray.training.discriminators.DiscriminatorSpec`.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     widths: tuple[int, ...] = CompactSpec.widths
     depths: tuple[int, ...] = CompactSpec.depths
     modalities: tuple[str, ...] = MODALITIES
+    tile_size: int = CompactSpec.tile_size
     positive_weight: float = 1.5
     negative_weight: float = 1.2
     boundary_weight: float = 1.5
     between_weight: float = 2.0
     dice_weight: float = 0.5
     modality_weight: float = 1.0
+    adversarial_weight: float = 0.0
+    discriminator: str = "n_layers"
+    discriminator_width: int = 32
+    discriminator_layers: int = 3
 
 
 class CompactObjective:
@@ -61,34 +78,39 @@ class CompactObjective:
     Raises
     ------
     ConfigError
-        An option is unknown.
+        An option is unknown or its value cannot be used.
     ModelError
         Widths, depths or modalities do not make a network.
     """
 
     def __init__(self, **options: Any) -> None:
-        known = {field.name for field in fields(CompactOptions)}
-        if unknown := sorted(set(options) - known):
-            raise ConfigError(
-                f"objective compact: unknown option {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-            )
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-        self.options = CompactOptions(**values)
-        self.spec = CompactSpec(self.options.widths, self.options.depths, self.options.modalities)
-        self.targets = (*self.options.modalities, SEG)
+        self.options = read_options(CompactOptions, options, "compact")
+        o = self.options
+        self.spec = CompactSpec(o.widths, o.depths, o.modalities, o.tile_size)
+        self.targets = (*o.modalities, SEG)
         self.generators = nn.ModuleDict({"compact": CompactNetwork(self.spec)})
         self.discriminators = nn.ModuleDict()
         for module in self.generators.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if o.adversarial_weight:
+            spec = DiscriminatorSpec(o.discriminator, o.discriminator_layers, "batch", o.discriminator_width)
+            self.discriminators[JUDGE] = Discriminator(spec, RGB * (1 + len(self.targets)))
+            initialise(self.discriminators[JUDGE], 0.02)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the network's ``output`` (B, C, S, S)."""
         return {OUTPUT: self.generators["compact"](batch.ihc)}
 
     def discriminator_terms(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: there are no discriminators."""
-        return {}
+        """Return how the discriminator fails to tell drawn images from true ones, if there is one."""
+        if not self.discriminators:
+            return {}
+        drawn = draw(outputs[OUTPUT].float(), self.spec)
+        return {
+            "judge_true": 0.5 * gan_loss(self._judge(batch.ihc, batch.targets), True, "lsgan"),
+            "judge_drawn": 0.5 * gan_loss(self._judge(batch.ihc, drawn), False, "lsgan"),
+        }
 
     def generator_terms(self, batch: Batch, outputs: Mapping[str, Tensor], step: int) -> Terms:
         """Return cross entropy, Dice and modality losses."""
@@ -107,7 +129,16 @@ class CompactObjective:
         for name in self.options.modalities:
             loss = functional.smooth_l1_loss(images[name], batch.targets[name], beta=0.1)
             terms[name] = o.modality_weight * loss
+        if self.discriminators:
+            terms["adversarial"] = o.adversarial_weight * gan_loss(
+                self._judge(batch.ihc, images), True, "lsgan"
+            )
         return terms
+
+    def _judge(self, ihc: Tensor, images: Mapping[str, Tensor]) -> Tensor:
+        """Return the discriminator's verdicts on the images of all targets, given the IHC."""
+        verdicts: Tensor = self.discriminators[JUDGE](torch.cat([ihc, *(images[k] for k in self.targets)], 1))
+        return verdicts
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return each target's image, float32 (B, 3, S, S) in [-1, 1]."""

@@ -4,13 +4,15 @@ Which crops a step sees depends on the seed and the step alone, what is drawn wi
 So a run that was interrupted and goes on from its newest checkpoint is, step for step, the undisturbed run.
 """
 
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from deepliif_ray import __version__, storage
@@ -19,6 +21,7 @@ from deepliif_ray.training import checkpoints
 from deepliif_ray.training.augment import Augment
 from deepliif_ray.training.batches import Sampler, Tiles, to_batch
 from deepliif_ray.training.config import TrainConfig, check_same, dump_config, load_mapping, train_config
+from deepliif_ray.training.panels import IHC
 from deepliif_ray.training.records import Records
 from deepliif_ray.training.team import Team
 from deepliif_ray.training.trainer import Trainer, initial_weights, make_objective
@@ -120,6 +123,22 @@ def check_output(config: TrainConfig, output: str) -> None:
         check_same(config, train_config(load_mapping(url), url), output)
 
 
+def data_origin(config: TrainConfig, tiles: Tiles) -> list[dict[str, Any]]:
+    """Return of each source its URL, weight, number of tiles, and a digest of all their pixels."""
+    counts = [0] * len(config.data)
+    digests = [hashlib.sha256() for _ in config.data]
+    for index in range(len(tiles)):
+        source, tile = tiles.source_of(index), tiles.get(index)
+        counts[source] += 1
+        for name, image in ((IHC, tile.ihc), *sorted(tile.targets.items())):
+            digests[source].update(f"{name} {image.shape}\n".encode())
+            digests[source].update(np.ascontiguousarray(image).data)
+    return [
+        {**source.model_dump(), "tiles": count, "digest": digest.hexdigest()[:16]}
+        for source, count, digest in zip(config.data, counts, digests, strict=True)
+    ]
+
+
 @contextmanager
 def _threads(wanted: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -139,7 +158,6 @@ def fit(
     device: torch.device | str = "cpu",
     watch: Callable[[TrainProgress], None] = lambda _: None,
     report: Callable[[int, Values], None] = lambda _step, _metrics: None,
-    origin: Mapping[str, Any] | None = None,
 ) -> TrainSummary:
     """Train until the configured step, going on from the newest checkpoint at ``output``; then export.
 
@@ -158,8 +176,6 @@ def fit(
         Called on rank 0 after every step.
     report : callable
         Called on every process, at the same steps, with the metrics of each validation.
-    origin : mapping, optional
-        What to write into the model about its data, beside what this function knows.
 
     Returns
     -------
@@ -185,7 +201,7 @@ def fit(
         run = _Run(config, output, tiles, validation, device, team)
         try:
             run.train(watch, report)
-            return run.export(origin or {})
+            return run.export()
         finally:
             run.close()
 
@@ -203,7 +219,7 @@ class _Run:
         team: Team,
     ) -> None:
         self._config, self._output, self._device, self._team = config, output, device, team
-        self._validation = validation
+        self._tiles, self._validation = tiles, validation
         self._objective = make_objective(config)
         self._trainer = Trainer(config, self._objective, device, team)
         self._standing = _Standing()
@@ -311,7 +327,7 @@ class _Run:
             keep=self._config.keep_checkpoints, best=None if best is None else best["step"],
         )  # fmt: skip
 
-    def export(self, origin: Mapping[str, Any]) -> TrainSummary:
+    def export(self) -> TrainSummary:
         """Write the best weights, or without validation the last, as a model."""
         best, url = self._standing.best, storage.join(self._output, "model")
         step = self._step if best is None else int(best["step"])
@@ -326,7 +342,7 @@ class _Run:
                     "step": step,
                     "validation": metrics,
                     "software": f"deepliif-ray {__version__}",
-                    **origin,
+                    "data": data_origin(self._config, self._tiles),
                 },
             }
             self._trainer.use_average()

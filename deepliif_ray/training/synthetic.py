@@ -27,7 +27,7 @@ _SHEET_SHARES = (0.34, 0.22, 0.14, 0.12, 0.18)
 LOCALISATIONS = ("nuclear", "cytoplasmic", "membranous")
 _LOCALISATION_SHARES = (0.78, 0.12, 0.10)
 _HEMATOXYLIN = ((0.75, 0.60, 0.26), (0.62, 0.70, 0.33), (0.70, 0.62, 0.36))
-_DAB = ((0.30, 0.55, 0.78), (0.40, 0.57, 0.70), (0.27, 0.50, 0.82))
+_DAB = ((0.30, 0.55, 0.78), (0.40, 0.57, 0.70), (0.27, 0.50, 0.82), (0.56, 0.58, 0.59))
 _MARGIN = 24
 HEMATOXYLIN_GLASS = (205.0, 214.0, 222.0)
 HEMATOXYLIN_DENSITY = (0.62, 0.42, 0.12)
@@ -164,7 +164,7 @@ def _nuclei(rng: Rng, side: int, tissue: BoolArray, localisation: str) -> list[_
     blue_mean = float(np.exp(rng.uniform(np.log(0.14), np.log(0.85))))
     blue_spread = rng.uniform(0.1, 0.45)
     # Weakly stained laboratories, and those whose positive nuclei are almost black.
-    brown_mean, brown_spread = float(np.exp(rng.uniform(np.log(0.45), np.log(6.0)))), rng.uniform(0.15, 0.7)
+    brown_mean, brown_spread = float(np.exp(rng.uniform(np.log(0.45), np.log(9.0)))), rng.uniform(0.15, 0.7)
     # Unspecific DAB makes negative nuclei grey.
     grey = rng.uniform(0.05, 0.28) if rng.random() < 0.45 else 0.0
     vesicular = rng.random() < 0.4
@@ -197,7 +197,7 @@ def _nuclei(rng: Rng, side: int, tissue: BoolArray, localisation: str) -> list[_
         blue = float(np.clip(blue_mean * np.exp(rng.normal(0, blue_spread)), 0.1, 1.5))
         brown = float(np.clip(brown_mean * np.exp(rng.normal(0, brown_spread)), 0.4, 12.0))
         if positive and rng.random() < 0.08:
-            brown = float(rng.uniform(3.0, 12.0))
+            brown = float(rng.uniform(4.0, 12.0))
         if not positive:
             brown = float(min(0.3, grey * np.exp(rng.normal(0, 0.5))))
         if small and not positive:

@@ -8,7 +8,7 @@ from deepliif_ray.training.compact import CompactObjective, between, class_share
 from deepliif_ray.training.objective import Batch
 from deepliif_ray.training.synthetic import synthetic_panels
 
-TINY = {"widths": [8, 12], "depths": [0, 1]}
+TINY = {"widths": [8, 12], "depths": [0, 1], "tile_size": 64}
 
 
 def batch_of(count, size=64):
@@ -60,7 +60,9 @@ def test_training_reduces_every_term_and_the_export_predicts_the_same(tmp_path):
     found = model.infer(tiles, ["lap2"])
     for name, image in (("seg", found.seg), ("lap2", found.modalities["lap2"])):
         predicted = ((images[name] + 1) * 127.5).permute(0, 2, 3, 1).numpy()
-        assert np.abs(predicted - image).mean() < 0.5, "stored as float16, hardly more than rounding"
+        # What the model draws where the watershed parts cells is its own.
+        same = ~((image == (0, 255, 0)).all(-1))
+        assert np.abs(predicted - image)[same].mean() < 0.5, "stored as float16, hardly more than rounding"
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -70,6 +72,21 @@ def test_a_sample_does_not_depend_on_its_batch():
         together = objective.predict(batch)["seg"]
         alone = objective.predict(Batch(batch.ihc[1:2], {}))["seg"]
     assert torch.allclose(together[1:2], alone, atol=1e-5)
+
+
+def test_adversarial_terms_reach_the_discriminator_and_the_network():
+    torch.manual_seed(0)
+    options = {"adversarial_weight": 0.5, "discriminator_width": 4, "discriminator_layers": 2}
+    objective, batch = CompactObjective(**TINY, **options), batch_of(1)
+    outputs = objective.forward(batch)
+    terms = objective.discriminator_terms(batch, {k: v.detach() for k, v in outputs.items()})
+    assert set(terms) == {"judge_true", "judge_drawn"}
+    sum(terms.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.discriminators.parameters())
+    assert all(p.grad is None for p in objective.generators.parameters())
+    objective.generator_terms(batch, outputs, 0)["adversarial"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.generators.parameters())
+    assert not CompactObjective(**TINY).discriminators
 
 
 def test_unknown_options():

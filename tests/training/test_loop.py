@@ -20,24 +20,21 @@ from deepliif_ray.training import checkpoints
 from deepliif_ray.training.augment import Augment
 from deepliif_ray.training.batches import Sampler, to_images, to_tensor
 from deepliif_ray.training.config import load_config, train_config
+from deepliif_ray.training.dataset import PanelStore
 from deepliif_ray.training.loop import fit
 from deepliif_ray.training.panels import Panels
 from deepliif_ray.training.records import read_metrics
 from deepliif_ray.training.team import Team
 from deepliif_ray.training.trainer import Trainer, make_objective
 from deepliif_ray.training.validate import classes, validate
-from tests.training.toy import ToyTiles, options
+from tests.training.toy import StoppedError, ToyTiles, options, strips_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
 
 
-class Stopped(Exception):
-    """A run was interrupted."""
-
-
 def stop_at(step, progress):
     if progress.step == step:
-        raise Stopped
+        raise StoppedError
 
 
 def die_at(step, progress):
@@ -45,8 +42,9 @@ def die_at(step, progress):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(output, watch=lambda _: None, **changes):
-    return fit(train_config(options(**changes)), str(output), ToyTiles(), ToyTiles(3, 1), watch=watch)
+def run(output, watch=lambda _: None, report=lambda *_: None, **changes):
+    config = train_config(options(**changes))
+    return fit(config, str(output), ToyTiles(), ToyTiles(3, 1), watch=watch, report=report)
 
 
 def assert_same_run(a, b):
@@ -58,7 +56,8 @@ def assert_same_run(a, b):
     left, right = (checkpoints.read(checkpoints.url_of(str(o), last)) for o in (a, b))
     torch.testing.assert_close(left, right, rtol=0, atol=0)
     assert (a / "model/model.json").read_bytes() == (b / "model/model.json").read_bytes()
-    assert sorted(os.listdir(a / "samples")) == sorted(os.listdir(b / "samples"))
+    left, right = ({path.name for path in (o / "samples").iterdir()} for o in (a, b))
+    assert left == right
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def assert_same_run(a, b):
 def test_interrupted_runs_end_like_undisturbed_ones(tmp_path, changes):
     whole = run(tmp_path / "whole", **changes)
     for step in (5, 11):
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             run(tmp_path / "stopped", partial(stop_at, step), **changes)
     assert run(tmp_path / "stopped", **changes).metrics == whole.metrics
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -84,7 +83,7 @@ def test_a_killed_process_goes_on_exactly(tmp_path):
     code = (
         "import sys; from functools import partial; from pathlib import Path\n"
         "from tests.training.test_loop import die_at, run\n"
-        "run(Path(sys.argv[1]), partial(die_at, 8))"
+        "run(Path(sys.argv[1]), partial(die_at, 7))"
     )
     killed = subprocess.run([sys.executable, "-c", code, tmp_path / "killed"], check=False, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
@@ -93,32 +92,19 @@ def test_a_killed_process_goes_on_exactly(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def _worker(rank, size, folder, stop, changes):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet-{stop}", rank=rank, world_size=size
-    )
-    try:
-        run(folder / "out", partial(stop_at, stop), **changes)
-    except (Stopped, RuntimeError):  # the first worker's; that of the others, which it left alone
-        assert stop
-        os._exit(0)  # as abruptly as workers go
-    torch.distributed.destroy_process_group()
+def test_workers_that_were_stopped_end_like_undisturbed_ones(two_workers):
+    assert_same_run(*two_workers[1:])
 
 
-def test_workers_do_what_one_process_does(tmp_path):
-    changes = {"objective_options": {"dropout": 0.0}}  # each worker draws its own dropout
-    whole = run(tmp_path / "one", **changes)
-    for stop in (0, 7):
-        folder = tmp_path / ("undisturbed" if stop == 0 else "stopped")
-        folder.mkdir()
-        for again in (stop, 0) if stop else (0,):
-            torch.multiprocessing.spawn(_worker, (2, folder, again, changes), nprocs=2)
-    assert_same_run(tmp_path / "undisturbed/out", tmp_path / "stopped/out")
-    logs = [read_metrics(str(tmp_path / name)) for name in ("one", "undisturbed/out")]
+def test_workers_do_what_one_process_does(two_workers, tmp_path):
+    config, undisturbed, _ = two_workers
+    tiles, held_out = (PanelStore.local(uris, ["hematoxylin"]) for uris in strips_of(config))
+    fit(config, str(tmp_path), tiles, held_out)
+    logs = [read_metrics(str(output)) for output in (tmp_path, undisturbed)]
     assert len(logs[0]) == len(logs[1]) == 15
     for ours, theirs in zip(*logs, strict=True):
+        assert ours.pop("kind") == theirs.pop("kind")
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
-    assert whole.step == 12
 
 
 def sampler(workers=1, **changes):
@@ -214,6 +200,7 @@ def test_what_a_run_leaves(tmp_path):
     described = json.loads(storage.read_bytes(f"{url}/model/model.json"))["metadata"]
     assert (described["name"], described["training"]["step"]) == ("toy", summary.exported_step)
     assert described["training"]["validation"] == summary.metrics
+    assert [(s["uri"], s["tiles"]) for s in described["training"]["data"]] == [("a", 3), ("b", 3)]
     grid = Image.open(io.BytesIO(storage.read_bytes(f"{url}/samples/step-000012.png")))
     assert grid.size == (5 * 256, 3 * 256)
     assert load_config(f"{url}/config.yaml").metadata["name"] == "toy"

@@ -1,22 +1,35 @@
 """A tiny objective with dropout and a discriminator, and tiles for it."""
 
 import json
+import os
+import signal
+import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from deepliif_ray import storage
+from deepliif_ray.training.dataset import PanelStore
+from deepliif_ray.training.loop import fit
 from deepliif_ray.training.panels import Panels
 
 TOY = "tests.training.toy:Toy"
 
 
 class Toy:
-    """Draws hematoxylin and seg with two convolutions."""
+    """Draws hematoxylin and seg with two convolutions.
 
-    def __init__(self, width=4, dropout=0.5):
+    It may take its time over steps, note its processes' ids in a folder, and kill the second worker at a
+    step, once.
+    """
+
+    def __init__(self, width=4, dropout=0.5, pause=0.0, folder="", dies_at=0, shares=()):
+        self._pause, self._folder, self._dies_at = pause, folder and Path(folder), dies_at
         drawer = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Dropout(dropout)]
         judge = [nn.Conv2d(6, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 4, 1, 1)]
         self.generators = nn.ModuleDict(
@@ -32,12 +45,18 @@ class Toy:
         return self.discriminators["d"](torch.cat([batch.ihc, seg], 1))
 
     def discriminator_terms(self, batch, outputs):
-        real, fake = (
-            self._verdict(batch, seg) for seg in (batch.targets["seg"], outputs["both"][:, 3:])
-        )
+        real, fake = (self._verdict(batch, seg) for seg in (batch.targets["seg"], outputs["both"][:, 3:]))
         return {"judge": (real - 1).square().mean() + fake.square().mean()}
 
     def generator_terms(self, batch, outputs, step):
+        time.sleep(self._pause)
+        if self._folder:
+            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+            (self._folder / f"pid-{rank}").write_text(str(os.getpid()))
+            mark = self._folder / "died"
+            if rank == 1 and step == self._dies_at and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
         truth = torch.cat([batch.targets[name] for name in self.targets], 1)
         return {
             "fool": 0.1 * (self._verdict(batch, outputs["both"][:, 3:]) - 1).square().mean(),
@@ -105,3 +124,37 @@ def write_strip(path, seed, tiles=2, side=64):
     panel = small.repeat(8, axis=0).repeat(8, axis=1)[:side]
     Image.fromarray(np.concatenate([panel, 255 - panel, panel, panel, panel, panel[..., ::-1]], 1)).save(path)
     return path
+
+
+def strip_options(strips, **changes):
+    """Configuration of a run on two strips, validated on a third."""
+    a, b, held_out = strips
+    return options(data=[{"uri": a}, {"uri": b, "weight": 2}], validation=[held_out], **changes)
+
+
+def strips_of(config):
+    """URLs to train on, and to validate on."""
+    return [source.uri for source in config.data], config.validation
+
+
+class StoppedError(Exception):
+    """A run was interrupted."""
+
+
+def stop_at_validation(step, _metrics):
+    if step == 8:
+        raise StoppedError
+
+
+def train_thrice(rank, folder, config):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    tiles, held_out = (PanelStore.local(uris, ["hematoxylin"]) for uris in strips_of(config))
+    for output, report in (
+        ("undisturbed", lambda *_: None),
+        ("stopped", stop_at_validation),
+        ("stopped", lambda *_: None),
+    ):
+        stops = pytest.raises(StoppedError) if report is stop_at_validation else nullcontext()
+        with stops:
+            fit(config, str(folder / output), tiles, held_out, report=report)
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,17 @@
+"""Runs that several tests compare theirs with."""
+
+import pytest
+import torch
+
+from deepliif_ray.training.config import train_config
+from tests.training.toy import strip_options, train_thrice, write_strip
+
+
+@pytest.fixture(scope="session")
+def two_workers(tmp_path_factory):
+    """A configuration, what two processes undisturbed made of it, and what was stopped and went on."""
+    folder = tmp_path_factory.mktemp("workers")
+    strips = [str(write_strip(folder / f"strip-{n}.png", n)) for n in range(3)]
+    config = train_config(strip_options(strips, objective_options={"dropout": 0.0}))
+    torch.multiprocessing.spawn(train_thrice, (folder, config), nprocs=2)
+    return config, folder / "undisturbed", folder / "stopped"
