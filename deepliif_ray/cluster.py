@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray.data  # importing it sets its loggers up, which are silenced below
 
 from deepliif_ray.errors import ConfigError
 

@@ -7,7 +7,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 
 from deepliif_ray.cli.common import FormatOption, app, stoppable
@@ -61,9 +60,8 @@ def truth(
     from deepliif_ray.training.truth import write_truth
 
     made = write_truth(mask, marker, output, threshold=threshold, percentile=percentile, width=width)
-    errors.print(
-        f"{len(made.labels):,} cells, {int(made.positive.sum()):,} positive (value above {made.threshold:.1f})"
-    )
+    positive = int(made.positive.sum())
+    errors.print(f"{len(made.labels):,} cells, {positive:,} of them above {made.threshold:.1f} and positive")
 
 
 @panels_app.command()

@@ -9,7 +9,7 @@ from deepliif_ray.cli.common import app, command_name, stoppable
 from deepliif_ray.console import Format, errors, show
 
 if TYPE_CHECKING:
-    from deepliif_ray.training.loop import TrainProgress
+    from deepliif_ray.training.outcome import TrainProgress
 
 _BAR = 24
 
@@ -25,9 +25,11 @@ DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda; by default 
 def describe_training(progress: "TrainProgress") -> str:
     """Return one line on how far a training run is."""
     full = round(_BAR * progress.step / progress.steps)
-    parts = [f"{'━' * full}{'╌' * (_BAR - full)} step {progress.step:,}/{progress.steps:,}"]
+    trial = f"trial {progress.trial} " if progress.trial else ""
+    parts = [f"{trial}{'━' * full}{'╌' * (_BAR - full)} step {progress.step:,}/{progress.steps:,}"]
     parts += [f"{name} {value:.3g}" for name, value in progress.losses.items()]
-    parts += [f"{name} {value:.4f}" for name, value in progress.metrics.items() if name in ("l1_seg", "dice")]
+    shown = ("l1_seg", "l1_ihc", "dice")
+    parts += [f"validation {name} {value:.4f}" for name, value in progress.metrics.items() if name in shown]
     parts.append(f"{progress.samples_per_second:.1f} samples/s")
     if progress.seconds_left is not None:
         parts.append(f"{int(progress.seconds_left) // 60}:{int(progress.seconds_left) % 60:02d} left")
@@ -90,14 +92,16 @@ def tune(
     from deepliif_ray.training.config import load_config
     from deepliif_ray.training.tune import tune as run
 
-    summary = run(
-        load_config(config, steps=steps),
-        output,
-        trials=trials,
-        space=space,
-        concurrent=concurrent,
-        address=address,
-        device=device,
-    )
+    with stoppable(describe_training) as progress:
+        summary = run(
+            load_config(config, steps=steps),
+            output,
+            trials=trials,
+            space=space,
+            concurrent=concurrent,
+            address=address,
+            device=device,
+            watch=progress,
+        )
     show(summary.table, form)
     errors.print(f"next: {command_name()} train {shlex.quote(summary.best)} OUTPUT", markup=False)

@@ -3,10 +3,11 @@
 A residual U-Net (Ronneberger et al. 2015; He et al. 2016) that works at half resolution: pixels are folded
 into channels on the way in and unfolded on the way out (Shi et al. 2016). Cell classes are a softmax over
 background, positive, negative and boundary, drawn in DeepLIIF's colours, so that everything after the model
-is the same; a watershed parts cells that touch. Each layer normalises by a tile's own statistics: a tile's
-result does not depend on its batch.
+is the same; a watershed parts cells that touch. Nothing is normalised: weights are standardised instead, so
+that a pixel's result depends on the pixels around it alone, not on the rest of its tile or batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -21,36 +22,62 @@ from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
 from deepliif_ray.models.bundle import Bundle
 from deepliif_ray.models.compact_spec import CLASSES, FOLD, RGB, CompactSpec
 from deepliif_ray.models.device import DTYPES
-from deepliif_ray.models.networks import Conv, TileNorm, use_precision
+from deepliif_ray.models.networks import Conv, use_precision
 from deepliif_ray.models.running import Images, run_tiles
 from deepliif_ray.models.splitting import split_cells
 
 COLORS = (("positive", 0), ("boundary", 1), ("negative", 2))
 MARKER = "marker"
 BACKGROUND_MARKER = 8
+RELU_GAIN = (2 / (1 - 1 / math.pi)) ** 0.5
+EPSILON = 1e-4
 
 
-class Block(nn.Sequential):
-    """Convolution, normalisation, ReLU."""
+class ScaledConv(Conv):
+    """Convolution whose weights are standardised, in place of normalising its output (Brock et al. 2021).
 
-    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
-        super().__init__(
-            Conv(channels, out, 3, stride, 1, bias=False), TileNorm(out, affine=True), nn.ReLU(inplace=True)
-        )
+    Each output channel's weights have mean 0, and the norm at which a ReLU of unit-variance input has unit
+    variance, times a learned ``gain``.
+    """
+
+    def __init__(self, channels: int, out: int, size: int, stride: int = 1, gain: float = 1.0) -> None:
+        super().__init__(channels, out, size, stride, size // 2)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.gain = nn.Parameter(torch.full((out, 1, 1, 1), gain))
+        self._folded = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of ``x`` (N, C, H, W)."""
+        if self._folded:
+            return super().forward(x)
+        weight = self._standardised().to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.conv2d(x, weight, bias, self.stride, self.padding)
+
+    def _standardised(self) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        fan_in = self.weight[0].numel()
+        scale: Tensor = torch.rsqrt(variance * fan_in + EPSILON) * self.gain * RELU_GAIN
+        return (self.weight - mean) * scale
+
+    def fold(self) -> None:
+        """Compute the weights once and for all, for inference."""
+        self.weight.data = self._standardised().detach()
+        self._folded = True
 
 
 class Residual(nn.Module):
-    """Two convolutions whose result is added to their input."""
+    """Two convolutions whose result is added to their input; it begins small, which keeps training stable."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = Block(channels, channels)
-        self.second = Conv(channels, channels, 3, 1, 1, bias=False)
-        self.norm = TileNorm(channels, affine=True)
+        self.first = ScaledConv(channels, channels, 3)
+        self.second = ScaledConv(channels, channels, 3, gain=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ReLU of ``x`` plus the block's output, both (N, C, H, W)."""
-        return functional.relu(self.norm(self.second(self.first(x))) + x)
+        change: Tensor = self.second(self.first(x).relu_())
+        return (change + x).relu_()
 
 
 class CompactNetwork(nn.Module):
@@ -62,17 +89,17 @@ class CompactNetwork(nn.Module):
     def __init__(self, spec: CompactSpec) -> None:
         super().__init__()
         widths = spec.widths
-        self.stem = Block(RGB * FOLD**2, widths[0])
+        self.stem = nn.Sequential(ScaledConv(RGB * FOLD**2, widths[0], 3), nn.ReLU(inplace=True))
         self.down = nn.ModuleList(
             nn.Sequential(
-                *([Block(widths[level - 1], width, 2)] if level else []),
+                *([ScaledConv(widths[level - 1], width, 3, 2), nn.ReLU(inplace=True)] if level else []),
                 *(Residual(width) for _ in range(spec.depths[level])),
             )
             for level, width in enumerate(widths)
         )
-        self.lateral = nn.ModuleList(Conv(below, width, 1) for width, below in pairwise(widths))
+        self.lateral = nn.ModuleList(ScaledConv(below, width, 1) for width, below in pairwise(widths))
         self.up = nn.ModuleList(Residual(width) for width in widths[:-1])
-        self.head = Conv(widths[0], spec.channels * FOLD**2, 3, 1, 1)
+        self.head = ScaledConv(widths[0], spec.channels * FOLD**2, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits and modalities of ``image``, float32; modalities are before the tanh."""
@@ -146,6 +173,9 @@ class Compact:
             network.load_state_dict({key: value.float() for key, value in bundle.weights.items()})
         except RuntimeError as error:
             raise ModelError(f"{self.name}: the weights do not fit the layers: {error}") from error
+        for module in network.modules():
+            if isinstance(module, ScaledConv):
+                module.fold()
         _keep_outputs(network, self.spec, self.modality_names)
         self._computed = replace(self.spec, modalities=self.modality_names)
         network.requires_grad_(False).eval()
@@ -206,8 +236,6 @@ def _keep_outputs(network: CompactNetwork, spec: CompactSpec, wanted: Sequence[s
         if name in wanted:
             channels += range(len(CLASSES) + RGB * number, len(CLASSES) + RGB * (number + 1))
     rows = torch.tensor([c * FOLD**2 + part for c in channels for part in range(FOLD**2)])
-    old = network.head
-    network.head = Conv(old.in_channels, len(rows), 3, 1, 1)
-    assert old.bias is not None and network.head.bias is not None
-    network.head.weight.data = old.weight.data[rows]
-    network.head.bias.data = old.bias.data[rows]
+    head = network.head
+    assert head.bias is not None
+    head.weight.data, head.bias.data, head.out_channels = head.weight[rows], head.bias[rows], len(rows)

@@ -34,7 +34,7 @@ class CompactSpec:
         The values do not make a network.
     """
 
-    widths: tuple[int, ...] = (24, 48, 96, 160)
+    widths: tuple[int, ...] = (16, 32, 64, 128)
     depths: tuple[int, ...] = (1, 2, 2, 2)
     modalities: tuple[str, ...] = ("hematoxylin", "dapi", "lap2", "marker")
     tile_size: int = 512

@@ -1,9 +1,10 @@
 """Which crops a step trains on: a pure function of the seed, so that workers and restarts change nothing."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.training.augment import Augment, augmented
+from deepliif_ray.training.config import TrainConfig
 from deepliif_ray.training.objective import Batch
-from deepliif_ray.training.panels import Panels, UInt8Array
+from deepliif_ray.training.panels import IHC, Panels, UInt8Array
 
 STEPS_AHEAD = 3
 
@@ -132,3 +134,19 @@ def to_batch(panels: Sequence[Panels], targets: Sequence[str], device: torch.dev
         ihc=to_tensor([tile.ihc for tile in panels], device),
         targets={name: to_tensor([tile.targets[name] for tile in panels], device) for name in targets},
     )
+
+
+def data_origin(config: TrainConfig, tiles: Tiles) -> list[dict[str, Any]]:
+    """Return of each source its URL, weight, number of tiles, and a digest of all their pixels."""
+    counts = [0] * len(config.data)
+    digests = [hashlib.sha256() for _ in config.data]
+    for index in range(len(tiles)):
+        source, tile = tiles.source_of(index), tiles.get(index)
+        counts[source] += 1
+        for name, image in ((IHC, tile.ihc), *sorted(tile.targets.items())):
+            digests[source].update(f"{name} {image.shape}\n".encode())
+            digests[source].update(np.ascontiguousarray(image).data)
+    return [
+        {**source.model_dump(), "tiles": count, "digest": digest.hexdigest()[:16]}
+        for source, count, digest in zip(config.data, counts, digests, strict=True)
+    ]

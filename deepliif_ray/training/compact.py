@@ -90,9 +90,6 @@ class CompactObjective:
         self.targets = (*o.modalities, SEG)
         self.generators = nn.ModuleDict({"compact": CompactNetwork(self.spec)})
         self.discriminators = nn.ModuleDict()
-        for module in self.generators.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if o.adversarial_weight:
             spec = DiscriminatorSpec(o.discriminator, o.discriminator_layers, "batch", o.discriminator_width)
             self.discriminators[JUDGE] = Discriminator(spec, RGB * (1 + len(self.targets)))

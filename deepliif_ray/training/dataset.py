@@ -5,6 +5,7 @@ store, from where every worker of a machine reads the same memory; made by `Pane
 in this process, without Ray.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
@@ -58,8 +59,10 @@ def load_panels(uris: Sequence[str], modalities: Sequence[str] = MODALITIES) -> 
     StorageError
         A URL cannot be read.
     """
-    import ray
+    level = logging.getLogger("ray.data").level
+    import ray.data
 
+    logging.getLogger("ray.data").setLevel(level)  # which the first import sets anew
     rows = [
         {"name": tile.name, "source": number, "files": list(tile.files), "modalities": list(tile.modalities)}
         for number, tile in _listed(uris, modalities)
@@ -119,8 +122,8 @@ def check_panels(uris: Sequence[str], modalities: Sequence[str] = MODALITIES) ->
     Returns
     -------
     table : pyarrow.Table
-        A row a URL: ``uri``, ``tiles`` that can be read, their ``sizes`` (``WIDTH×HEIGHT``, each once), and how
-        many tiles are ``bad``, where they could be listed.
+        A row a URL: ``uri``, ``tiles`` that can be read, their ``sizes`` (``WIDTH×HEIGHT``, each once), and
+        how many tiles are ``bad``, where they could be listed.
     problems : list of str
         What is wrong, naming files.
 
@@ -214,10 +217,22 @@ class PanelStore:
             block = ray.get(block)
         names = block["panels"][row].as_py()
         shape = (len(names), block["height"][row].as_py(), block["width"][row].as_py(), 3)
-        pixels: UInt8Array = np.frombuffer(block["pixels"][row].as_buffer(), np.uint8).reshape(shape)
+        pixels = _bytes_of(block["pixels"], row).reshape(shape)
+        pixels.flags.writeable = False
         return Panels(self._names[index], pixels[0], dict(zip(names[1:], pixels[1:], strict=True)))
 
 
 def _note(table: pa.Table) -> tuple[list[str], list[int], list[str]]:
     """Return names, sources and problems of a block's tiles."""
     return table["name"].to_pylist(), table["source"].to_pylist(), table["problem"].to_pylist()
+
+
+def _bytes_of(column: pa.ChunkedArray, row: int) -> UInt8Array:
+    """Return one value of a column of large_binary where it lies; Arrow's own scalars are copies."""
+    for chunk in column.chunks:
+        if row < len(chunk):
+            break
+        row -= len(chunk)
+    _, offsets, data = chunk.buffers()
+    begin, end = np.frombuffer(offsets, np.int64)[chunk.offset + row :][:2]
+    return np.frombuffer(data, np.uint8)[begin:end]

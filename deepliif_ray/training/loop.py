@@ -4,105 +4,27 @@ Which crops a step sees depends on the seed and the step alone, what is drawn wi
 So a run that was interrupted and goes on from its newest checkpoint is, step for step, the undisturbed run.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict
 
-import numpy as np
 import torch
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.training import checkpoints
 from deepliif_ray.training.augment import Augment
-from deepliif_ray.training.batches import Sampler, Tiles, to_batch
+from deepliif_ray.training.batches import Sampler, Tiles, data_origin, to_batch
 from deepliif_ray.training.config import TrainConfig, check_same, dump_config, load_mapping, train_config
-from deepliif_ray.training.panels import IHC
+from deepliif_ray.training.outcome import Standing, TrainProgress, TrainSummary, Values
 from deepliif_ray.training.records import Records
 from deepliif_ray.training.team import Team
 from deepliif_ray.training.trainer import Trainer, initial_weights, make_objective
 from deepliif_ray.training.validate import sample_grid, validate
 
 GRID_TILES = 4
-Values = dict[str, float]
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """How far a run is.
-
-    Attributes
-    ----------
-    step, steps : int
-        Updates done, and wanted.
-    losses : dict of str to float
-        Newest means of the loss terms.
-    metrics : dict of str to float
-        Newest validation.
-    samples_per_second : float
-        Of all workers, since this process began.
-    seconds_left : float, optional
-        Estimate for the steps that are left.
-    """
-
-    step: int
-    steps: int
-    losses: Values = field(default_factory=dict)
-    metrics: Values = field(default_factory=dict)
-    samples_per_second: float = 0.0
-    seconds_left: float | None = None
-
-
-@dataclass(frozen=True)
-class TrainSummary:
-    """What a run came to.
-
-    Attributes
-    ----------
-    model : str
-        URL of the exported model.
-    step : int
-        Updates done; fewer than the configured ones when it stopped early.
-    exported_step : int
-        The exported weights are those after this many updates.
-    metrics : dict of str to float
-        Validation of the exported weights; empty without validation tiles.
-    stopped_early : bool
-        Whether validation no longer got better.
-    """
-
-    model: str
-    step: int
-    exported_step: int
-    metrics: Values
-    stopped_early: bool
-
-
-@dataclass
-class _Standing:
-    """What validation has shown so far; part of every checkpoint."""
-
-    metrics: Values = field(default_factory=dict)
-    best: dict[str, Any] | None = None
-    worse: int = 0
-
-    def add(self, step: int, metrics: Values, monitor: str) -> bool:
-        """Take note of a validation; return whether it is the best so far."""
-        if monitor not in metrics:
-            raise ConfigError(f"monitor is {monitor!r}: validation measures {', '.join(sorted(metrics))}")
-        self.metrics, value = metrics, metrics[monitor]
-        better = self.best is None or (
-            value > self.best["value"] if monitor == "dice" else value < self.best["value"]
-        )
-        if better:
-            self.best, self.worse = {"step": step, "value": value, "metrics": metrics}, 0
-        else:
-            self.worse += 1
-        return better
 
 
 def config_url(output: str) -> str:
@@ -121,22 +43,6 @@ def check_output(config: TrainConfig, output: str) -> None:
     if checkpoints.steps(output):
         url = config_url(output)
         check_same(config, train_config(load_mapping(url), url), output)
-
-
-def data_origin(config: TrainConfig, tiles: Tiles) -> list[dict[str, Any]]:
-    """Return of each source its URL, weight, number of tiles, and a digest of all their pixels."""
-    counts = [0] * len(config.data)
-    digests = [hashlib.sha256() for _ in config.data]
-    for index in range(len(tiles)):
-        source, tile = tiles.source_of(index), tiles.get(index)
-        counts[source] += 1
-        for name, image in ((IHC, tile.ihc), *sorted(tile.targets.items())):
-            digests[source].update(f"{name} {image.shape}\n".encode())
-            digests[source].update(np.ascontiguousarray(image).data)
-    return [
-        {**source.model_dump(), "tiles": count, "digest": digest.hexdigest()[:16]}
-        for source, count, digest in zip(config.data, counts, digests, strict=True)
-    ]
 
 
 @contextmanager
@@ -222,7 +128,7 @@ class _Run:
         self._tiles, self._validation = tiles, validation
         self._objective = make_objective(config)
         self._trainer = Trainer(config, self._objective, device, team)
-        self._standing = _Standing()
+        self._standing = Standing()
         self._sampler = Sampler(
             tiles,
             [source.weight for source in config.data],
@@ -245,7 +151,7 @@ class _Run:
             url = checkpoints.url_of(self._output, self._step)
             state = checkpoints.read(url)
             self._trainer.load(state["trainer"])
-            self._standing = _Standing(**state["standing"])
+            self._standing = Standing(**state["standing"])
             return
         if self._config.init:
             self._trainer.start_from(initial_weights(self._config.init), self._config.init)

@@ -4,9 +4,7 @@ Our own checkpoints (`deepliif_ray.training.checkpoints`) are what runs go on fr
 Train starts the workers, joins them with gloo (CPUs) or NCCL (GPUs), and starts them again when one dies.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -18,23 +16,11 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from deepliif_ray import storage
 from deepliif_ray.cluster import cpus
 from deepliif_ray.errors import DeepliifRayError, ModelError
-from deepliif_ray.training.loop import TrainProgress, TrainSummary, fit
+from deepliif_ray.training.board import start_board, watched
+from deepliif_ray.training.loop import fit
+from deepliif_ray.training.outcome import TrainProgress, TrainSummary
 
-SECONDS_BETWEEN_LOOKS = 0.5
 _RAY_FOLDER = "_ray"
-
-
-class _Board:
-    """Where the first worker writes how far it is, and the driver looks."""
-
-    def __init__(self) -> None:
-        self._progress: TrainProgress | None = None
-
-    def put(self, progress: TrainProgress) -> None:
-        self._progress = progress
-
-    def get(self) -> TrainProgress | None:
-        return self._progress
 
 
 def _work(job: dict[str, Any]) -> TrainSummary:
@@ -46,31 +32,6 @@ def _work(job: dict[str, Any]) -> TrainSummary:
         watch=board.put.remote,
         report=lambda step, metrics: ray.train.report({"step": step, **metrics}),
     )
-
-
-@contextmanager
-def _watched(board: Any, watch: Callable[[TrainProgress], None]) -> Iterator[None]:
-    """Tell ``watch`` now and then what stands on the board."""
-    done = threading.Event()
-
-    def look() -> None:
-        seen = None
-        while not done.wait(SECONDS_BETWEEN_LOOKS):
-            try:
-                progress = ray.get(board.get.remote(), timeout=10)
-            except ray.exceptions.RayError:
-                continue  # progress is shown when it can be
-            if progress is not None and progress != seen:
-                seen = progress
-                watch(progress)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def train_on_ray(
@@ -88,7 +49,7 @@ def train_on_ray(
     ConfigError, ModelError, StorageError
         As `fit`, whose error ended the run every time it was tried.
     """
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = start_board()
     # Less than all CPUs: what else the run needs must find room beside the workers.
     each = {"CPU": min(1.0, 0.75 * cpus() / workers)}
     filesystem, path = storage.arrow_filesystem(job["output"])
@@ -104,7 +65,7 @@ def train_on_ray(
         ),
     )
     try:
-        with _watched(board, watch):
+        with watched(board, watch):
             result = trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error

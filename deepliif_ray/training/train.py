@@ -10,7 +10,8 @@ from deepliif_ray.models.device import choose_device
 from deepliif_ray.training import checkpoints
 from deepliif_ray.training.config import TrainConfig, load_config, train_config
 from deepliif_ray.training.dataset import PanelStore, load_panels
-from deepliif_ray.training.loop import TrainProgress, TrainSummary, check_output, config_url, fit
+from deepliif_ray.training.loop import check_output, config_url, fit
+from deepliif_ray.training.outcome import TrainProgress, TrainSummary
 from deepliif_ray.training.panels import SEG
 from deepliif_ray.training.records import metrics_url
 from deepliif_ray.training.trainer import make_objective

@@ -111,8 +111,8 @@ def _check(mask: Labels, marker: UInt8Array) -> None:
         raise ConfigError(f"the mask is {mask.dtype} {mask.shape}; integers (H, W) were expected")
     if marker.dtype != np.uint8 or marker.shape[:2] != mask.shape or marker.shape[2:] not in ((), (3,)):
         raise ConfigError(
-            f"the marker image is {marker.dtype} {marker.shape}; uint8 (H, W) or (H, W, 3) of the mask's size "
-            f"{mask.shape} was expected"
+            f"the marker image is {marker.dtype} {marker.shape}; uint8 (H, W) or (H, W, 3) of the mask's "
+            f"size {mask.shape} was expected"
         )
 
 

@@ -2,11 +2,13 @@
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import optuna
 import pyarrow as pa
 import yaml
 from pyarrow import csv
@@ -18,8 +20,10 @@ from deepliif_ray import storage
 from deepliif_ray.cluster import cluster, cpus, has_gpus
 from deepliif_ray.errors import ConfigError, ModelError
 from deepliif_ray.models.base import check_choice
+from deepliif_ray.training.board import start_board, watched
 from deepliif_ray.training.config import TrainConfig, dump_config, load_mapping
 from deepliif_ray.training.loop import fit
+from deepliif_ray.training.outcome import TrainProgress
 from deepliif_ray.training.space import DEFAULT_SPACES, Space, chosen, distributions, drawn
 from deepliif_ray.training.train import as_config, tiles_on_ray
 
@@ -45,17 +49,22 @@ class TuneSummary:
 
 def _trial(values: dict[str, Any], job: dict[str, Any]) -> None:
     """Train with what was drawn; report each validation, and the best at the end."""
-    config = chosen(job["config"], drawn(job["space"], values))
-    output = storage.join(job["output"], "trials", ray_tune.get_context().get_trial_id())
-    summary = fit(
-        config,
-        output,
-        job["tiles"],
-        job["validation"],
-        device=job["device"],
-        report=lambda step, metrics: ray_tune.report({"step": step, **metrics}),
-    )
-    ray_tune.report({"step": summary.exported_step, **summary.metrics})
+    trial, board, monitor = ray_tune.get_context().get_trial_id(), job["board"], job["config"].monitor
+    try:
+        summary = fit(
+            chosen(job["config"], drawn(job["space"], values)),
+            storage.join(job["output"], "trials", trial),
+            job["tiles"],
+            job["validation"],
+            device=job["device"],
+            watch=lambda progress: board.put.remote(replace(progress, trial=trial)),
+            report=lambda step, metrics: ray_tune.report({"step": step, **metrics}),
+        )
+    except (ConfigError, ModelError) as error:
+        # What cannot be trained with is as bad as can be, for the sampler to learn from.
+        ray_tune.report({monitor: 0.0 if monitor == "dice" else 1.0, "problem": str(error)})
+    else:
+        ray_tune.report({"step": summary.exported_step, **summary.metrics})
 
 
 def tune(
@@ -67,6 +76,7 @@ def tune(
     concurrent: int = 1,
     device: str | None = None,
     address: str | None = None,
+    watch: Callable[[TrainProgress], None] = lambda _: None,
 ) -> TuneSummary:
     """Train with configurations drawn from ``space``; minimise the validation L1 of the segmentation.
 
@@ -91,6 +101,8 @@ def tune(
         ``cpu`` or ``cuda``; by default GPUs if there are any.
     address : str, optional
         Address of a Ray cluster; by default $RAY_ADDRESS, or this machine alone.
+    watch : callable
+        Called with the `TrainProgress` of a trial now and then.
 
     Returns
     -------
@@ -113,10 +125,14 @@ def tune(
         raise ConfigError("validation is empty; a search compares how its trials do there")
     space = _space(config, space)
     parameters = distributions(space)
-    _remember(config, space, output)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one is not silent when asked to be
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _remember(config, space, trials, output)
     with cluster(address):
         gpus = has_gpus() if device is None else device.startswith("cuda")
+        board = start_board()
         job = tiles_on_ray(config) | {
+            "board": board,
             "config": config,
             "space": space,
             "output": output,
@@ -125,14 +141,22 @@ def tune(
         resources = {"cpu": min(1.0, 0.75 * cpus() / concurrent)} | ({"gpu": 1.0} if gpus else {})
         trainable = ray_tune.with_resources(ray_tune.with_parameters(_trial, job=job), resources)
         mode = "max" if config.monitor == "dice" else "min"
-        results = _run(trainable, output, TuneConfig(
+        how = TuneConfig(
             metric=config.monitor,
             mode=mode,
             num_samples=trials,
             max_concurrent_trials=concurrent,
             search_alg=OptunaSearch(space=parameters, metric=config.monitor, mode=mode, seed=config.seed),
-        ))  # fmt: skip
+            trial_dirname_creator=_trial_id,
+            reuse_actors=True,
+        )
+        with watched(board, watch):
+            results = _run(trainable, output, how)
     return _summary(config, space, output, results)
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.trial_id)
 
 
 def _run(trainable: Any, output: str, how: TuneConfig) -> ResultGrid:
@@ -148,7 +172,7 @@ def _run(trainable: Any, output: str, how: TuneConfig) -> ResultGrid:
                 name=_RAY_FOLDER,
                 storage_path=path,
                 storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=1),
+                failure_config=FailureConfig(max_failures=3),
                 verbose=0,
             ),
         )
@@ -165,14 +189,19 @@ def _space(config: TrainConfig, space: Space | str | None) -> Space:
     return DEFAULT_SPACES[config.objective]
 
 
-def _remember(config: TrainConfig, space: Space, output: str) -> None:
+def _remember(config: TrainConfig, space: Space, trials: int, output: str) -> None:
     """Write down what is searched; refuse to go on with another search's trials."""
     url = storage.join(output, "search.yaml")
-    search = {"config": config.model_dump(mode="json"), "space": {k: dict(v) for k, v in space.items()}}
+    search = {
+        "config": config.model_dump(mode="json"),
+        "space": {key: dict(entry) for key, entry in space.items()},
+        "trials": trials,
+    }
     if storage.exists(url):
         if load_mapping(url) != search:
             raise ConfigError(
-                f"{output}: holds a search of another configuration or space; use another output"
+                f"{output}: holds a search of another configuration, space or number of trials; "
+                "use another output"
             )
         return
     storage.write_bytes(url, yaml.safe_dump(search, sort_keys=False).encode())
@@ -182,19 +211,19 @@ def _summary(config: TrainConfig, space: Space, output: str, results: ResultGrid
     monitor = config.monitor
     rows: list[dict[str, Any]] = []
     for result in results:
-        metrics, error = result.metrics or {}, result.error
-        values = drawn(space, result.config or {})
+        metrics, values = result.metrics or {}, drawn(space, result.config or {})
+        problem = str(result.error).strip().splitlines()[-1] if result.error else metrics.get("problem", "")
         rows.append(
             {
                 "trial": PurePosixPath(result.path).name,
-                monitor: None if error else metrics.get(monitor),
+                monitor: None if problem else metrics.get(monitor),
                 **{key: json.dumps(v) if isinstance(v, list) else v for key, v in values.items()},
-                "problem": str(error).strip().splitlines()[-1] if error else None,
+                "problem": problem,
                 "config": values,
             }
         )
     sign = -1.0 if monitor == "dice" else 1.0
-    rows.sort(key=lambda row: (row[monitor] is None, sign * (row[monitor] or 0.0)))
+    rows.sort(key=lambda row: (row[monitor] is None, sign * (row[monitor] or 0.0), row["trial"]))
     drawn_by_trial = [row.pop("config") for row in rows]
     table, buffer = pa.Table.from_pylist(rows), io.BytesIO()
     csv.write_csv(table, buffer)

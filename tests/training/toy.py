@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from deepliif_ray import storage
+from deepliif_ray.errors import ConfigError
 from deepliif_ray.training.dataset import PanelStore
 from deepliif_ray.training.loop import fit
 from deepliif_ray.training.panels import Panels
@@ -29,6 +30,8 @@ class Toy:
     """
 
     def __init__(self, width=4, dropout=0.5, pause=0.0, folder="", dies_at=0, shares=()):
+        if width == 3:
+            raise ConfigError("width is 3, of all numbers")
         self._pause, self._folder, self._dies_at = pause, folder and Path(folder), dies_at
         drawer = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Dropout(dropout)]
         judge = [nn.Conv2d(6, width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 4, 1, 1)]
