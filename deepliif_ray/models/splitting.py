@@ -1,4 +1,4 @@
-"""Keep touching cells apart in a segmentation that shows them as one."""
+"""Keep touching cells apart in a segmentation that shows them as one, and drop crumbs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +8,15 @@ from skimage.segmentation import watershed
 from deepliif_ray.models.base import UInt8Array
 
 FOLD = 2
-SMOOTH, RADIUS = 2.0, 5
+SMOOTH, RADIUS = 3.0, 7
 CELL = 0.5
+LEAST_AREA = 40
+"""px at half resolution: 10 µm² at 40x; few sections of nuclei are smaller."""
 BOUNDARY = (0, 255, 0)
 
 
 def split_cells(seg: UInt8Array) -> UInt8Array:
-    """Return ``seg`` with green lines where cells of more than one centre have a waist.
+    """Return ``seg`` with green lines where cells of more than one centre have a waist, without crumbs.
 
     A watershed (Beucher & Lantuéjoul 1979) of the smoothed distance to the cells' edge, from its peaks. It
     works at half resolution, and every filter is small, so that overlapping tiles agree where they overlap.
@@ -36,10 +38,14 @@ def split_cells(seg: UInt8Array) -> UInt8Array:
     depth = ndimage.gaussian_filter(distance, SMOOTH)
     peaks = (depth == ndimage.maximum_filter(depth, 2 * RADIUS + 1)) & cell
     seeds, count = ndimage.label(peaks, np.ones((3, 3)))
+    labels: NDArray[np.int32] = watershed(-depth, seeds, mask=cell)  # type: ignore[no-untyped-call]
+    small = np.bincount(labels.ravel(), minlength=count + 1) < LEAST_AREA
+    small[0] = False
+    labels = labels.repeat(FOLD, axis=0).repeat(FOLD, axis=1)
     out = seg.copy()
-    if count > 1:
-        labels: NDArray[np.int32] = watershed(-depth, seeds, mask=cell)  # type: ignore[no-untyped-call]
-        out[_borders(labels.repeat(FOLD, axis=0).repeat(FOLD, axis=1))] = BOUNDARY
+    out[_borders(labels)] = BOUNDARY
+    # With the soft rim that fades out around it.
+    out[ndimage.binary_dilation(small[labels], iterations=2) & ((labels == 0) | small[labels])] = 0
     return out
 
 

@@ -48,6 +48,8 @@ class Augment:
         Chance that the positive cells of a tile become very dark.
     tone : float
         Standard deviation of the logarithm of the image's gamma and contrast.
+    fringes : float
+        Chance of colour fringes: a lens that bends and blurs each colour by its own measure.
     blur, jpeg, noise : float
         Chance of a blur, of JPEG artefacts and of sensor noise.
     """
@@ -60,6 +62,7 @@ class Augment:
     cells: float = 0.2
     black: float = 0.3
     tone: float = 0.15
+    fringes: float = 0.2
     blur: float = 0.3
     jpeg: float = 0.3
     noise: float = 0.3
@@ -67,7 +70,7 @@ class Augment:
     @classmethod
     def none(cls) -> Self:
         """Return settings that only crop."""
-        return cls(0, False, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return cls(0, False, *(0,) * (len(fields(cls)) - 2))
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Self:
@@ -163,6 +166,18 @@ def _tone(image: UInt8Array, rng: Rng, settings: Augment) -> UInt8Array:
     return result
 
 
+def _fringed(image: UInt8Array, rng: Rng) -> UInt8Array:
+    """Return ``image`` with each channel moved by up to 1.5 px and blurred on its own."""
+    moves = rng.uniform(-1.0, 1.0, 2) * np.array([[0.0], [0.5], [1.5]])[rng.permutation(3)]
+    blurs = rng.uniform(0, 1.5, 3)
+    channels = []
+    for channel, move, blur in zip(np.moveaxis(image, 2, 0), moves, blurs, strict=True):
+        moved = ndimage.shift(channel.astype(np.float32), move, order=1, mode="nearest")
+        channels.append(ndimage.gaussian_filter(moved, blur))
+    result: UInt8Array = np.clip(np.stack(channels, axis=2), 0, 255).round().astype(np.uint8)
+    return result
+
+
 def _cell_strengths(seg: UInt8Array, rng: Rng, settings: Augment) -> FloatArray:
     """Return a smooth factor (H, W) that gives single cells, and positive ones together, another strength."""
     cells = (seg[..., 0] > 100) | (seg[..., 2] > 100)
@@ -181,6 +196,8 @@ def _cell_strengths(seg: UInt8Array, rng: Rng, settings: Augment) -> FloatArray:
 
 def _camera(image: UInt8Array, rng: Rng, settings: Augment) -> UInt8Array:
     """Return ``image`` as another scanner would have stored it."""
+    if settings.fringes and rng.random() < settings.fringes:
+        image = _fringed(image, rng)
     if rng.random() < settings.blur:
         if rng.random() < 0.6:
             image = ndimage.gaussian_filter(image, (*(float(rng.uniform(0.4, 1.6)),) * 2, 0))

@@ -29,6 +29,7 @@ _LOCALISATION_SHARES = (0.78, 0.12, 0.10)
 _HEMATOXYLIN = ((0.75, 0.60, 0.26), (0.62, 0.70, 0.33), (0.70, 0.62, 0.36))
 _DAB = ((0.30, 0.55, 0.78), (0.40, 0.57, 0.70), (0.27, 0.50, 0.82), (0.56, 0.58, 0.59))
 _MARGIN = 24
+MOST_HEMATOXYLIN = 1.5
 HEMATOXYLIN_GLASS = (205.0, 214.0, 222.0)
 HEMATOXYLIN_DENSITY = (0.62, 0.42, 0.12)
 
@@ -194,14 +195,14 @@ def _nuclei(rng: Rng, side: int, tissue: BoolArray, localisation: str) -> list[_
         stretch = float(np.exp(abs(rng.normal(0, 0.22))))
         stretch *= rng.uniform(1.5, 3.2) if sheet == "spindle" else 1.0
         angle = float(flow[int(y), int(x)] + rng.normal(0, 0.25)) if aligned else float(rng.uniform(0, np.pi))
-        blue = float(np.clip(blue_mean * np.exp(rng.normal(0, blue_spread)), 0.1, 1.5))
+        blue = float(np.clip(blue_mean * np.exp(rng.normal(0, blue_spread)), 0.1, 1.1))
         brown = float(np.clip(brown_mean * np.exp(rng.normal(0, brown_spread)), 0.4, 12.0))
         if positive and rng.random() < 0.08:
             brown = float(rng.uniform(4.0, 12.0))
         if not positive:
             brown = float(min(0.3, grey * np.exp(rng.normal(0, 0.5))))
         if small and not positive:
-            blue = min(1.6, blue * 1.5)
+            blue = min(1.1, blue * 1.5)
         grid.setdefault(key, []).append(len(kept))
         kept.append(
             _Nucleus(
@@ -257,6 +258,8 @@ def _draw(rng: Rng, nuclei: list[_Nucleus], side: int) -> _Canvas:
         blue = n.blue * (0.85 * fill * chromatin + 0.3 * rim)
         if rng.random() < 0.3:
             blue += n.blue * 0.8 * _spots(rng, dx, dy, n.radius)
+        # A counterstain is never black; what is black is DAB.
+        blue = np.minimum(blue, MOST_HEMATOXYLIN)
         if n.positive:
             blue *= under
         brown_texture = np.clip(1 + grain_dab * fine[window] + clump_dab * coarse[window], 0.25, 2.2)
@@ -334,12 +337,12 @@ def _debris(rng: Rng, canvas: _Canvas) -> None:
     """Add what must not be counted: brown crumbs, blue fragments, coal dust (anthracosis)."""
     side = len(canvas.owner)
     for plane, chance, most, strength in (
-        (canvas.dab, 0.5, 60, (0.3, 1.8)),
+        (canvas.dab, 0.6, 80, (0.3, 4.0)),
         (canvas.hematoxylin, 0.35, 40, (0.2, 0.7)),
     ):
         if rng.random() < chance:
             _crumbs(
-                rng, plane, int(rng.integers(3, most)), strength, (0.7, 2.3), rng.uniform(0, side, 2), side
+                rng, plane, int(rng.integers(3, most)), strength, (0.7, 3.0), rng.uniform(0, side, 2), side
             )
     if rng.random() < 0.08:
         spread = rng.uniform(15, 70)

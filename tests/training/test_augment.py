@@ -81,6 +81,13 @@ def test_black_darkens_positive_cells_only(tile):
     assert np.abs(crop.ihc[elsewhere].astype(int) - tile.ihc[elsewhere]).mean() < 2
 
 
+def test_fringes_move_colours_apart_but_not_the_targets(tile):
+    crop = augmented(tile, rng(), 192, replace(Augment.none(), fringes=1))
+    assert (crop.ihc != tile.ihc).any()
+    assert all((crop.targets[name] == image).all() for name, image in tile.targets.items())
+    assert np.abs(crop.ihc.mean((0, 1)) - tile.ihc.mean((0, 1))).max() < 2, "no colour gets lighter"
+
+
 def test_small_tiles_are_continued(tile):
     small = Panels("s", tile.ihc[:50, :70].copy(), {SEG: tile.targets[SEG][:50, :70].copy()})
     assert augmented(small, rng(), 96, Augment()).ihc.shape == (96, 96, 3)

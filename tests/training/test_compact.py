@@ -1,13 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from deepliif_ray.errors import ConfigError, ModelError
 from deepliif_ray.models import load_model
+from deepliif_ray.models.bundle import read_bundle
+from deepliif_ray.training.augment import Augment
 from deepliif_ray.training.compact import CompactObjective, between, class_shares
+from deepliif_ray.training.config import load_config
 from deepliif_ray.training.objective import Batch
 from deepliif_ray.training.synthetic import synthetic_panels
+from deepliif_ray.training.trainer import make_objective
 
+ROOT = Path(__file__).parents[2]
 TINY = {"widths": [8, 12], "depths": [0, 1], "tile_size": 64}
 
 
@@ -87,6 +94,15 @@ def test_adversarial_terms_reach_the_discriminator_and_the_network():
     objective.generator_terms(batch, outputs, 0)["adversarial"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.generators.parameters())
     assert not CompactObjective(**TINY).discriminators
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_the_recipe_of_the_shipped_model_is_a_valid_configuration(name):
+    config = load_config(str(ROOT / f"jobs/compact/{name}.yaml"))
+    Augment.from_options(config.augment)
+    spec = make_objective(config).spec
+    shipped = read_bundle(str(ROOT / "deepliif_ray/models/zoo/compact"))
+    assert spec == shipped.spec
 
 
 def test_unknown_options():
