@@ -18,6 +18,6 @@ def cohort(tmp_path_factory) -> Path:
 def undisturbed(cohort, tmp_path_factory) -> Path:
     """Results of the cohort by the local engine, made in one go."""
     results = tmp_path_factory.mktemp("undisturbed")
-    summary = score(str(cohort), str(results), engine="local")
+    summary = score(str(cohort), str(results), model="stain", engine="local")
     assert (summary.scored, summary.failed) == (6, 0)
     return results

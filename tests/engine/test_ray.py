@@ -42,7 +42,11 @@ def test_both_engines_give_the_same_tables(cohort, undisturbed, tmp_path, monkey
     monkeypatch.setattr(ray_engine, "run", partial(ray_engine.run, separate=separate))
     seen = []
     summary = score(
-        str(cohort), str(tmp_path), engine="ray", watch=lambda p: seen.append((p.tiles_done, p.done))
+        str(cohort),
+        str(tmp_path),
+        model="stain",
+        engine="ray",
+        watch=lambda p: seen.append((p.tiles_done, p.done)),
     )
     assert (summary.scored, summary.failed) == (6, 0)
     assert seen == sorted(seen)
@@ -72,7 +76,7 @@ def real_cohort(shared_data: Path, folder: Path) -> Path:
 
 def test_real_files_good_and_bad(shared_data, tmp_path):
     manifest = real_cohort(shared_data, tmp_path)
-    command = [sys.executable, "-m", "deepliif_ray.cli", "score", str(manifest)]
+    command = [sys.executable, "-m", "deepliif_ray.cli", "score", "--model", "stain", str(manifest)]
     target = str(tmp_path / "ray")
     ran = subprocess.run([*command, target], check=False, capture_output=True, text=True, timeout=250)
     assert ran.returncode == 3, ran.stderr
@@ -85,7 +89,7 @@ def test_real_files_good_and_bad(shared_data, tmp_path):
         "derived/zero_bytes.svs": "unreadable",
         "wsi/unopenable.tiff": "unreadable",
     }
-    local = score(str(manifest), str(tmp_path / "local"), engine="local")
+    local = score(str(manifest), str(tmp_path / "local"), model="stain", engine="local")
     assert (local.scored, local.failed) == (10, 4)
     assert_same(tmp_path / "local", tmp_path / "ray")
 
@@ -127,6 +131,7 @@ def test_full_size_published_folders_on_real_fields(shared_data, shared_referenc
 
 def test_interrupt_stops_cleanly(cohort, undisturbed, tmp_path):
     command = [sys.executable, "-m", "deepliif_ray.cli", "score", str(cohort), str(tmp_path)]
+    command += ["--model", "stain"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.glob("_staging/*/*/plan.json")) and process.poll() is None:
         pass
@@ -134,5 +139,5 @@ def test_interrupt_stops_cleanly(cohort, undisturbed, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "run the same command again" in said
-    assert score(str(cohort), str(tmp_path), engine="local").failed == 0
+    assert score(str(cohort), str(tmp_path), model="stain", engine="local").failed == 0
     assert_same(undisturbed, tmp_path)

@@ -20,7 +20,7 @@ from tests.engine.results import assert_same, tables
 
 
 def local(manifest, results, **options):
-    return score(str(manifest), str(results), engine="local", **options)
+    return score(str(manifest), str(results), **{"model": "stain", "engine": "local", **options})
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_stopping_keeps_staged_tiles_and_says_so(cohort, undisturbed, tmp_path):
 def test_results_and_manifest_in_memory(undisturbed, cohort):
     memory = fsspec.filesystem("memory")
     memory.put(str(cohort.parent), "/cohort", recursive=True)
-    score("memory://cohort/manifest.csv", "memory://results", engine="local")
+    score("memory://cohort/manifest.csv", "memory://results", model="stain", engine="local")
     with connect("memory://results") as connection:
         found = connection.execute("SELECT count(*) FROM cells").fetchone()
     with connect(undisturbed) as connection:
@@ -256,7 +256,7 @@ def test_results_and_manifest_in_memory(undisturbed, cohort):
 )
 def test_bad_options_are_refused_before_any_work(cohort, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        score(str(cohort), str(tmp_path / "results"), **{"engine": "local", **options})
+        score(str(cohort), str(tmp_path / "results"), **{"model": "stain", "engine": "local", **options})
     assert not (tmp_path / "results").exists()
 
 
