@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.training.augment import Augment, augmented
@@ -63,7 +64,10 @@ def test_black_darkens_positive_cells_only(tile):
     settings = replace(Augment.none(), black=1)
     crop = augmented(tile, rng(), 192, settings)
     seg = tile.targets[SEG]
-    red, elsewhere = seg[..., 0] > 0, (seg[..., 0] == 0) & (seg[..., 1] == 0)
+    red = seg[..., 0] > 0
+    # The stain of a cell reaches a little over its edge.
+    elsewhere = ndimage.distance_transform_edt(~red) > 8
+    assert elsewhere.sum() > 100
     assert red.sum() > 100
     assert crop.ihc[red].mean() < 0.8 * tile.ihc[red].mean()
     assert np.abs(crop.ihc[elsewhere].astype(int) - tile.ihc[elsewhere]).mean() < 2

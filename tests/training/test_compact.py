@@ -7,6 +7,7 @@ import torch
 from deepliif_ray.errors import ConfigError, ModelError
 from deepliif_ray.models import load_model
 from deepliif_ray.models.bundle import read_bundle
+from deepliif_ray.models.splitting import split_cells
 from deepliif_ray.training.augment import Augment
 from deepliif_ray.training.compact import CompactObjective, between, class_shares
 from deepliif_ray.training.config import load_config
@@ -65,11 +66,12 @@ def test_training_reduces_every_term_and_the_export_predicts_the_same(tmp_path):
         images = objective.predict(batch)
     tiles = ((batch.ihc + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     found = model.infer(tiles, ["lap2"])
-    for name, image in (("seg", found.seg), ("lap2", found.modalities["lap2"])):
-        predicted = ((images[name] + 1) * 127.5).permute(0, 2, 3, 1).numpy()
-        # What the model draws where the watershed parts cells is its own.
-        same = ~((image == (0, 255, 0)).all(-1))
-        assert np.abs(predicted - image)[same].mean() < 0.5, "stored as float16, hardly more than rounding"
+    predicted = {k: ((v + 1) * 127.5).round().permute(0, 2, 3, 1).byte().numpy() for k, v in images.items()}
+    # Stored as float16, hardly more than rounding.
+    assert np.abs(predicted["lap2"].astype(int) - found.modalities["lap2"]).max() <= 3
+    for drawn, seg in zip(predicted["seg"], found.seg, strict=True):
+        # Rounding may move a line of the watershed.
+        assert (np.abs(split_cells(drawn).astype(int) - seg).max(-1) > 3).mean() < 0.02
 
 
 def test_a_sample_does_not_depend_on_its_batch():
