@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint format types check clean
+.PHONY: install demo test test-slow s3 lint format types check clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,9 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+s3: install
+	$(BIN)/python -m tests.s3 .s3
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,4 +38,4 @@ types: install
 check: lint types test
 
 clean:
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo .s3 .pytest_cache .mypy_cache .ruff_cache .hypothesis

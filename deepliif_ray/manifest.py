@@ -95,6 +95,7 @@ def read_manifest(url: str) -> Manifest:
         counted as a spreadsheet does, the header being row 1; rows of JSON Lines are lines; rows of Parquet
         count from 1.
     """
+    storage.refuse_credentials(url)
     problems: list[Problem] = []
     columns, records = _read_rows(url, problems)
     problems += _column_problems(columns)
@@ -244,6 +245,10 @@ def _check_rows(
             found.append(f"slide_id {_shorten(slide_id)} is already used in row {first_row[slide_id]}")
         try:
             marker = _marker(record.get("marker", "").strip())
+        except ConfigError as error:
+            found.append(str(error))
+        try:
+            storage.refuse_credentials(record.get("uri", ""))
         except ConfigError as error:
             found.append(str(error))
         try:

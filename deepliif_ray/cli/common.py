@@ -60,8 +60,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    storage_options: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Options of stores, credentials too; see docs/storage.md."),
+    ] = None,
 ) -> None:
-    pass
+    if storage_options is not None:
+        from deepliif_ray.storage import use_options_file  # slow to import
+
+        use_options_file(storage_options)
 
 
 def _terminate(*_: object) -> None:

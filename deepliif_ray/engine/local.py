@@ -1,7 +1,11 @@
 """The steps of a job in this process, slide by slide, without Ray."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import zip_longest
 
+from deepliif_ray import storage
 from deepliif_ray.engine.finalize import Scored, finalize
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.steps import (
@@ -12,7 +16,8 @@ from deepliif_ray.engine.steps import (
     infer_tiles,
     stage_tiles,
 )
-from deepliif_ray.engine.work import Failure, Job, StepError, prepare
+from deepliif_ray.engine.work import Failure, Job, StepError, fetch, prepare
+from deepliif_ray.errors import DeepliifRayError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.models import Model
 
@@ -20,12 +25,23 @@ from deepliif_ray.models import Model
 def run(
     job: Job, model: Model, entries: list[SlideEntry], progress: Progress
 ) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
-    """Score slides one after the other; yield what became of each as soon as it is known."""
-    for entry in entries:
+    """Score slides one after the other; yield what became of each as soon as it is known.
+
+    While one is scored, the next is downloaded.
+    """
+    for entry, following in zip_longest(entries, entries[1:]):
+        if following is not None and not storage.is_local(following.uri):
+            # A daemon: stopping does not wait for it, and what it got so far is there the next time.
+            threading.Thread(target=_prefetch, args=(following,), daemon=True).start()
         try:
             yield entry, _score(job, model, entry, progress)
         except StepError as error:
             yield entry, error.failure
+
+
+def _prefetch(entry: SlideEntry) -> None:
+    with suppress(DeepliifRayError):  # the slide's own turn tells what is wrong
+        fetch(entry)
 
 
 def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Scored:

@@ -19,14 +19,20 @@ from deepliif_ray.errors import DeepliifRayError, SlideMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_slide, plan_slide
 from deepliif_ray.slides.tissue import MASK_MIN_CORE
+from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
 _PLAN = "plan.json"
 
 
 def default_cache() -> Path:
-    """Return the folder that remote slides are downloaded to: $DEEPLIIF_RAY_CACHE or a temporary one."""
-    return Path(os.environ.get("DEEPLIIF_RAY_CACHE", Path(tempfile.gettempdir()) / "deepliif-ray"))
+    """Return the folder that remote slides are downloaded to: $DEEPLIIF_RAY_CACHE or a temporary one.
+
+    All processes of a machine share it; see `deepliif_ray.storage.room` for its bound.
+    """
+    return Path(
+        os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
+    ).absolute()
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def step(stage: str, tile: int | None = None) -> Iterator[None]:
     except DeepliifRayError as error:
         raise StepError(Failure(stage, error.reason, str(error), tile)) from error
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
+        message = storage.scrub(f"{type(error).__name__}: {error}")
         raise StepError(Failure(stage, "internal", message, tile)) from error
 
 
@@ -135,22 +141,30 @@ class Work:
         return tuple(index for index in range(len(self.plan.grid)) if index not in masked)
 
     def local_path(self) -> Path:
-        """Return the slide's local path, downloading it if need be."""
-        return fetch(self.entry)
+        """Return the slide's local path, downloading it if need be; raises as `fetch`."""
+        return fetch(self.entry, self.slide_fingerprint)
 
 
-def fetch(entry: SlideEntry) -> Path:
-    """Return a local path of a manifest row's slide.
+def fetch(entry: SlideEntry, expected: str | None = None) -> Path:
+    """Return a local path of a manifest row's slide, downloading it if need be.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+    expected : str, optional
+        The fingerprint that the slide must have.
 
     Raises
     ------
     SlideMissingError
         The slide is not there, or may not be read.
+    SlideChangedError
+        Its fingerprint is another, or it changed during the download.
     StorageError
-        The store failed.
+        The store failed, or there is no room for the slide.
     """
     try:
-        return storage.localize(entry.uri, default_cache())
+        return storage.localize(entry.uri, default_cache(), expected)
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(entry, error) from error
 

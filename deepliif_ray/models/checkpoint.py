@@ -137,8 +137,7 @@ def _choose(uri: str, files: set[str], names: Sequence[str]) -> dict[str, str]:
 
 def _bytes(url: str, limit: int) -> bytes:
     try:
-        fs, path = storage.filesystem(url)
-        size = fs.size(path)
+        size = storage.size(url)
         if size is not None and size > limit:
             raise ModelError(f"{url}: has {size} bytes; at most {limit} are read from such a file")
         return storage.read_bytes(url)

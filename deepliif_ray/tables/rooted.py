@@ -36,17 +36,16 @@ class RootedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._inner, self._root = storage.filesystem(url)
+        self._url = url
         self._known: dict[str, dict[str, Any]] = {}
 
     def _place(self, path: str) -> str:
-        return storage.join(self._root, self._strip_protocol(path))
+        return storage.join(self._url, self._strip_protocol(path))
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Return name, size and type of an object."""
         if path not in self._known:
-            found = self._inner.info(self._place(path), **kwargs)
-            self._known[path] = {"name": path, "size": found["size"], "type": found["type"]}
+            self._known[path] = {"name": path, "size": storage.size(self._place(path)), "type": "file"}
         return self._known[path]
 
     def glob(self, path: str, **kwargs: Any) -> list[str]:
@@ -59,7 +58,7 @@ class RootedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         """Return the bytes from ``start`` to ``end`` of an object."""
-        return bytes(self._inner.cat_file(self._place(path), start=start, end=end))
+        return storage.read_range(self._place(path), start, end)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> "_Object":
         return _Object(self, path, mode, cache_type="none")

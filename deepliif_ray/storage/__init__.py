@@ -1,0 +1,56 @@
+"""URLs and bytes: the one place that talks to fsspec.
+
+A URL is anything fsspec understands (``s3://…``, ``gs://…``, ``memory://…``, ``file://…``) or a plain local
+path. Local files are written to a temporary name and renamed; object stores write whole objects. Either way
+a reader sees an object complete or not at all. Trouble with a store that may pass is tried again, and what is
+told of it holds no credentials.
+"""
+
+from deepliif_ray.storage.cache import localize, pin
+from deepliif_ray.storage.client import filesystem
+from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
+from deepliif_ray.storage.locks import Lock
+from deepliif_ray.storage.objects import (
+    READ_THREADS,
+    arrow_filesystem,
+    exists,
+    list_files,
+    read_bytes,
+    read_range,
+    remove,
+    size,
+    write_bytes,
+    write_file,
+)
+from deepliif_ray.storage.slide_files import fingerprint, slide_files
+from deepliif_ray.storage.urls import absolute, is_absolute, is_local, join, local_path, parent, resolve
+
+__all__ = [
+    "OPTIONS_VARIABLE",
+    "READ_THREADS",
+    "Lock",
+    "absolute",
+    "arrow_filesystem",
+    "exists",
+    "filesystem",
+    "fingerprint",
+    "is_absolute",
+    "is_local",
+    "join",
+    "list_files",
+    "local_path",
+    "localize",
+    "parent",
+    "pin",
+    "read_bytes",
+    "read_range",
+    "refuse_credentials",
+    "remove",
+    "resolve",
+    "scrub",
+    "size",
+    "slide_files",
+    "use_options_file",
+    "write_bytes",
+    "write_file",
+]

@@ -1,0 +1,225 @@
+"""Remote slides on the local disk, in a folder that all processes of a machine share.
+
+A slide's name there, its key, follows from its URL and version. Beside the finished folder ``<key>`` lies
+``<key>.lock``, which holds the size that is promised to it; ``<key>.part`` is what arrived of a download so
+far. The lock is held exclusively by who downloads or evicts, and shared by everyone who reads.
+"""
+
+import hashlib
+import posixpath
+import random
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from deepliif_ray.errors import SlideChangedError, StorageError
+from deepliif_ray.storage import room
+from deepliif_ray.storage.client import FAILURES, is_passing, trouble
+from deepliif_ray.storage.credentials import scrub
+from deepliif_ray.storage.download import download
+from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, Lock, try_lock
+from deepliif_ray.storage.slide_files import SlideFile, digest, slide_files
+from deepliif_ray.storage.urls import is_local
+
+STALL_S = 600.0
+"""Another process's download is waited for as long as it gets on at least this often."""
+_LONGEST_NAME = 200
+_KEY = re.compile(r"[0-9a-f]{24}")
+_latest = threading.local()
+
+
+def localize(url: str, cache: Path, expected: str | None = None) -> Path:
+    """Return a local path for the slide at ``url``, downloading it into ``cache`` if it is remote.
+
+    One process of a machine downloads, the others wait for it. The slide is not evicted before this thread
+    asks for another; `pin` it to read on.
+
+    Parameters
+    ----------
+    url : str
+    cache : Path
+        See `deepliif_ray.storage.room.cache_limit` for its bound.
+    expected : str, optional
+        The fingerprint that the slide must have.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        The slide is not there or may not be read.
+    SlideChangedError
+        Its fingerprint is another, or changed during the download.
+    StorageError
+        The download failed, or there is no room for it.
+    """
+    files = slide_files(url)
+    if expected is not None and digest(files) != expected:
+        raise _changed(url)
+    if is_local(url):
+        return Path(files[0].path)
+    copy = _Copy(url, cache, files)
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _latest.pin = _ready(copy)
+    except (FileNotFoundError, PermissionError) as error:
+        if error.filename is None or not str(error.filename).startswith(str(cache)):
+            raise
+        raise _disk_trouble(copy, error) from error
+    except OSError as error:
+        raise _disk_trouble(copy, error) from error
+    return copy.opened
+
+
+def pin(path: Path) -> Lock | None:
+    """Keep a slide that lies in a cache from being evicted until the lock is released.
+
+    Returns
+    -------
+    Lock or None
+        None if the path is in no cache.
+    """
+    for folder in path.parents:
+        if _KEY.fullmatch(folder.name) and (lock := folder.with_name(f"{folder.name}.lock")).exists():
+            return try_lock(lock, SHARED)
+    return None
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A remote slide, and where it lies in the cache."""
+
+    url: str
+    cache: Path
+    files: list[SlideFile]
+
+    @cached_property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.url}\0{digest(self.files)}".encode()).hexdigest()[:24]
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / self.key
+
+    @property
+    def part(self) -> Path:
+        return self.cache / f"{self.key}.part"
+
+    @property
+    def lock(self) -> Path:
+        return self.cache / f"{self.key}.lock"
+
+    @property
+    def size(self) -> int:
+        return sum(file.size or 0 for file in self.files)
+
+    @property
+    def opened(self) -> Path:
+        return self.folder / self.names[0]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The files' paths below the folder: those at the store, as far as a local disk allows them."""
+        first = self.files[0].path.rstrip("/")
+        root, old = posixpath.split(first)
+        new = old if len(old.encode()) <= _LONGEST_NAME else f"slide{PurePosixPath(old).suffix[:20]}"
+        folders = {PurePosixPath(old).stem: PurePosixPath(new).stem}  # MIRAX: named as the file
+        names = [new]
+        for file in self.files[1:]:
+            below = posixpath.relpath(file.path, root).split("/")
+            names.append("/".join([*(folders.get(part, part) for part in below[:1]), *below[1:]]))
+        for name in names:
+            if {"..", "."} & set(name.split("/")) or "\0" in name or name.startswith("/"):
+                raise StorageError(f"{scrub(self.url)}: a file of the slide is named {name!r}; rename it")
+        return names
+
+    def is_complete(self) -> bool:
+        return self.folder.is_dir() and all(
+            path.is_file() and (file.size is None or path.stat().st_size == file.size)
+            for file, path in zip(self.files, (self.folder / name for name in self.names), strict=True)
+        )
+
+
+def _ready(copy: _Copy) -> Lock:
+    """Return a shared lock on the copy, complete."""
+    arrived, since = -1, time.monotonic()
+    while True:
+        lock = try_lock(copy.lock, SHARED)
+        if lock is not None and copy.is_complete():
+            copy.lock.touch()
+            return lock
+        if lock is not None:
+            lock.release()
+            lock = try_lock(copy.lock, EXCLUSIVE)
+        if lock is not None:
+            try:
+                if not copy.is_complete():
+                    _download(copy, lock)
+                copy.lock.touch()
+                if lock.share() and copy.is_complete():
+                    return lock
+            except BaseException:
+                lock.release()  # now, not when the traceback that refers to it goes
+                raise
+            lock.release()
+            continue
+        if (now := room.bytes_below(copy.part)) != arrived:
+            arrived, since = now, time.monotonic()
+        elif time.monotonic() > since + STALL_S:
+            raise StorageError(
+                f"{scrub(copy.url)}: another process of this machine is downloading it, but nothing has "
+                f"arrived for {STALL_S:.0f} s; stop that process, or remove {copy.lock}"
+            )
+        time.sleep(random.SystemRandom().uniform(0.05, 0.5))
+
+
+def _download(copy: _Copy, lock: Lock) -> None:
+    """Fill the copy's folder; its lock is held exclusively."""
+    with _told_as_change(copy):
+        room.make_room(copy.cache, copy.url, copy.key, lock, copy.size)
+        shutil.rmtree(copy.folder, ignore_errors=True)  # incomplete: the machine went down meanwhile
+        for file, name in zip(copy.files, copy.names, strict=True):
+            target = copy.part / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            download(copy.url, file, target)
+        if digest(slide_files(copy.url)) != digest(copy.files):
+            raise _changed(copy.url)
+        copy.part.rename(copy.folder)
+
+
+@contextmanager
+def _told_as_change(copy: _Copy) -> Iterator[None]:
+    """Tell trouble with the store from a slide that changed, and from a disk that is full."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, StorageError):
+        raise
+    except SlideChangedError:
+        shutil.rmtree(copy.part, ignore_errors=True)
+        raise
+    except FAILURES as error:
+        if getattr(error, "errno", None) in room.FULL:
+            shutil.rmtree(copy.part, ignore_errors=True)
+            raise
+        if not is_passing(error) and digest(slide_files(copy.url)) != digest(copy.files):
+            shutil.rmtree(copy.part, ignore_errors=True)
+            raise _changed(copy.url) from None
+        raise trouble(copy.url, "download failed", error) from None
+
+
+def _disk_trouble(copy: _Copy, error: OSError) -> StorageError:
+    advice = f"set ${room.CACHE_VARIABLE} to a folder that can be written"
+    if error.errno in room.FULL:
+        advice = f"free space there, or set ${room.CACHE_VARIABLE} to a folder on a larger disk"
+    why = error.strerror or type(error).__name__
+    return StorageError(f"{scrub(copy.url)}: cannot be kept under {copy.cache} ({why}); {advice}")
+
+
+def _changed(url: str) -> SlideChangedError:
+    return SlideChangedError(
+        f"{scrub(url)}: the file changed while it was being read; run again when it is complete"
+    )

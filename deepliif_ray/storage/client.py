@@ -1,0 +1,213 @@
+"""The file system behind a URL, and patience with it: the one place where trouble is tried again."""
+
+import errno
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from itertools import count
+from typing import Any, TypeVar
+
+import fsspec
+from aiohttp import ClientError as HttpClientError
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.storage.credentials import refuse_credentials, scrub, storage_options
+from deepliif_ray.storage.urls import is_local, local_path
+
+RETRY_VARIABLE = "DEEPLIIF_RAY_RETRY_S"
+RETRY_S = 90.0
+"""Trouble that passes is tried again for so long, seconds: a store may be restarted meanwhile."""
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
+_TELL_AFTER_S = 3.0
+
+_S3_OPTIONS: dict[str, Any] = {
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": 1},  # retried here, not once more below
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUT_S,
+        "max_pool_connections": 32,
+    }
+}
+FAILURES = (
+    OSError,
+    boto.BotoCoreError,
+    boto.ClientError,
+    ResponseParserError,
+    HttpClientError,
+    HTTPException,
+    ValueError,
+    ImportError,
+)
+"""What fsspec and the libraries below it raise."""
+_LASTING = (
+    FileNotFoundError,
+    PermissionError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    boto.SSLError,
+)
+_PASSING = (
+    ConnectionError,
+    TimeoutError,
+    boto.ConnectionError,
+    boto.HTTPClientError,
+    boto.IncompleteReadError,
+    ResponseParserError,  # a rate limit's answer need not be XML
+    HttpClientError,
+    HTTPException,
+)
+_PASSING_CODES = frozenset(
+    (
+        "InternalError",
+        "InternalFailure",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
+    )
+)
+_PASSING_ERRNOS = frozenset(
+    (errno.EBUSY, errno.EREMOTEIO, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EAGAIN)
+)
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec filesystem of ``url`` and the path in it.
+
+    The filesystem does not repeat what fails; the functions of this package do (see `retried`). It belongs to
+    this process: one that is forked must ask for its own.
+
+    Raises
+    ------
+    StorageError
+        The protocol is unknown or its package is not installed.
+    ConfigError
+        The URL holds credentials, or the storage-options file cannot be used.
+    """
+    fs, path = _connect(url)
+    if hasattr(fs, "retries"):  # s3fs: how often it sends each request
+        fs.retries = 1
+    return fs, path
+
+
+def patient_filesystem(url: str) -> tuple[Any, str]:
+    """Return the same as `filesystem`, for libraries that use it directly: repeating requests by itself."""
+    return _connect(url, skip_instance_cache=True)
+
+
+def _connect(url: str, **more: Any) -> tuple[Any, str]:
+    if is_local(url):
+        return fsspec.filesystem("file"), str(local_path(url).absolute())
+    refuse_credentials(url)
+    protocol = url.partition("://")[0]
+    try:
+        # Not fsspec's url_to_fs: it takes apart paths that hold "::".
+        kind = fsspec.get_filesystem_class(protocol)
+        names = (kind.protocol,) if isinstance(kind.protocol, str) else kind.protocol
+        options = storage_options((protocol, *names))
+        if "s3" in names:
+            config = _S3_OPTIONS["config_kwargs"] | options.get("config_kwargs", {})
+            options = _S3_OPTIONS | options | {"config_kwargs": config}
+        # Other processes write to the same folders: a listing remembered is a listing out of date.
+        options = {"use_listings_cache": False} | kind._get_kwargs_from_urls(url) | options | more
+        return kind(**options), str(kind._strip_protocol(url))
+    except ConfigError:
+        raise
+    except (*FAILURES, TypeError) as error:
+        raise StorageError(f"{url}: cannot use this kind of URL ({scrub(str(error))})") from None
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Tell whether trouble may be over soon: no connection, no answer in time, an overloaded server.
+
+    A missing object or permission stays missing.
+    """
+    while error is not None:
+        if isinstance(error, _LASTING):
+            return False
+        if isinstance(error, boto.ClientError):
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return _is_passing_status(status) or error.response["Error"].get("Code") in _PASSING_CODES
+        for name in ("status", "status_code", "code"):
+            status = getattr(error, name, None)
+            if isinstance(status, int):
+                return _is_passing_status(status)
+        if isinstance(error, _PASSING) or getattr(error, "errno", None) in _PASSING_ERRNOS:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _is_passing_status(status: int) -> bool:
+    return status >= 500 or status in (408, 429)
+
+
+def retry_seconds() -> float:
+    """Return for how long trouble is tried again: $DEEPLIIF_RAY_RETRY_S, or 90 s.
+
+    Raises
+    ------
+    ConfigError
+        It is not a number of seconds.
+    """
+    text = os.environ.get(RETRY_VARIABLE, "")
+    try:
+        seconds = float(text) if text else RETRY_S
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"${RETRY_VARIABLE} is {text!r}; give seconds")
+    return seconds
+
+
+def retried(url: str, call: Callable[[], T]) -> T:
+    """Return what ``call`` returns, repeating it while the store of ``url`` has trouble that may pass.
+
+    Pauses grow from a quarter of a second to eight, each drawn from its upper half so that many processes do
+    not come back at once. The last error is raised once `retry_seconds` have gone by since the first.
+    """
+    randomness = random.SystemRandom()  # the state of the common one is the same in all forked processes
+    began: float | None = None
+    told = False
+    for attempt in count():
+        try:
+            return call()
+        except FAILURES as error:
+            if is_local(url) or not is_passing(error):
+                raise
+            now = time.monotonic()
+            began = now if began is None else began
+            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempt, 16)) * randomness.uniform(
+                0.5, 1
+            )
+            left = began + retry_seconds() - now
+            if left <= 0:
+                raise
+            if not told and now - began >= _TELL_AFTER_S:
+                told = True
+                _log.warning("%s: %s; trying again for %.0f s", scrub(url), scrub(str(error)), left)
+            time.sleep(min(pause, left))
+    raise AssertionError  # the count has no end
+
+
+def trouble(url: str, problem: str, error: BaseException) -> StorageError:
+    """Return the error to raise for ``url``: what went wrong, without any credentials."""
+    said = scrub(" ".join(str(error).split())) or type(error).__name__
+    advice = ""
+    if isinstance(error, boto.NoCredentialsError | PermissionError) and not is_local(url):
+        advice = "; check the credentials, see docs/storage.md"
+    return StorageError(f"{scrub(url)}: {problem} ({said}){advice}")

@@ -1,0 +1,174 @@
+"""Whole objects: read, written, listed, removed."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import has_magic
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+from deepliif_ray.errors import StorageError
+from deepliif_ray.storage.client import FAILURES, filesystem, patient_filesystem, retried, trouble
+from deepliif_ray.storage.credentials import scrub
+from deepliif_ray.storage.urls import is_local, join
+
+READ_THREADS = 16
+
+
+def read_bytes(url: str) -> bytes:
+    """Return the content of ``url``.
+
+    Raises
+    ------
+    StorageError
+        It does not exist or cannot be read.
+    """
+    fs, path = filesystem(url)
+    return _read(url, lambda: fs.cat_file(path))
+
+
+def read_range(url: str, start: int | None, end: int | None) -> bytes:
+    """Return the bytes from ``start`` to before ``end`` of ``url``; raises as `read_bytes`."""
+    fs, path = filesystem(url)
+    return _read(url, lambda: fs.cat_file(path, start=start, end=end))
+
+
+def size(url: str) -> int | None:
+    """Return the size of ``url`` in bytes, None where the store does not tell; raises as `read_bytes`."""
+    fs, path = filesystem(url)
+    found: int | None = _read(url, lambda: (fs.info(path)["size"],), tuple)[0]
+    return found
+
+
+def _read(url: str, call: Any, kind: Any = bytes) -> Any:
+    try:
+        return kind(retried(url, call))
+    except FileNotFoundError as error:
+        raise StorageError(f"{scrub(url)}: no such file") from error
+    except FAILURES as error:
+        raise trouble(url, "cannot be read", error) from None
+
+
+@contextmanager
+def _complete(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``target``; what is there at the end becomes ``target`` at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write ``data`` to ``url`` so that readers see all of it or nothing.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    fs, path = filesystem(url)
+    try:
+        if is_local(url):
+            with _complete(Path(path)) as temporary:
+                temporary.write_bytes(data)
+        else:
+            retried(url, lambda: fs.pipe_file(path, data))
+    except FAILURES as error:
+        raise trouble(url, "cannot be written", error) from None
+
+
+def write_file(url: str, source: Path) -> None:
+    """Move the local file ``source`` to ``url`` so that readers see all of it or nothing.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    fs, path = filesystem(url)
+    try:
+        if is_local(url):
+            with _complete(Path(path)) as temporary:
+                shutil.move(source, temporary)
+        else:
+            retried(url, lambda: fs.put_file(str(source), path))
+            source.unlink()
+    except FAILURES as error:
+        raise trouble(url, "cannot be written", error) from None
+
+
+def exists(url: str) -> bool:
+    """Tell whether there is a file or folder at ``url``.
+
+    Raises
+    ------
+    StorageError
+        The store does not tell.
+    """
+    fs, path = filesystem(url)
+    try:
+        retried(url, lambda: fs.info(path))  # s3fs's own exists() takes a bucket it cannot reach for missing
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except FAILURES as error:
+        raise trouble(url, "cannot be looked at", error) from None
+    return True
+
+
+def list_files(folder: str, suffix: str = "") -> list[str]:
+    """Return the URLs of all files under ``folder`` whose names end in ``suffix``, sorted.
+
+    A folder that does not exist has no files.
+
+    Raises
+    ------
+    StorageError
+        The store does not tell.
+    """
+    fs, path = filesystem(folder)
+    try:
+        found = retried(folder, lambda: fs.find(path))
+    except FileNotFoundError:
+        return []
+    except FAILURES as error:
+        raise trouble(folder, "cannot be listed", error) from None
+    base = path.rstrip("/")
+    inside = (str(name)[len(base) :].lstrip("/") for name in found)
+    return sorted(
+        join(folder, name) for name in inside if name.endswith(suffix) and not name.endswith(".tmp")
+    )
+
+
+def remove(url: str) -> None:
+    """Delete the file or folder at ``url``; nothing happens if there is none.
+
+    Raises
+    ------
+    StorageError
+        It cannot be removed.
+    """
+    fs, path = filesystem(url)
+    try:
+        if not is_local(url) and has_magic(path):  # fsspec would remove all that the name matches
+            with ThreadPoolExecutor(READ_THREADS) as pool:
+                found = retried(url, lambda: fs.find(path))
+                list(pool.map(lambda name: retried(url, lambda: fs.rm_file(name)), found))
+        else:
+            retried(url, lambda: fs.rm(path, recursive=True))
+    except FileNotFoundError:
+        return
+    except FAILURES as error:
+        raise trouble(url, "cannot be removed", error) from None
+
+
+def arrow_filesystem(url: str) -> tuple[Any, str]:
+    """Return the filesystem of ``url`` as Arrow's, for libraries that want one, and the path in it."""
+    fs, path = patient_filesystem(url)
+    return PyFileSystem(FSSpecHandler(fs)), path

@@ -1,0 +1,115 @@
+"""The files that make up a slide, and which version of them a store has."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deepliif_ray.storage.client import FAILURES, filesystem, retried, trouble
+from deepliif_ray.storage.urls import is_local
+
+_VERSION_KEYS = (
+    "ETag", "etag", "md5Hash", "content_md5", "generation", "LastModified", "last_modified", "created",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SlideFile:
+    """A file of a slide.
+
+    Attributes
+    ----------
+    path : str
+        In the filesystem of the slide's URL.
+    size : int or None
+        Bytes; None where the store does not tell.
+    version : str
+        Changes when the content does: ETag, generation, or on local disks the time of modification in
+        nanoseconds.
+    """
+
+    path: str
+    size: int | None
+    version: str
+
+
+def slide_files(url: str) -> list[SlideFile]:
+    """Return all files of the slide at ``url``, the one to open first.
+
+    A DICOM slide is every ``.dcm`` file of its folder, named by the folder or by one of them; a MIRAX slide
+    its ``.mrxs`` file and the folder of the same name.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        The slide is not there or may not be read.
+    StorageError
+        The store did not answer.
+    """
+    fs, path = filesystem(url)
+    try:
+        return retried(url, lambda: _slide_files(fs, path, is_local(url)))
+    except (FileNotFoundError, PermissionError):
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    except FAILURES as error:
+        raise trouble(url, "cannot be looked at", error) from None
+
+
+def _slide_files(fs: Any, path: str, local: bool) -> list[SlideFile]:
+    opened = fs.info(path)
+    pure = PurePosixPath(path)
+    others: list[dict[str, Any]] = []
+    if opened["type"] == "directory":
+        members = _below(fs, path)
+        first = [info for info in members if str(info["name"]).lower().endswith(".dcm")] or members
+        if not first:
+            raise FileNotFoundError(path)
+        opened = first[0]
+        others = [info for info in members if info is not opened]
+    elif pure.suffix.lower() == ".mrxs":
+        others = _below(fs, str(pure.with_suffix("")))
+    elif pure.suffix.lower() == ".dcm":
+        others = [i for i in _below(fs, str(pure.parent), 1) if str(i["name"]).lower().endswith(".dcm")]
+        others = [info for info in others if str(info["name"]) != str(opened["name"])]
+    return [_slide_file(info, local) for info in (opened, *others)]
+
+
+def _below(fs: Any, folder: str, depth: int | None = None) -> list[dict[str, Any]]:
+    """Return what the store says of the files below a folder, in the order of their names."""
+    try:
+        found: dict[str, dict[str, Any]] = fs.find(folder, maxdepth=depth, detail=True)
+    except FileNotFoundError:
+        return []
+    return [found[name] for name in sorted(found)]
+
+
+def _slide_file(info: dict[str, Any], local: bool) -> SlideFile:
+    path = str(info["name"])
+    if local:
+        version = str(Path(path).stat().st_mtime_ns)
+    else:
+        version = str(next((info[key] for key in _VERSION_KEYS if info.get(key)), None))
+    return SlideFile(path, info["size"], version)
+
+
+def digest(files: list[SlideFile]) -> str:
+    """Return a short text that changes when one of the files does."""
+    lines = (f"{PurePosixPath(file.path).name}\0{file.size}\0{file.version}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def fingerprint(url: str) -> str:
+    """Return a short text that changes when the slide at ``url`` changes.
+
+    It covers every file of the slide: name, size, and the store's version of the content.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError
+        The slide is not there or may not be read.
+    StorageError
+        The store did not answer.
+    """
+    return digest(slide_files(url))
