@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from deepliif_ray.cells.contours import encode_wkb
 from deepliif_ray.cells.fragments import BORDER, STAIN_SCALE, CoreFragments, measure_core
-from deepliif_ray.cells.seams import SlideCells, join_cores
+from deepliif_ray.cells.nodes import M, SlideCells
+from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import (
     NOISE_THRESH,
     SEG_THRESH,
+    SizeCounts,
     large_noise_threshold,
     marker_threshold,
-    size_threshold,
+    size_threshold_of_counts,
 )
 from deepliif_ray.errors import ConfigError
 
@@ -51,8 +53,15 @@ class ExtractedCells:
     thresholds: Thresholds
 
 
+def count_sizes(counts: SizeCounts, cells: SlideCells) -> None:
+    """Add cells to the counts that thresholds are derived from."""
+    m = cells.measures
+    counts.add(m[:, M["area"]], m[:, M["positive"]] >= m[:, M["negative"]])
+
+
 def derive_thresholds(
-    cells: SlideCells,
+    counts: SizeCounts,
+    marker_histogram: NDArray[np.int64],
     *,
     resolution: str,
     seg_thresh: int,
@@ -60,41 +69,36 @@ def derive_thresholds(
     large_noise_thresh: int | None,
     has_marker: bool,
 ) -> Thresholds:
-    """Return the published default thresholds of a slide's cells."""
+    """Return the published default thresholds of a slide, from its cells' sizes and its marker image."""
+    sizes, cells_of_size, _ = counts.arrays()
     return Thresholds(
         seg_thresh=seg_thresh,
         noise_thresh=noise_thresh,
         large_noise_thresh=large_noise_thresh,
-        size_thresh=size_threshold(cells.measures["area"], resolution),
-        marker_thresh=marker_threshold(cells.marker_histogram) if has_marker else None,
+        size_thresh=size_threshold_of_counts(sizes, cells_of_size, resolution),
+        marker_thresh=marker_threshold(marker_histogram) if has_marker else None,
     )
 
 
-def cells_table(
-    cells: SlideCells, *, has_marker: bool, has_rgb: bool, begin: int = 0, end: int | None = None
-) -> pa.Table:
-    """Return cells ``begin:end`` as the measuring columns of the ``cells`` schema.
+def cells_table(cells: SlideCells, *, has_marker: bool, has_rgb: bool, first_id: int = 0) -> pa.Table:
+    """Return cells as the measuring columns of the ``cells`` schema.
 
     Parameters
     ----------
     cells : SlideCells
     has_marker, has_rgb : bool
         Without a marker image ``marker_max`` is null; without the IHC the optical densities are.
-    begin, end : int
-        Range of cells, by ``cell_id``.
+    first_id : int
+        ``cell_id`` of the first one.
     """
-    end = len(cells) if end is None else min(end, len(cells))
-    m = {name: values[begin:end] for name, values in cells.measures.items()}
+    m = {name: cells.measures[:, column] for name, column in M.items()}
     area = m["area"]
 
     def mean(total: NDArray[np.int64], scale: int, known: bool) -> pa.Array:
         return pa.array(total / (area * scale)) if known else pa.nulls(len(area), pa.float64())
 
-    first_point = int(cells.point_ends[begin - 1]) if begin > 0 else 0
-    last_point = int(cells.point_ends[end - 1]) if end > begin else first_point
-    boundary = encode_wkb(cells.points[first_point:last_point], cells.point_ends[begin:end] - first_point)
     columns: dict[str, Any] = {
-        "cell_id": pa.array(np.arange(begin, end)),
+        "cell_id": pa.array(np.arange(first_id, first_id + len(cells))),
         "x": m["sum_x"] / area,
         "y": m["sum_y"] / area,
         **{f"bbox_{name}": pa.array(m[name].astype(np.int32)) for name in ("x0", "y0", "x1", "y1")},
@@ -109,7 +113,7 @@ def cells_table(
         "dab_od_mean": mean(m["dab"], STAIN_SCALE, has_rgb),
         "hematoxylin_od_mean": mean(m["hematoxylin"], STAIN_SCALE, has_rgb),
         "on_slide_edge": (m["touches"] & BORDER) > 0,
-        "boundary": boundary,
+        "boundary": encode_wkb(cells.points, cells.point_ends),
     }
     return pa.table(columns)
 
@@ -186,10 +190,12 @@ def extract_cells(
         np.append(np.arange(0, length, core or length), length) for length in (width, height)
     )
 
+    histogram = np.zeros(256, dtype=np.int64)
+
     def cores() -> Iterator[CoreFragments]:
         for y0, y1 in zip(row_edges[:-1].tolist(), row_edges[1:].tolist(), strict=True):
             for x0, x1 in zip(column_edges[:-1].tolist(), column_edges[1:].tolist(), strict=True):
-                yield measure_core(
+                fragments = measure_core(
                     seg[y0:y1, x0:x1],
                     None if marker is None else marker[y0:y1, x0:x1],
                     None if rgb is None else rgb[y0:y1, x0:x1],
@@ -198,12 +204,18 @@ def extract_cells(
                     seg_thresh=seg_thresh,
                     large_noise_thresh=limit,
                 )
+                histogram[:] += fragments.marker_histogram
+                yield fragments
 
-    cells = join_cores(cores(), column_edges, row_edges, noise_thresh=noise_thresh, large_noise_thresh=limit)
+    rows = join_rows(cores(), column_edges, row_edges, noise_thresh=noise_thresh, large_noise_thresh=limit)
+    cells = SlideCells.merge(list(rows))
+    counts = SizeCounts()
+    count_sizes(counts, cells)
     return ExtractedCells(
         table=cells_table(cells, has_marker=marker is not None, has_rgb=rgb is not None),
         thresholds=derive_thresholds(
-            cells,
+            counts,
+            histogram,
             resolution=resolution,
             seg_thresh=seg_thresh,
             noise_thresh=noise_thresh,

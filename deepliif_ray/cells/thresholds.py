@@ -52,6 +52,30 @@ def _density(roots: NDArray[np.float64], counts: NDArray[np.int64], step: float)
     return density
 
 
+class SizeCounts:
+    """How many cells have each size, and how many of those are positive by majority.
+
+    What the thresholds and counts of a slide need of its cells, whatever their number.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, tuple[int, int]] = {}
+
+    def add(self, area: NDArray[np.int64], positive: NDArray[np.bool_]) -> None:
+        """Count cells by their sizes in pixels; ``positive`` tells which are so by majority."""
+        values, place, counts = np.unique(area, return_inverse=True, return_counts=True)
+        positives = np.bincount(place, weights=positive, minlength=len(values)).astype(np.int64)
+        for value, count, of_these in zip(values.tolist(), counts.tolist(), positives.tolist(), strict=True):
+            known = self._counts.get(value, (0, 0))
+            self._counts[value] = known[0] + count, known[1] + of_these
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the sizes, ascending, the cells of each, and the positive ones among them."""
+        sizes = sorted(self._counts)
+        table = np.array([self._counts[size] for size in sizes], dtype=np.int64).reshape(-1, 2)
+        return np.array(sizes, dtype=np.int64), table[:, 0], table[:, 1]
+
+
 def size_threshold(sizes: NDArray[np.int64], resolution: str) -> int:
     """Return the published default size threshold in pixels.
 
@@ -64,9 +88,14 @@ def size_threshold(sizes: NDArray[np.int64], resolution: str) -> int:
         Sizes in pixels of all cells; their order does not matter.
     resolution : {'40x', '20x', '10x'}
     """
-    if len(sizes) < 2:
-        return 0
     values, counts = np.unique(sizes, return_counts=True)
+    return size_threshold_of_counts(values, counts, resolution)
+
+
+def size_threshold_of_counts(values: NDArray[np.int64], counts: NDArray[np.int64], resolution: str) -> int:
+    """Return `size_threshold` of ``counts`` cells of each of the sizes ``values``, distinct and ascending."""
+    if counts.sum() < 2:
+        return 0
     roots = np.sqrt(values.astype(np.float64))
     step = float((roots[-1] + 1) / _KDE_POINTS)
     density = _density(roots, counts, step)

@@ -1,19 +1,26 @@
-"""The last step of a slide: seams joined, thresholds derived, tables written, record committed."""
+"""The last step of a slide: seams joined, thresholds derived, tables written, record committed.
+
+Nothing here grows with the height of a slide but one number a size that cells have: fragments are read row by
+row, cells that are final wait on local disk until the last is known, and are then written in order.
+"""
 
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from deepliif_ray import __version__, storage
-from deepliif_ray.cells.extract import Thresholds, cells_table, derive_thresholds
+from deepliif_ray.cells.extract import Thresholds, cells_table, count_sizes, derive_thresholds
 from deepliif_ray.cells.fragments import CoreFragments, blank_core
-from deepliif_ray.cells.seams import SlideCells, join_cores
-from deepliif_ray.cells.thresholds import large_noise_threshold
+from deepliif_ray.cells.nodes import SlideCells
+from deepliif_ray.cells.seams import join_rows
+from deepliif_ray.cells.thresholds import SizeCounts, large_noise_threshold
+from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import Job, Work, fingerprint, load_work, step
 from deepliif_ray.errors import ResultsError, SlideChangedError
@@ -34,16 +41,24 @@ class Scored:
 
 @dataclass
 class _Totals:
-    """Sums over the tiles of a slide, filled while they are read."""
+    """Sums over the tiles and cells of a slide, filled while they are read."""
 
     empty: int = 0
     read_s: float = 0.0
     infer_s: float = 0.0
     measure_s: float = 0.0
+    marker_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    sizes: SizeCounts = field(default_factory=SizeCounts)
 
 
 def _cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
-    """Yield the fragments of all cores of the grid, row by row."""
+    """Yield the fragments of all cores of the grid, row by row, adding them to the totals."""
+    for core in _read_cores(job, work, totals):
+        totals.marker_histogram += core.marker_histogram
+        yield core
+
+
+def _read_cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
     masked = set(work.plan.masked)
     slide = (work.plan.width, work.plan.height)
     staged = read_tiles(work.staging)
@@ -64,12 +79,14 @@ def _cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
         yield tile.fragments
 
 
-def _tables(work: Work, cells: SlideCells, has_marker: bool) -> Iterator[pa.Table]:
-    """Yield the slide's rows of the ``cells`` schema, in bounded pieces."""
+def _tables(work: Work, pieces: Iterator[SlideCells], has_marker: bool) -> Iterator[pa.Table]:
+    """Yield the slide's rows of the ``cells`` schema, a table a piece."""
     mpp = work.plan.mpp
-    for begin in range(0, len(cells), _ROW_GROUP):
-        table = cells_table(cells, has_marker=has_marker, has_rgb=True, begin=begin, end=begin + _ROW_GROUP)
+    first_id = 0
+    for cells in pieces:
+        table = cells_table(cells, has_marker=has_marker, has_rgb=True, first_id=first_id)
         count = table.num_rows
+        first_id += count
         for name, value in (("slide_id", work.entry.slide_id), ("patient_id", work.entry.patient_id)):
             table = table.append_column(name, pa.repeat(pa.scalar(value), count))
         for name, source, scale in (("x_um", "x", mpp), ("y_um", "y", mpp), ("area_um2", "area_px", mpp**2)):
@@ -111,26 +128,32 @@ def finalize(job: Job, folder: str) -> Scored:
         plan, config = work.plan, job.config
         limit = large_noise_threshold(config.large_noise_thresh, plan.resolution)
         totals = _Totals()
-        cells = join_cores(
-            _cores(job, work, totals),
-            np.array(plan.grid.column_edges, dtype=np.int64),
-            np.array(plan.grid.row_edges, dtype=np.int64),
-            noise_thresh=config.noise_thresh,
-            large_noise_thresh=limit,
-        )
+        row_edges = np.array(plan.grid.row_edges, dtype=np.int64)
         has_marker = job.background_marker is not None
+        attempt = uuid.uuid4().hex[:16]
+        path = cells_path(work.entry.slide_id, work.entry.marker, attempt)
+        with CellSpill(row_edges) as spill:
+            for cells in join_rows(
+                _cores(job, work, totals),
+                np.array(plan.grid.column_edges, dtype=np.int64),
+                row_edges,
+                noise_thresh=config.noise_thresh,
+                large_noise_thresh=limit,
+            ):
+                count_sizes(totals.sizes, cells)
+                spill.add(cells)
+            n_cells = len(spill)
+            write_cells(job.results, path, _tables(work, spill.pieces(_ROW_GROUP), has_marker))
         thresholds = derive_thresholds(
-            cells,
+            totals.sizes,
+            totals.marker_histogram,
             resolution=plan.resolution,
             seg_thresh=config.seg_thresh,
             noise_thresh=config.noise_thresh,
             large_noise_thresh=limit,
             has_marker=has_marker,
         )
-        attempt = uuid.uuid4().hex[:16]
-        path = cells_path(work.entry.slide_id, work.entry.marker, attempt)
-        write_cells(job.results, path, _tables(work, cells, has_marker))
-        record = _record(job, work, cells, thresholds, totals)
+        record = _record(job, work, n_cells, thresholds, totals)
         record |= {"attempt": attempt, "cells_path": path, "committed_at": datetime.now(UTC)}
         record["timings"] = {
             "read_s": totals.read_s,
@@ -140,19 +163,14 @@ def finalize(job: Job, folder: str) -> Scored:
         }
         commit_slide(job.results, record)
         storage.remove(folder)
-        return Scored(len(cells), len(plan.grid))
+        return Scored(n_cells, len(plan.grid))
 
 
-def _record(
-    job: Job, work: Work, cells: SlideCells, thresholds: Thresholds, totals: _Totals
-) -> dict[str, object]:
+def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: _Totals) -> dict[str, object]:
     plan = work.plan
-    counted, positive = call_cells(
-        cells.measures["area"],
-        cells.measures["positive"] >= cells.measures["negative"],
-        size_thresh=thresholds.size_thresh,
-    )
-    n_called, n_positive = int(counted.sum()), int((counted & positive).sum())
+    sizes, cells, positive = totals.sizes.arrays()
+    counted, _ = call_cells(sizes, np.ones(len(sizes), dtype=np.bool_), size_thresh=thresholds.size_thresh)
+    n_called, n_positive = int(cells[counted].sum()), int(positive[counted].sum())
     return origin(job, work.entry) | {
         "width_px": plan.width,
         "height_px": plan.height,
@@ -167,7 +185,7 @@ def _record(
         "n_tiles_empty": totals.empty,
         "n_tiles_masked": len(plan.masked),
         "tissue_mm2": plan.tissue_mm2,
-        "n_cells": len(cells),
+        "n_cells": n_cells,
         "seg_thresh": thresholds.seg_thresh,
         "noise_thresh": thresholds.noise_thresh,
         "large_noise_thresh": thresholds.large_noise_thresh,

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepliif_ray.cells.thresholds import marker_threshold, size_threshold
@@ -9,6 +9,7 @@ from tests.cells import oracle
 RANGES = {"40x": (4, 7, 10), "20x": (3, 4, 6), "10x": (2, 2, 3)}
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.integers(5, 3000), min_size=2, max_size=120), st.sampled_from(list(RANGES)))
 def test_size_threshold_is_the_published_minimum(sizes, resolution):
     density, step = oracle.size_density(np.array(sizes))
