@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -181,4 +181,5 @@ def _record(
         "model_name": job.model_name,
         "precision": job.precision,
         "slide_fingerprint": work.slide_fingerprint,
+        **({} if plan.quality is None else asdict(plan.quality)),
     }
