@@ -1,5 +1,6 @@
 """The last step of a slide: seams joined, thresholds derived, tables written, record committed."""
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,14 +23,16 @@ from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
 
 _ROW_GROUP = 65_536
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a slide: its cells and tiles."""
+    """What became of a slide: its cells and tiles, and how long its last step took."""
 
     cells: int
     tiles: int
+    seconds: float = 0.0
 
 
 @dataclass
@@ -139,8 +142,17 @@ def finalize(job: Job, folder: str) -> Scored:
             "finalize_s": time.perf_counter() - start,
         }
         commit_slide(job.results, record)
+        _log.info(
+            "slide.committed",
+            extra={
+                "slide_id": work.entry.slide_id,
+                "cells": len(cells),
+                "tiles": len(plan.grid),
+                "path": path,
+            },
+        )
         storage.remove(folder)
-        return Scored(len(cells), len(plan.grid))
+        return Scored(len(cells), len(plan.grid), time.perf_counter() - start)
 
 
 def _record(

@@ -1,5 +1,6 @@
 """The steps of a job in this process, slide by slide, without Ray."""
 
+import time
 from collections.abc import Iterator
 
 from deepliif_ray.engine.finalize import Scored, finalize
@@ -29,7 +30,9 @@ def run(
 
 
 def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Scored:
+    start = time.perf_counter()
     work, ordinals = prepare(job, entry)
+    progress.spend({"plan": time.perf_counter() - start})
     progress.add(planned=1, tiles_planned=len(ordinals))
     reader = SlideReader(job)
     try:
@@ -37,6 +40,7 @@ def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Sco
             tasks = [TileTask(work.staging, ordinal) for ordinal in ordinals[start : start + BLOCK_TILES]]
             failures = []
             for staged in stage_tiles(job, infer_tiles(job, model, reader.read(tasks))):
+                progress.spend(staged.seconds, staged.outcomes)
                 progress.add(tiles_done=staged.tiles)
                 if staged.failure is not None:
                     failures.append(staged.failure)
