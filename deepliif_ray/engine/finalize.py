@@ -4,10 +4,11 @@ Nothing here grows with the height of a slide but one number a size that cells h
 row, cells that are final wait on local disk until the last is known, and are then written in order.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -29,14 +30,16 @@ from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
 
 _ROW_GROUP = 65_536
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of a slide: its cells and tiles."""
+    """What became of a slide: its cells and tiles, and how long its last step took."""
 
     cells: int
     tiles: int
+    seconds: float = 0.0
 
 
 @dataclass
@@ -162,8 +165,17 @@ def finalize(job: Job, folder: str) -> Scored:
             "finalize_s": time.perf_counter() - start,
         }
         commit_slide(job.results, record)
+        _log.info(
+            "slide.committed",
+            extra={
+                "slide_id": work.entry.slide_id,
+                "cells": n_cells,
+                "tiles": len(plan.grid),
+                "path": path,
+            },
+        )
         storage.remove(folder)
-        return Scored(n_cells, len(plan.grid))
+        return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 
 
 def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: _Totals) -> dict[str, object]:
@@ -199,4 +211,5 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "model_name": job.model_name,
         "precision": job.precision,
         "slide_fingerprint": work.slide_fingerprint,
+        **({} if plan.quality is None else asdict(plan.quality)),
     }

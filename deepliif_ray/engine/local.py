@@ -1,6 +1,7 @@
 """The steps of a job in this process, slide by slide, without Ray."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import zip_longest
@@ -45,7 +46,9 @@ def _prefetch(entry: SlideEntry) -> None:
 
 
 def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Scored:
+    start = time.perf_counter()
     work, ordinals = prepare(job, entry)
+    progress.spend({"plan": time.perf_counter() - start})
     progress.add(planned=1, tiles_planned=len(ordinals))
     reader = SlideReader(job)
     try:
@@ -53,6 +56,7 @@ def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Sco
             tasks = [TileTask(work.staging, ordinal) for ordinal in ordinals[start : start + BLOCK_TILES]]
             failures = []
             for staged in stage_tiles(job, infer_tiles(job, model, reader.read(tasks))):
+                progress.spend(staged.seconds, staged.outcomes)
                 progress.add(tiles_done=staged.tiles)
                 if staged.failure is not None:
                     failures.append(staged.failure)

@@ -10,6 +10,7 @@ the tiles of one slide spread over all workers.
 """
 
 import pickle
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
 
+from deepliif_ray.engine import logs
 from deepliif_ray.engine.finalize import Scored, finalize
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.steps import (
@@ -26,6 +28,7 @@ from deepliif_ray.engine.steps import (
     SlideReader,
     Staged,
     TileTask,
+    WaitClock,
     first_failure,
     infer_tiles,
     stage_tiles,
@@ -50,6 +53,7 @@ class Planned:
     staging: str
     tiles: int
     failure: Failure | None = None
+    seconds: float = 0.0
 
 
 @dataclass
@@ -77,14 +81,16 @@ def _unpack(table: pa.Table) -> tuple[list[Planned], list[Any]]:
 
 def _plan(table: pa.Table, job: Job, entries: Any) -> Iterator[pa.Table]:
     """Turn slides into notes that they are planned, and their tiles still to be read."""
+    logs.name_run(job.run_id, job.log)
     rows: list[SlideEntry] = ray.get(entries)
     for slide in table["id"].to_pylist():
+        start = time.perf_counter()
         try:
             work, ordinals = prepare(job, rows[slide])
         except StepError as error:
-            yield _pack([Planned(slide, "", 0, error.failure)])
+            yield _pack([Planned(slide, "", 0, error.failure, time.perf_counter() - start)])
             continue
-        yield _pack([Planned(slide, work.staging, len(ordinals))])
+        yield _pack([Planned(slide, work.staging, len(ordinals), None, time.perf_counter() - start)])
         for start in range(0, len(ordinals), BLOCK_TILES):
             yield _pack(TileTask(work.staging, n) for n in ordinals[start : start + BLOCK_TILES])
 
@@ -92,6 +98,7 @@ def _plan(table: pa.Table, job: Job, entries: Any) -> Iterator[pa.Table]:
 @lru_cache(maxsize=1)
 def _reader(job: Job) -> SlideReader:
     """Return this process's reader, which keeps slides open from block to block."""
+    logs.name_run(job.run_id, job.log)
     return SlideReader(job)
 
 
@@ -106,14 +113,18 @@ class _Infer:
     def __init__(self, job: Job) -> None:
         from deepliif_ray.models import load_model  # slow to import, and needed here alone
 
+        logs.name_run(job.run_id, job.log)
         self._job = job
         self._model = load_model(job.model_uri, job.device, job.precision, batch_size=job.batch_size)
         if self._model.digest != job.model_digest:
             raise ModelError(f"{job.model_uri}: the model changed after the run began; start the run again")
+        self._clock = WaitClock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         planned, tiles = _unpack(table)
-        return _pack([*planned, *infer_tiles(self._job, self._model, tiles)])
+        packed = _pack([*planned, *self._clock.charge(infer_tiles(self._job, self._model, tiles))])
+        self._clock.end()
+        return packed
 
 
 class _ReadInferStage(_Infer):
@@ -122,10 +133,13 @@ class _ReadInferStage(_Infer):
     def __call__(self, table: pa.Table) -> pa.Table:
         planned, tasks = _unpack(table)
         tiles = infer_tiles(self._job, self._model, _reader(self._job).read(tasks))
-        return _pack([*planned, *stage_tiles(self._job, tiles)])
+        packed = _pack([*planned, *stage_tiles(self._job, self._clock.charge(tiles))])
+        self._clock.end()
+        return packed
 
 
 def _stage(table: pa.Table, job: Job) -> pa.Table:
+    logs.name_run(job.run_id, job.log)
     planned, tiles = _unpack(table)
     return _pack([*planned, *stage_tiles(job, tiles)])
 
@@ -201,6 +215,7 @@ def run(
         planned, reports = _unpack(batch)
         touched = set()
         for note in planned:
+            progress.spend({"plan": note.seconds})
             progress.add(planned=1, tiles_planned=note.tiles)
             if note.failure is not None:
                 yield entries[note.slide], note.failure
@@ -210,6 +225,7 @@ def run(
             touched.add(note.staging)
         for report in reports:
             _count(pending.setdefault(report.staging, _Pending()), report)
+            progress.spend(report.seconds, report.outcomes)
             progress.add(tiles_done=report.tiles)
             touched.add(report.staging)
         for staging in touched:
@@ -233,6 +249,7 @@ def _count(state: _Pending, report: Staged) -> None:
 
 
 def _finalize(job: Job, staging: str) -> Scored | Failure:
+    logs.name_run(job.run_id, job.log)
     try:
         return finalize(job, staging)
     except StepError as error:

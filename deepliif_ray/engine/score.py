@@ -1,16 +1,17 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
-from deepliif_ray.engine import local
+from deepliif_ray.engine import local, logs
 from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.work import Failure, Job, fingerprint, staging_folder
@@ -21,6 +22,7 @@ from deepliif_ray.tables.commit import write_failure, write_run
 from deepliif_ray.tables.ledger import Ledger
 
 ENGINES = ("ray", "local")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class RunSummary:
     seconds : float
     failures : tuple of (str, str)
         slide_id and message of each failure.
+    spent : dict of str to float
+        Seconds by step (`deepliif_ray.engine.progress.STEPS`), summed over workers.
     """
 
     run_id: str
@@ -51,6 +55,7 @@ class RunSummary:
     tiles: int
     seconds: float
     failures: tuple[tuple[str, str], ...]
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def score(
@@ -123,7 +128,9 @@ def score(
             background_marker=loaded.background_marker if loaded.has_marker else None,
             config=config,
             batch_size=batch_size,
+            log=logs.current(),
         )
+        logs.name_run(job.run_id)
         progress = Progress(slides=len(cohort.slides), watch=watch or (lambda _: None))
         run = _Run(job, cohort.url, engine, progress)
         todo = _todo(job, cohort.slides)
@@ -131,7 +138,9 @@ def score(
         if engine == "ray":
             del loaded  # every actor loads its own
             from deepliif_ray.engine import ray_engine
+            from deepliif_ray.engine.metrics import RayMeter
 
+            progress.meter = RayMeter(on_gpus=device is not None and device.startswith("cuda"))
             outcomes = ray_engine.run(job, todo, progress, actors=actors) if todo else iter(())
         else:
             outcomes = local.run(job, loaded, todo, progress)
@@ -232,6 +241,8 @@ class _Run:
             "n_slides": progress.slides,
         }
         self._write("running", {})
+        told = ("manifest_uri", "results_uri", "model_uri", "engine", "software_version", "n_slides")
+        _log.info("run.started", extra={name: self._row[name] for name in told})
 
     def record(self, outcomes: Iterator[tuple[SlideEntry, Scored | Failure]]) -> RunSummary:
         """Follow a run to its end, writing down failures as they come."""
@@ -242,7 +253,9 @@ class _Run:
                     self._fail(entry, outcome)
                 else:
                     self._tiles += outcome.tiles
+                    self._progress.spend({"finalize": outcome.seconds})
                     self._progress.add(scored=1, cells=outcome.cells)
+                    _log.info("slide.scored", extra={"slide_id": entry.slide_id, "cells": outcome.cells})
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -261,17 +274,22 @@ class _Run:
             tiles=self._tiles,
             seconds=progress.seconds,
             failures=tuple(self._failures),
+            spent=progress.spent,
         )
 
     def _fail(self, entry: SlideEntry, failure: Failure) -> None:
         row = origin(self._job, entry) | asdict(failure)
         row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
         write_failure(self._job.results, row)
+        _log.warning("slide.failed", extra={"slide_id": entry.slide_id, **asdict(failure)})
         self._failures.append((entry.slide_id, failure.message))
-        self._progress.add(failed=1)
+        self._progress.fail(entry.slide_id, failure.reason, failure.message)
 
     def _finish(self, status: str) -> None:
         progress = self._progress
+        counts = {name: getattr(progress, name) for name in ("scored", "skipped", "failed", "cells")}
+        seconds = {"seconds": round(progress.seconds, 1), "spent": progress.spent}
+        _log.info(f"run.{status}", extra=counts | seconds)
         self._write(
             status,
             {
@@ -281,6 +299,7 @@ class _Run:
                 "n_failed": progress.failed,
                 "n_tiles": self._tiles,
                 "n_cells": progress.cells,
+                "timings": {f"{name}_s": seconds for name, seconds in progress.spent.items()},
             },
         )
 

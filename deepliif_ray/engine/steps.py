@@ -4,10 +4,11 @@ A step takes and gives lists of tiles of any slides. A tile that fails becomes a
 steps pass on.
 """
 
+import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # PyTorch is slow to import, and only the models' own workers
 BLOCK_TILES = 16
 """Tiles that travel together and are staged together, if they are of one slide."""
 _OPEN_SLIDES = 4
+_log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 
@@ -66,15 +68,21 @@ class TileMaps:
     marker: Image | None
     read_s: float
     infer_s: float
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Staged:
-    """How many tiles of a slide were staged, or that one of them failed."""
+    """How many tiles of a slide were staged, or that one of them failed.
+
+    ``seconds`` tells how long each step took, ``outcomes`` how many tiles were inferred or found empty.
+    """
 
     staging: str
     tiles: int
     failure: Failure | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
 
 
 class SlideReader:
@@ -149,7 +157,8 @@ def infer_tiles(
     for batch in by_size.values():
         try:
             yield from _infer_batch(job, model, batch)
-        except StepError:
+        except StepError as problem:
+            _log.warning("infer.retried", extra={"tiles": len(batch), "why": problem.failure.message})
             for item in batch:
                 try:
                     yield from _infer_batch(job, model, [item])
@@ -211,11 +220,13 @@ def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
 def stage_tiles(job: Job, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[Staged]:
     """Measure tiles and write them to the staging folders of their slides."""
     measured: dict[str, list[StagedTile]] = {}
+    waited = 0.0
     for item in tiles:
         folder = item.task.staging
         if isinstance(item, TileFailure):
             yield Staged(folder, 1, item.failure)
             continue
+        waited += item.wait_s
         try:
             with step("measure"):
                 measured.setdefault(folder, []).append(measure_tile(job, item))
@@ -225,12 +236,44 @@ def stage_tiles(job: Job, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[S
         done.sort(key=lambda tile: tile.ordinal)
         for _, run in groupby(enumerate(done), key=lambda pair: pair[1].ordinal - pair[0]):
             block = [tile for _, tile in run]
+            start = time.perf_counter()
             try:
                 with step("measure"):
                     write_block(folder, block)
-                yield Staged(folder, len(block))
+                seconds = {"wait": waited, "write": time.perf_counter() - start}
+                yield Staged(folder, len(block), None, seconds | _seconds(block), _outcomes(block))
+                waited = 0.0
             except StepError as error:
                 yield Staged(folder, len(block), error.failure)
+
+
+def _seconds(block: list[StagedTile]) -> dict[str, float]:
+    return {name: sum(getattr(tile, f"{name}_s") for tile in block) for name in ("read", "infer", "measure")}
+
+
+def _outcomes(block: list[StagedTile]) -> dict[str, int]:
+    return dict(Counter("empty" if tile.empty else "inferred" for tile in block))
+
+
+class WaitClock:
+    """Tells how long a worker waited for its tiles; one a worker, used once a call."""
+
+    def __init__(self) -> None:
+        self._ended = time.perf_counter()
+
+    def charge(self, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[TileMaps | TileFailure]:
+        """Yield the tiles of a call; on the first one that was inferred note the time since the last call."""
+        waited = time.perf_counter() - self._ended
+        for item in tiles:
+            if isinstance(item, TileMaps):
+                yield replace(item, wait_s=waited)
+                waited = 0.0
+            else:
+                yield item
+
+    def end(self) -> None:
+        """Say that the call is over."""
+        self._ended = time.perf_counter()
 
 
 def first_failure(failures: Iterable[Failure]) -> Failure:

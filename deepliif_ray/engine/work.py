@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from deepliif_ray import storage
 from deepliif_ray.cells.thresholds import large_noise_threshold
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
+from deepliif_ray.engine.logs import LogConfig
 from deepliif_ray.errors import DeepliifRayError, SlideMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_slide, plan_slide
@@ -23,6 +25,7 @@ from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
 _PLAN = "plan.json"
+_log = logging.getLogger(__name__)
 
 
 def default_cache() -> Path:
@@ -53,6 +56,8 @@ class Job:
     config : ScoreConfig
     batch_size : int, optional
         Tiles that networks run at once on a GPU.
+    log : LogConfig, optional
+        How workers log; not at all when None.
     """
 
     results: str
@@ -65,6 +70,7 @@ class Job:
     background_marker: int | None
     config: ScoreConfig
     batch_size: int | None
+    log: LogConfig | None = None
 
     @property
     def config_fingerprint(self) -> str:
@@ -243,7 +249,10 @@ def prepare(job: Job, entry: SlideEntry) -> tuple[Work, list[int]]:
     }
     with step("plan"):
         storage.write_bytes(url, json.dumps(document).encode())
-    return work, [ordinal for ordinal in range(len(work.todo)) if ordinal not in staged]
+    ordinals = [ordinal for ordinal in range(len(work.todo)) if ordinal not in staged]
+    counts = {"tiles": len(plan.grid), "masked": len(plan.masked), "todo": len(ordinals)}
+    _log.info("slide.planned", extra={"slide_id": entry.slide_id, **counts})
+    return work, ordinals
 
 
 def _read(url: str) -> dict[str, Any]:

@@ -30,10 +30,11 @@ def connect(results: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
     Returns
     -------
     duckdb.DuckDBPyConnection
-        With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices`` and
-        ``patient_indices``; and for other thresholds the table macros ``call_cells(…)``,
-        ``slide_indices_at(…)`` and ``patient_indices_at(…)`` (see ``query/sql/called_cells.sql``). Times are
-        UTC, ``boundary`` is WKB.
+        With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices``,
+        ``patient_indices`` and ``slide_quality``; and for other thresholds the table macros
+        ``call_cells(…)``, ``slide_indices_at(…)``, ``patient_indices_at(…)`` (see
+        ``query/sql/called_cells.sql``) and ``slide_quality_at(…)`` (see ``query/sql/quality.sql``). Times
+        are UTC, ``boundary`` is WKB.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def connect(results: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
     for name, table in tables.items():
         _create_table(connection, name, table)
     _create_cells(connection, url, tables["slides"])
-    for name in ("intervals", "called_cells", "indices"):
+    for name in ("intervals", "called_cells", "indices", "quality"):
         connection.execute(_sql(name))
     return connection
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepliif_ray.errors import ResolutionError
 from deepliif_ray.slides.grid import TileGrid, check_tile, default_overlap
+from deepliif_ray.slides.quality import SlideQuality, measure_quality
 from deepliif_ray.slides.slide import Slide
 from deepliif_ray.slides.tissue import masked_tiles, tissue_mask
 
@@ -45,6 +46,8 @@ class SlidePlan:
         Indexes of tiles known to be empty without reading them.
     warnings : tuple of str
         What a person should know about this slide.
+    quality : SlideQuality, optional
+        What quality control measured; None in a plan of an older version.
     """
 
     width: int
@@ -58,6 +61,7 @@ class SlidePlan:
     tissue_mm2: float
     masked: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    quality: SlideQuality | None = None
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -74,6 +78,8 @@ class SlidePlan:
         values: dict[str, Any] = json.loads(text)
         values["masked"] = tuple(values["masked"])
         values["warnings"] = tuple(values["warnings"])
+        quality = values.get("quality")
+        values["quality"] = None if quality is None else SlideQuality(**quality)
         return cls(**values)
 
 
@@ -134,6 +140,7 @@ def plan_slide(
         )
     grid = TileGrid(slide.width, slide.height, tile, overlap)
     masked = np.flatnonzero(masked_tiles(slide, grid))
+    tissue = tissue_mask(slide, value)
     return SlidePlan(
         width=slide.width,
         height=slide.height,
@@ -143,9 +150,10 @@ def plan_slide(
         resolution=name,
         tile=tile,
         overlap=overlap,
-        tissue_mm2=tissue_mask(slide, value).area_px * value**2 / 1e6,
+        tissue_mm2=tissue.area_px * value**2 / 1e6,
         masked=tuple(int(index) for index in masked),
         warnings=tuple(warnings),
+        quality=measure_quality(slide, tissue, value),
     )
 
 

@@ -136,11 +136,17 @@ class TissueMask:
         Side of a square in level-0 pixels; those at the right and bottom may be cut by the slide's edge.
     area_px : float
         Area of the tissue in level-0 pixels.
+    mean : ndarray of float32, shape (rows, columns, 3)
+        Average red, green and blue of each square.
+    white : ndarray of float, shape (3,)
+        What was taken for glass.
     """
 
     mask: NDArray[np.bool_]
     size: float
     area_px: float
+    mean: NDArray[np.float32]
+    white: NDArray[np.floating]
 
 
 def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
@@ -181,7 +187,7 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     heights = np.minimum(factor, level.height - factor * np.arange(mask.shape[0]))
     widths = np.minimum(factor, level.width - factor * np.arange(mask.shape[1]))
     share = float(heights @ mask @ widths) / (level.width * level.height)
-    return TissueMask(mask, size, share * slide.width * slide.height)
+    return TissueMask(mask, size, share * slide.width * slide.height, mean, white)
 
 
 def _blocks(

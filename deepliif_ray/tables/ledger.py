@@ -154,9 +154,19 @@ def _parse(url: str, content: bytes, name: str) -> pa.Table:
                 f"{schema_version(name)}); update deepliif_ray"
             )
         table = file.read(use_threads=False)
+        if version < schema_version(name):
+            table = _with_newer_columns(table, schema)
         return table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise ResultsError(f"{url}: damaged record ({error}); delete it and score the slide again") from error
+
+
+def _with_newer_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table of an older version with nulls in the columns that came later."""
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:

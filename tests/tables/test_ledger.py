@@ -2,6 +2,7 @@
 
 import re
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError
 from deepliif_ray.tables.ledger import Ledger, slide_key
-from deepliif_ray.tables.schema import table_schema
+from deepliif_ray.tables.schema import schema_version, table_schema
 from tests.query import fake_results as fake
 
 
@@ -119,6 +120,40 @@ def test_newer_schema_is_refused(root):
     record = fake.commit(root, "a", [])
     fake.write(storage.join(root, "slides/new.parquet"), "slides", [record], newer)
     with pytest.raises(ResultsError, match="update deepliif_ray"):
+        Ledger(root).slides()
+
+
+def older_schema(name, lacking):
+    """Return the schema that version 1 of table ``name`` had."""
+    schema = table_schema(name)
+    kept = pa.schema([field for field in schema if field.name not in lacking])
+    return kept.with_metadata({**schema.metadata, b"deepliif_ray.schema_version": b"1"})
+
+
+def test_records_of_an_older_version_have_nulls_in_newer_columns(root):
+    newer = ["focus", "tissue_percent", "pen_percent", "hematoxylin_od", "dab_od"]
+    newer += ["background_grey", "background_cast", "n_tiles_bad"]
+    record = fake.commit(root, "new", [], focus=90.0)
+    older = {**record, "slide_id": "old"}
+    schema = older_schema("slides", newer)
+    assert schema_version("slides") > 1 and len(schema) == len(table_schema("slides")) - len(newer)
+    fake.write(storage.join(root, "slides/old.parquet"), "slides", [older], schema)
+    slides = Ledger(root).slides()
+    assert slides.schema.equals(table_schema("slides"))
+    assert slides.column("focus").to_pylist() == [90.0, None]
+    assert slides.column("attempt").null_count == 0
+
+    fake.run(root, "r1")
+    run = Ledger(root).runs().to_pylist()[0]
+    run["run_id"] = "r0"
+    fake.write(storage.join(root, "runs/r0.parquet"), "runs", [run], older_schema("runs", ["timings"]))
+    assert Ledger(root).runs().column("timings").to_pylist() == [None, None]
+
+
+def test_a_column_that_every_version_has_may_not_lack(root):
+    record = fake.commit(root, "a", [])
+    fake.write(storage.join(root, "slides/b.parquet"), "slides", [record], older_schema("slides", ["mpp"]))
+    with pytest.raises(ResultsError, match="damaged"):
         Ledger(root).slides()
 
 

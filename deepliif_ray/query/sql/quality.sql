@@ -1,0 +1,44 @@
+-- Quality control of slides: what was measured, and flags. A flag is an opinion, so it is made here and not stored.
+--
+-- slide_quality_at(…) flags at thresholds of your choice, the view slide_quality at the defaults, which are argued
+-- in docs/monitoring.md:
+--   focus_min            out_of_focus       focus below this
+--   tissue_min_percent   little_tissue      less of the slide is tissue
+--   pen_max_percent      pen                more of the slide is pen or ink
+--   hematoxylin_min      pale_hematoxylin   mean hematoxylin optical density of tissue below this
+--   background_min       dark_background    grey level of glass below this
+--   cast_max             tinted_background  channels of glass further apart
+--   bad_max_percent      bad_tiles          more of the tiles could not be read
+-- What was not measured (a record of an older version, no glass, no tissue) is NULL and flags nothing.
+-- For instance: SELECT i.* FROM slide_indices AS i JOIN slide_quality AS q USING (slide_id) WHERE len(q.flags) = 0;
+CREATE MACRO slide_quality_at(
+  focus_min := 40, tissue_min_percent := 1, pen_max_percent := 0.1, hematoxylin_min := 0.03,
+  background_min := 200, cast_max := 25, bad_max_percent := 0
+) AS TABLE
+WITH measured AS (
+  SELECT
+    slide_id, patient_id, marker, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, background_grey,
+    background_cast,
+    100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
+    100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent
+  FROM slides
+)
+SELECT
+  *,
+  list_filter(
+    [
+      CASE WHEN focus < focus_min THEN 'out_of_focus' END,
+      CASE WHEN tissue_percent < tissue_min_percent THEN 'little_tissue' END,
+      CASE WHEN pen_percent > pen_max_percent THEN 'pen' END,
+      CASE WHEN hematoxylin_od < hematoxylin_min THEN 'pale_hematoxylin' END,
+      CASE WHEN background_grey < background_min THEN 'dark_background' END,
+      CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
+      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END
+    ],
+    lambda flag: flag IS NOT NULL
+  ) AS flags
+FROM measured
+ORDER BY slide_id;
+
+CREATE VIEW slide_quality AS
+SELECT * FROM slide_quality_at();
