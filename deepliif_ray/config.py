@@ -24,6 +24,10 @@ class ScoreConfig(BaseModel):
         Context on each side of a tile in level-0 pixels; a sixteenth of the tile when not given.
     assume_mpp : float, optional
         Resolution in µm per pixel of slides for which neither manifest nor file gives one.
+    max_bad_tiles_percent : float
+        Share of a slide's tiles to be read that may be undecodable; with more the slide fails. Bad tiles
+        count as not read. 1 by default: a damaged block in a scan of thousands of tiles does not cost the
+        slide, while one of under a hundred tiles, where each matters, fails at the first.
     seg_thresh, noise_thresh, large_noise_thresh
         See `deepliif_ray.cells.extract_cells`.
     """
@@ -33,6 +37,7 @@ class ScoreConfig(BaseModel):
     tile_size: int | None = Field(default=None, ge=16, le=4096)
     overlap: int | None = Field(default=None, ge=0)
     assume_mpp: float | None = Field(default=None, gt=0.01, lt=100, allow_inf_nan=False)
+    max_bad_tiles_percent: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
     seg_thresh: int = Field(default=120, ge=0, le=510)
     noise_thresh: int = Field(default=4, ge=0)
     large_noise_thresh: int | Literal["default"] | None = "default"

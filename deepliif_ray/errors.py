@@ -99,3 +99,27 @@ class SlideChangedError(SlideError):
     """The slide's file changed while it was being scored."""
 
     reason = "changed"
+
+
+class SlideTooLargeError(SlideError):
+    """The slide claims dimensions that no slide has."""
+
+    reason = "too_large"
+
+
+class SlideCrashedError(SlideError):
+    """Reading the slide crashed the process that reads."""
+
+    reason = "crashed"
+
+
+class SlideTimeoutError(SlideError):
+    """Reading the slide took longer than a read may."""
+
+    reason = "timeout"
+
+
+class SlideMemoryError(SlideError):
+    """Reading the slide needed more memory than a reader may take."""
+
+    reason = "memory"

@@ -23,14 +23,15 @@ from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import SizeCounts, large_noise_threshold
 from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
-from deepliif_ray.engine.work import Job, Work, fingerprint, load_work, step
-from deepliif_ray.errors import ResultsError, SlideChangedError
+from deepliif_ray.engine.work import Failure, Job, StepError, Work, fingerprint, load_work, step
+from deepliif_ray.errors import ResultsError, SlideChangedError, SlideCorruptError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
 
 _ROW_GROUP = 65_536
 _log = logging.getLogger(__name__)
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class _Totals:
     measure_s: float = 0.0
     marker_histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     sizes: SizeCounts = field(default_factory=SizeCounts)
+    bad: list[tuple[int, str]] = field(default_factory=list)  # index in the grid, and why
 
 
 def _cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
@@ -76,6 +78,8 @@ def _read_cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments
                 f"{work.staging}: staged tiles are gone; run again, one job at a time on these results"
             )
         totals.empty += tile.empty
+        if tile.bad is not None:
+            totals.bad.append((index, tile.bad))
         totals.read_s += tile.read_s
         totals.infer_s += tile.infer_s
         totals.measure_s += tile.measure_s
@@ -146,6 +150,7 @@ def finalize(job: Job, folder: str) -> Scored:
                 count_sizes(totals.sizes, cells)
                 spill.add(cells)
             n_cells = len(spill)
+            _check_bad(job, work, totals)
             write_cells(job.results, path, _tables(work, spill.pieces(_ROW_GROUP), has_marker))
         thresholds = derive_thresholds(
             totals.sizes,
@@ -178,6 +183,35 @@ def finalize(job: Job, folder: str) -> Scored:
         return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 
 
+def _check_bad(job: Job, work: Work, totals: _Totals) -> None:
+    """Raise a `StepError` about the first bad tile if there are too many; what was staged is removed.
+
+    The file may read better next time, as from a disk that failed for a moment: then nothing stale is left.
+    """
+    most = job.config.max_bad_tiles_percent
+    if len(totals.bad) <= most / 100 * len(work.todo):
+        return
+    index, why = totals.bad[0]
+    message = (
+        f"{why}; {len(totals.bad)} of its {len(work.todo)} tiles are bad, more than the {most:g} % that may "
+        "be (max_bad_tiles_percent)"
+    )
+    storage.remove(work.staging)
+    raise StepError(Failure("read", SlideCorruptError.reason, message, index))
+
+
+def _bad_warning(work: Work, totals: _Totals) -> list[str]:
+    """Return what to tell about bad tiles, if there are any."""
+    if not totals.bad:
+        return []
+    listed = ", ".join(str(index) for index, _ in totals.bad[:_LISTED])
+    more = ", …" if len(totals.bad) > _LISTED else ""
+    return [
+        f"{len(totals.bad)} of {len(work.todo)} tiles cannot be decoded and count as not read: "
+        f"tiles {listed}{more} of the grid; the first: {totals.bad[0][1]}"
+    ]
+
+
 def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: _Totals) -> dict[str, object]:
     plan = work.plan
     sizes, cells, positive = totals.sizes.arrays()
@@ -193,9 +227,10 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "tile_px": plan.tile,
         "overlap_px": plan.overlap,
         "n_tiles": len(plan.grid),
-        "n_tiles_inferred": len(work.todo) - totals.empty,
+        "n_tiles_inferred": len(work.todo) - totals.empty - len(totals.bad),
         "n_tiles_empty": totals.empty,
         "n_tiles_masked": len(plan.masked),
+        "n_tiles_bad": len(totals.bad),
         "tissue_mm2": plan.tissue_mm2,
         "n_cells": n_cells,
         "seg_thresh": thresholds.seg_thresh,
@@ -206,7 +241,7 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "n_called": n_called,
         "n_positive": n_positive,
         "n_negative": n_called - n_positive,
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *_bad_warning(work, totals)],
         "model_uri": job.model_uri,
         "model_name": job.model_name,
         "precision": job.precision,

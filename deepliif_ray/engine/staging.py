@@ -15,7 +15,7 @@ import pyarrow as pa
 from deepliif_ray import storage
 from deepliif_ray.cells.fragments import CoreFragments
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever blocks are written differently, so that older ones are not read."""
 _NAME = re.compile(r"/(\d+)-(\d+)\.arrow$")
 _DTYPES = {
@@ -45,6 +45,8 @@ class StagedTile:
     fragments : CoreFragments
     read_s, infer_s, measure_s : float
         Seconds spent on it.
+    bad : str, optional
+        Why it could not be decoded; it then holds no cell.
     """
 
     ordinal: int
@@ -53,6 +55,7 @@ class StagedTile:
     read_s: float
     infer_s: float
     measure_s: float
+    bad: str | None = None
 
 
 def write_block(folder: str, tiles: list[StagedTile]) -> None:
@@ -61,6 +64,7 @@ def write_block(folder: str, tiles: list[StagedTile]) -> None:
     columns: dict[str, Any] = {
         name: pa.array([getattr(tile, name) for tile in tiles]) for name in (*_COUNTS, *_SECONDS)
     }
+    columns["bad"] = pa.array([tile.bad for tile in tiles], pa.string())
     for name, dtype in _DTYPES.items():
         columns[name] = pa.array(
             [a[name].astype(dtype, copy=False).tobytes() for a in arrays], pa.large_binary()

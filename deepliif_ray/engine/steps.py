@@ -19,7 +19,8 @@ from deepliif_ray.cells.fragments import measure_core
 from deepliif_ray.cells.thresholds import large_noise_threshold
 from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, step
-from deepliif_ray.slides import Slide, Tile, is_empty, open_slide
+from deepliif_ray.errors import SlideCorruptError
+from deepliif_ray.slides import Slide, Tile, is_empty, open_guarded
 
 if TYPE_CHECKING:  # PyTorch is slow to import, and only the models' own workers need it
     from deepliif_ray.models import Model
@@ -50,17 +51,24 @@ class TileFailure:
 
 @dataclass(frozen=True)
 class TilePixels:
-    """A tile as read, uint8 (tile, tile, 3); ``empty`` by the published rule."""
+    """A tile as read, uint8 (tile, tile, 3); ``empty`` by the published rule.
+
+    ``bad`` says why it could not be decoded; its pixels are white then, and it is not inferred.
+    """
 
     task: TileTask
     pixels: Image
     empty: bool
     read_s: float
+    bad: str | None = None
 
 
 @dataclass(frozen=True)
 class TileMaps:
-    """A tile's core: IHC, segmentation map and marker map; the maps are None if it was not inferred."""
+    """A tile's core: IHC, segmentation map and marker map; the maps are None if it was not inferred.
+
+    ``bad`` says why it could not be decoded.
+    """
 
     task: TileTask
     rgb: Image
@@ -69,6 +77,7 @@ class TileMaps:
     read_s: float
     infer_s: float
     wait_s: float = 0.0
+    bad: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,10 @@ class SlideReader:
     def read(self, tasks: Iterable[TileTask]) -> Iterator[TilePixels | TileFailure]:
         """Read tiles.
 
-        Once a tile of a slide has failed, the later ones of that slide are not tried but fail with it: the
-        first bad tile in the order of the grid is always found, whichever worker has it.
+        A tile that cannot be decoded is passed on as a bad one; whether there are too many is decided when
+        all are known. Anything else that goes wrong is the slide's failure: once a tile has failed so, the
+        later ones of that slide are not tried but fail with it. The first one in the order of the grid is
+        always found, whichever worker has it.
         """
         for task in tasks:
             known = self._failed.get(task.staging)
@@ -115,14 +126,20 @@ class SlideReader:
         with step("read"):
             work = load_work(task.staging, self._job.run_id)
             tile = work.plan.grid[work.todo[task.ordinal]]
+        bad = None
         with step("read", tile.index):
-            pixels = self._slide(work).read_tile(tile.x, tile.y, work.plan.tile)
-        return TilePixels(task, pixels, is_empty(pixels), time.perf_counter() - start)
+            slide = self._slide(work)
+            try:
+                pixels = slide.read_tile(tile.x, tile.y, work.plan.tile)
+            except SlideCorruptError as error:
+                bad = str(error)
+                pixels = np.full((work.plan.tile, work.plan.tile, 3), 255, np.uint8)
+        return TilePixels(task, pixels, is_empty(pixels), time.perf_counter() - start, bad)
 
     def _slide(self, work: Work) -> Slide:
         slide = self._open.pop(work.staging, None)
         if slide is None:
-            slide = open_slide(work.local_path())
+            slide = open_guarded(work.local_path())
         self._open[work.staging] = slide
         if len(self._open) > _OPEN_SLIDES:
             self._open.popitem(last=False)[1].close()
@@ -187,6 +204,7 @@ def _maps(job: Job, item: TilePixels, seg: Image | None, marker: Image | None, s
         None if marker is None else _core(marker, tile),
         item.read_s,
         seconds,
+        bad=item.bad,
     )
 
 
@@ -194,7 +212,7 @@ def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
     """Measure the fragments in the core of one tile.
 
     A tile that was not inferred counts as published software counts it: black segmentation, and the model's
-    background as marker value.
+    background as marker value; a bad one without a say in the slide's marker threshold.
     """
     start = time.perf_counter()
     work = load_work(maps.task.staging, job.run_id)
@@ -213,8 +231,11 @@ def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
         seg_thresh=job.config.seg_thresh,
         large_noise_thresh=large_noise_threshold(job.config.large_noise_thresh, plan.resolution),
     )
+    if maps.bad is not None:
+        fragments = replace(fragments, marker_histogram=np.zeros_like(fragments.marker_histogram))
     seconds = time.perf_counter() - start
-    return StagedTile(maps.task.ordinal, maps.seg is None, fragments, maps.read_s, maps.infer_s, seconds)
+    empty = maps.seg is None and maps.bad is None
+    return StagedTile(maps.task.ordinal, empty, fragments, maps.read_s, maps.infer_s, seconds, maps.bad)
 
 
 def stage_tiles(job: Job, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[Staged]:

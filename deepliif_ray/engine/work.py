@@ -19,7 +19,8 @@ from deepliif_ray.engine import staging
 from deepliif_ray.engine.logs import LogConfig
 from deepliif_ray.errors import DeepliifRayError, SlideMissingError
 from deepliif_ray.manifest import SlideEntry
-from deepliif_ray.slides import SlidePlan, open_slide, plan_slide
+from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
+from deepliif_ray.slides.dicom import check_one_series
 from deepliif_ray.slides.tissue import MASK_MIN_CORE
 from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
@@ -210,7 +211,9 @@ def plan_entry(entry: SlideEntry, config: ScoreConfig) -> SlidePlan:
     with step("fetch"):
         path = fetch(entry)
     with step("open"):
-        slide = open_slide(path)
+        if not entry.uri.lower().endswith(".dcm"):
+            check_one_series(path)  # a folder was given, and its first file taken
+        slide = open_guarded(path)
     with slide, step("plan"):
         plan = plan_slide(
             slide,

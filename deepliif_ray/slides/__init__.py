@@ -1,13 +1,21 @@
-"""Slides: opened, measured, planned, cut into tiles; and written, for tests and demonstrations."""
+"""Slides: opened, measured, planned, cut into tiles; and written, for tests and demonstrations.
 
-from deepliif_ray.slides.cohort import write_cohort
-from deepliif_ray.slides.grid import Tile, TileGrid, default_overlap, published_positions
-from deepliif_ray.slides.plan import SlidePlan, plan_slide, resolution_name, tile_size_for
-from deepliif_ray.slides.pyramid import write_pyramid
-from deepliif_ray.slides.reader import open_slide
-from deepliif_ray.slides.slide import Level, Slide
-from deepliif_ray.slides.synthetic import SyntheticTissue
-from deepliif_ray.slides.tissue import TissueMask, grey_variance, is_empty, masked_tiles, tissue_mask
+Names are imported when first used: the process that reads slides needs few of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepliif_ray.slides.cohort import write_cohort
+    from deepliif_ray.slides.grid import Tile, TileGrid, default_overlap, published_positions
+    from deepliif_ray.slides.guard import open_guarded
+    from deepliif_ray.slides.plan import SlidePlan, plan_slide, resolution_name, tile_size_for
+    from deepliif_ray.slides.pyramid import write_pyramid
+    from deepliif_ray.slides.reader import open_slide
+    from deepliif_ray.slides.slide import Level, Slide
+    from deepliif_ray.slides.synthetic import SyntheticTissue
+    from deepliif_ray.slides.tissue import TissueMask, grey_variance, is_empty, masked_tiles, tissue_mask
 
 __all__ = [
     "Level",
@@ -21,6 +29,7 @@ __all__ = [
     "grey_variance",
     "is_empty",
     "masked_tiles",
+    "open_guarded",
     "open_slide",
     "plan_slide",
     "published_positions",
@@ -30,3 +39,22 @@ __all__ = [
     "write_cohort",
     "write_pyramid",
 ]
+
+_HOMES = {
+    "cohort": ("write_cohort",),
+    "grid": ("Tile", "TileGrid", "default_overlap", "published_positions"),
+    "guard": ("open_guarded",),
+    "plan": ("SlidePlan", "plan_slide", "resolution_name", "tile_size_for"),
+    "pyramid": ("write_pyramid",),
+    "reader": ("open_slide",),
+    "slide": ("Level", "Slide"),
+    "synthetic": ("SyntheticTissue",),
+    "tissue": ("TissueMask", "grey_variance", "is_empty", "masked_tiles", "tissue_mask"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Plain PNG, JPEG and TIFF images, decoded by Pillow into 8-bit RGB."""
+"""Plain PNG, JPEG, JPEG 2000 and TIFF images, decoded by Pillow into 8-bit RGB."""
 
 import struct
 import zlib
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -16,11 +17,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from deepliif_ray.errors import SlideCorruptError, SlideUnreadableError
 
 MAX_PIXELS = 500_000_000
-"""A plain image is held in memory whole: 1.5 GB at this size."""
+"""A plain image is held in memory whole: 1.5 GB at this size, and 3.5 GB while it is decoded."""
+_STRIP = 512
 
 _FORMATS: tuple[tuple[bytes, type[ImageFile], str], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile, "png"),
     (b"\xff\xd8\xff", JpegImageFile, "jpeg"),
+    (b"\x00\x00\x00\x0cjP  ", Jpeg2KImageFile, "jpeg2000"),
+    (b"\xff\x4f\xff\x51", Jpeg2KImageFile, "jpeg2000"),
     (b"II*\x00", TiffImageFile, "tiff"),
     (b"MM\x00*", TiffImageFile, "tiff"),
     (b"II+\x00", TiffImageFile, "tiff"),
@@ -56,7 +60,7 @@ def load_field(path: Path) -> tuple[NDArray[np.uint8], str]:
     -------
     pixels : ndarray of uint8, shape (height, width, 3)
     kind : str
-        ``png``, ``jpeg`` or ``tiff``.
+        ``png``, ``jpeg``, ``jpeg2000`` or ``tiff``.
 
     Raises
     ------
@@ -72,8 +76,8 @@ def load_field(path: Path) -> tuple[NDArray[np.uint8], str]:
             if magic.startswith(start):
                 return _decode(plugin, file, path.name, kind), kind
     raise SlideUnreadableError(
-        f"{path.name}: not a slide that OpenSlide knows, nor a PNG, JPEG or TIFF image, or cut short; "
-        "export or copy the file again"
+        f"{path.name}: not a slide that OpenSlide knows, nor a PNG, JPEG, JPEG 2000 or TIFF image, or cut "
+        "short; export or copy the file again"
     )
 
 
@@ -104,15 +108,20 @@ def _decode(plugin: type[ImageFile], file: BinaryIO, name: str, kind: str) -> ND
 
 
 def _as_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+    """Return the pixels of a decoded image, converted strip by strip: whole copies would take gigabytes."""
     if image.mode in ("I", "F"):
         raise SlideUnreadableError(f"{name}: pixels are 32-bit grey values; convert the image into 8-bit RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        if image.mode.startswith("I;16"):
+            pixels[top : top + _STRIP] = (np.asarray(strip) >> 8)[..., None]
+            continue
+        if image.has_transparency_data:
+            white = Image.new("RGBA", strip.size, "white")
+            strip = Image.alpha_composite(white, strip.convert("RGBA"))
+        pixels[top : top + _STRIP] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def _reason(error: Exception) -> str:

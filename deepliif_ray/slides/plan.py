@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepliif_ray.errors import ResolutionError
+from deepliif_ray.errors import ResolutionError, SlideTooLargeError
 from deepliif_ray.slides.grid import TileGrid, check_tile, default_overlap
 from deepliif_ray.slides.quality import SlideQuality, measure_quality
 from deepliif_ray.slides.slide import Slide
@@ -18,6 +18,10 @@ USUAL_MPP = (0.1, 2.0)
 POSSIBLE_MPP = (0.05, 4.0)
 """Micrometres per pixel between which a nucleus can be told from noise."""
 MAX_DISAGREEMENT = 0.2
+MAX_SIDE = 4_000_000
+"""Pixels; 40 cm at 0.1 µm per pixel. What is larger is a damaged header, not a slide."""
+MAX_TILES = 4_000_000
+"""A whole glass slide, 75 × 25 mm, has about a million at 0.1 µm per pixel."""
 
 _NOMINAL = ((512, 0.25), (256, 0.5), (128, 1.0))
 
@@ -123,8 +127,10 @@ def plan_slide(
     ------
     ResolutionError
         The resolution is unknown, or such that nuclei cannot be told.
+    SlideTooLargeError
+        The slide claims a size that no slide has, or makes millions of tiles.
     SlideCorruptError
-        Pixels cannot be decoded.
+        More of the overview cannot be decoded than `deepliif_ray.slides.tissue.MAX_UNREAD_PERCENT`.
     ConfigError
         ``tile_size`` and ``overlap`` make no grid.
     """
@@ -138,9 +144,14 @@ def plan_slide(
         warnings.append(
             f"tile size {tile} is that of {name}, but {value:g} µm per pixel is nearer to {fitting}"
         )
+    _check_size(slide, tile - 2 * overlap)
     grid = TileGrid(slide.width, slide.height, tile, overlap)
     masked = np.flatnonzero(masked_tiles(slide, grid))
     tissue = tissue_mask(slide, value)
+    if tissue.unread_percent:
+        warnings.append(
+            f"{tissue.unread_percent:.2g} % of the overview cannot be decoded and counts as no tissue"
+        )
     return SlidePlan(
         width=slide.width,
         height=slide.height,
@@ -155,6 +166,17 @@ def plan_slide(
         warnings=tuple(warnings),
         quality=measure_quality(slide, tissue, value),
     )
+
+
+def _check_size(slide: Slide, step: int) -> None:
+    """Refuse a slide whose grid of tiles, ``step`` pixels apart, could not be held in memory."""
+    tiles = math.ceil(slide.width / step) * math.ceil(slide.height / step)
+    if max(slide.width, slide.height) > MAX_SIDE or tiles > MAX_TILES:
+        raise SlideTooLargeError(
+            f"{slide.name}: {slide.width} × {slide.height} pixels make {tiles:,} tiles; up to {MAX_SIDE:,} "
+            f"pixels a side and {MAX_TILES:,} tiles are scored; export the slide again if its header is "
+            "wrong, choose a larger tile size, or cut the slide into pieces"
+        )
 
 
 def _resolution(

@@ -48,6 +48,12 @@ class OpenSlideSlide(Slide):
                 self._handle.level_dimensions, self._handle.level_downsamples, strict=True
             )
         )
+        for number, level in enumerate(self.levels):
+            if min(level.width, level.height) < 1 or not 1 <= level.downsample < math.inf:
+                raise SlideUnreadableError(
+                    f"{self.name}: level {number} is {level.width} × {level.height} pixels, "
+                    f"{level.downsample:g} times coarser; export the slide again"
+                )
         color = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "")
         if re.fullmatch(r"[0-9A-Fa-f]{6}", color):
             red, green, blue = bytes.fromhex(color)

@@ -6,16 +6,17 @@ densities; nothing is skipped because of it.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from deepliif_ray.errors import SlideCorruptError
 from deepliif_ray.slides.grid import TileGrid
-from deepliif_ray.slides.slide import Level, Slide
+from deepliif_ray.slides.slide import Slide
 
 EMPTY_VARIANCE = 9.0
 """Published: a tile whose grey levels vary less than this is empty."""
@@ -33,7 +34,10 @@ WHITE_FLOOR = 230
 WHITE_PERCENTILE = 99
 TISSUE_OD = 0.05
 SPECK_UM2 = 2500.0
+MAX_UNREAD_PERCENT = 5.0
+"""Of a slide's overview may be undecodable; whether too many tiles are is decided when all are read."""
 _BLOCK = 2048
+_SMALL_BLOCK = 128
 
 
 def grey_variance(tile: NDArray[np.uint8]) -> float:
@@ -75,12 +79,15 @@ def masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
     Returns
     -------
     ndarray of bool, shape (len(grid),)
-
-    Raises
-    ------
-    SlideCorruptError
-        Pixels cannot be decoded.
+        None if what has to be read for it cannot be decoded.
     """
+    try:
+        return _masked_tiles(slide, grid)
+    except SlideCorruptError:
+        return np.zeros(len(grid), bool)
+
+
+def _masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
     masked = np.zeros(len(grid), bool)
     low, high = MASK_DOWNSAMPLES
     usable = [n for n, level in enumerate(slide.levels) if low <= level.downsample <= high]
@@ -140,6 +147,8 @@ class TissueMask:
         Average red, green and blue of each square.
     white : ndarray of float, shape (3,)
         What was taken for glass.
+    unread_percent : float
+        Share of the slide that could not be decoded and counts as glass.
     """
 
     mask: NDArray[np.bool_]
@@ -147,6 +156,7 @@ class TissueMask:
     area_px: float
     mean: NDArray[np.float32]
     white: NDArray[np.floating]
+    unread_percent: float = 0.0
 
 
 def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
@@ -156,7 +166,7 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     and averaged. White is, per channel, the 99th percentile of the averages but at least 230, so a field
     that is tissue all over does not take its own tissue for glass. Tissue is where the optical density
     ``log10(white / value)``, averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm²
-    (and a hundredth of the slide) are dropped. Ink and folds count as tissue.
+    (and a hundredth of the slide) are dropped. Ink and folds count as tissue, undecodable pixels do not.
 
     Parameters
     ----------
@@ -168,17 +178,19 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     Raises
     ------
     SlideCorruptError
-        Pixels cannot be decoded.
+        Over `MAX_UNREAD_PERCENT` cannot be decoded.
     """
     target = max(MASK_MPP / mpp, 1.0)
     number = max((n for n, lv in enumerate(slide.levels) if lv.downsample <= target), default=0)
     level = slide.levels[number]
     factor = max(1, math.ceil(target / level.downsample - 1e-6))
-    mean = np.empty((-(-level.height // factor), -(-level.width // factor), 3), np.float32)
-    for x, y, block in _blocks(slide, number, level, factor):
-        averages = np.asarray(Image.fromarray(block).reduce(factor), np.float32)
-        mean[y : y + averages.shape[0], x : x + averages.shape[1]] = averages
-    white = np.clip(np.percentile(mean, WHITE_PERCENTILE, axis=(0, 1)), WHITE_FLOOR, 255)
+    overview = _Overview(slide, number, factor)
+    step = max(1, _BLOCK // factor) * factor
+    for y, x in product(range(0, level.height, step), range(0, level.width, step)):
+        overview.add(x, y, min(step, level.width - x), min(step, level.height - y))
+    mean = overview.mean
+    percentile = np.nanpercentile if overview.unread else np.percentile
+    white = np.clip(percentile(mean, WHITE_PERCENTILE, axis=(0, 1)), WHITE_FLOOR, 255)
     density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
     size = factor * level.downsample
     squares = min(round(SPECK_UM2 / (size * mpp) ** 2), density.size // 100)
@@ -187,17 +199,39 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     heights = np.minimum(factor, level.height - factor * np.arange(mask.shape[0]))
     widths = np.minimum(factor, level.width - factor * np.arange(mask.shape[1]))
     share = float(heights @ mask @ widths) / (level.width * level.height)
-    return TissueMask(mask, size, share * slide.width * slide.height, mean, white)
+    unread_percent = 100 * overview.unread / (level.width * level.height)
+    if overview.unread:
+        mean = np.where(np.isnan(mean), white.astype(np.float32), mean)
+    return TissueMask(mask, size, share * slide.width * slide.height, mean, white, unread_percent)
 
 
-def _blocks(
-    slide: Slide, number: int, level: Level, factor: int
-) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    step = max(1, _BLOCK // factor) * factor
-    for y in range(0, level.height, step):
-        for x in range(0, level.width, step):
-            width, height = min(step, level.width - x), min(step, level.height - y)
-            yield x // factor, y // factor, slide.read_rgb(number, x, y, width, height)
+class _Overview:
+    """Averages of squares of ``factor`` pixels of a level; NaN where pixels cannot be decoded."""
+
+    def __init__(self, slide: Slide, number: int, factor: int) -> None:
+        level = slide.levels[number]
+        self._slide, self._number, self._factor = slide, number, factor
+        self._most = MAX_UNREAD_PERCENT / 100 * level.width * level.height
+        self.mean = np.full((-(-level.height // factor), -(-level.width // factor), 3), np.nan, np.float32)
+        self.unread = 0
+
+    def add(self, x: int, y: int, width: int, height: int) -> None:
+        """Read a rectangle of the level; where that fails, quarter it until what is lost is small."""
+        try:
+            block = self._slide.read_rgb(self._number, x, y, width, height)
+        except SlideCorruptError:
+            half = -(-max(width, height) // (2 * self._factor)) * self._factor
+            if max(width, height) > max(_SMALL_BLOCK, self._factor):
+                for top, left in product(range(0, height, half), range(0, width, half)):
+                    self.add(x + left, y + top, min(half, width - left), min(half, height - top))
+                return
+            self.unread += width * height
+            if self.unread > self._most:
+                raise
+            return
+        averages = np.asarray(Image.fromarray(block).reduce(self._factor), np.float32)
+        row, column = y // self._factor, x // self._factor
+        self.mean[row : row + averages.shape[0], column : column + averages.shape[1]] = averages
 
 
 def _drop_small(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:

@@ -1,0 +1,140 @@
+"""The process that touches untrusted files, started by `deepliif_ray.slides.guard`.
+
+It answers one request at a time: JSON in, JSON out, pixels through a file that both have open. Whatever a
+file does to it happens here: it may crash, is ended by an alarm when a request takes too long, and is
+refused memory beyond its limit. It imports what reading needs and nothing else.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from dataclasses import astuple
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepliif_ray.errors import ResolutionError, SlideError
+from deepliif_ray.slides.reader import open_slide
+from deepliif_ray.slides.slide import Slide
+
+ORPHAN_CHECK_S = 1.0
+
+
+class Server:
+    """Open slides by the number that the other side gave them.
+
+    Parameters
+    ----------
+    pixels : int
+        Descriptor of the file that pixels are written to.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._slides: dict[int, Slide] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to one request: what was asked for, or what went wrong."""
+        try:
+            return {"result": getattr(self, f"_{request['do']}")(request)}
+        except SlideError as error:
+            return {"error": type(error).__name__, "message": str(error)}
+        except MemoryError:
+            return {"error": "MemoryError", "message": ""}
+        except Exception as error:  # noqa: BLE001  # libraries raise anything over a damaged file
+            return {"error": "Exception", "message": f"{type(error).__name__}: {error}"}
+
+    def _open(self, request: dict[str, Any]) -> dict[str, Any]:
+        slide = self._slide(request)
+        mpp, problem = None, None
+        try:
+            mpp = slide.mpp
+        except ResolutionError as error:
+            problem = str(error)
+        return {
+            "vendor": slide.vendor,
+            "levels": [astuple(level) for level in slide.levels],
+            "background": slide.background,
+            "mpp": mpp,
+            "problem": problem,
+        }
+
+    def _read(self, request: dict[str, Any]) -> None:
+        slide = self._slide(request)
+        read = slide.read_level if request["alpha"] else slide.read_rgb
+        rest, place = np.ascontiguousarray(read(*request["region"])).data.cast("B"), 0
+        while rest:
+            written = os.pwrite(self._pixels, rest, place)
+            place, rest = place + written, rest[written:]
+
+    def _close(self, request: dict[str, Any]) -> None:
+        slide = self._slides.pop(request["slide"], None)
+        if slide is not None:
+            slide.close()
+
+    def _slide(self, request: dict[str, Any]) -> Slide:
+        """Return the slide a request is about, opened if this process has not done so yet."""
+        number = request["slide"]
+        if number not in self._slides:
+            self._slides[number] = open_slide(Path(request["path"]))
+        return self._slides[number]
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take ``more`` bytes of address space than it has now; write no core dumps.
+
+    Where the system does not tell how much that is, only the size of files is limited.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (more, more))
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _follow(parent: int) -> None:
+    """End this process when its parent has gone, even in the middle of a request."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_CHECK_S)
+    os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the other side hangs up.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Descriptors of the connection and of the pixels' file, the parent's process id, the seconds a request
+        may take, and the bytes of memory beyond those at the start.
+    """
+    connection, pixels, parent, seconds, memory = (int(value) for value in arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    limit_memory(memory)
+    server = Server(pixels)
+    with Connection(connection) as link:
+        link.send_bytes(b"ready")
+        while True:
+            try:
+                request = json.loads(link.recv_bytes())
+            except EOFError:
+                return
+            signal.alarm(seconds)  # ends the process whatever a library is busy with
+            answer = json.dumps(server.answer(request))
+            signal.alarm(0)
+            os.ftruncate(2, 0)  # what libraries said of a request that went well
+            link.send_bytes(answer.encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

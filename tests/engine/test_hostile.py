@@ -1,0 +1,167 @@
+"""Slides that are not as they should be, scored: what becomes rows, what becomes failures."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepliif_ray import connect, score
+from deepliif_ray.slides import SyntheticTissue, guard
+from tests.engine.results import tables
+from tests.slides.tiffs import tiff
+
+FIELDS = ["slide_id", "patient_id", "marker", "uri"]
+
+
+def run(folder: Path, uris, results="results", **options):
+    """Score the slides and return the tables."""
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        writer.writerows([str(uri), f"P{n}", "Ki67", uri] for n, uri in enumerate(uris))
+    options = {"model": "stain", "engine": "local", "assume_mpp": 0.5} | options
+    score(str(folder / "manifest.csv"), str(folder / results), **options)
+    return tables(folder / results)
+
+
+def failures(found) -> dict[str, tuple[str, str]]:
+    return {row["slide_id"]: (row["stage"], row["reason"]) for row in found["failures"].to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return np.asarray(SyntheticTissue(800, 800, seed=2, mpp=0.5)[:, :])
+
+
+def test_every_bad_file_fails_typed_and_the_good_one_is_scored(shared_data, tissue, tmp_path):
+    bad = shared_data / "bad"
+    with (bad / "OUTCOMES.csv").open(newline="") as file:
+        names = [row["file"] for row in csv.DictReader(file)]
+    Image.fromarray(tissue[:300, :300]).save(tmp_path / "good.png")
+    found = run(tmp_path, [*(bad / name for name in names), "good.png"])
+    reasons = failures(found)
+    assert {reason for _, reason in reasons.values()} == {"unreadable", "corrupt"}
+    assert len(reasons) == len(names) == 15
+    assert found["slides"]["slide_id"].to_pylist() == ["good.png"]
+
+
+def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
+    """One damaged block of the file spoils four tiles of 225."""
+    tiff(tmp_path / "whole.tiff", tissue, resolution=(20_000, 20_000), tile=64)
+    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[60])
+    options = {"tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 5}
+    found = run(tmp_path, ["whole.tiff", "bad.tiff"], **options)
+    bad, whole = found["slides"].to_pylist()
+    assert whole["n_tiles_bad"] == 0
+    assert 4 <= bad["n_tiles_bad"] <= 9
+    assert bad["n_tiles"] == sum(bad[f"n_tiles_{kind}"] for kind in ("inferred", "empty", "masked", "bad"))
+    _, overview, tiles = bad["warnings"]
+    assert len(whole["warnings"]) == 1  # both: the tile size is that of 10x
+    assert "counts as no tissue" in overview
+    assert f"{bad['n_tiles_bad']} of 225 tiles cannot be decoded" in tiles and "bad.tiff: pixels at" in tiles
+    assert 0.9 * whole["tissue_mm2"] < bad["tissue_mm2"] < whole["tissue_mm2"]
+    assert 0.9 * whole["n_cells"] < bad["n_cells"] < whole["n_cells"]
+    cells = found["cells"]
+    # Cells elsewhere are the same; there are none within the damaged block, 512 to 576 px along x.
+    inside = "slide_id = '{}' AND x BETWEEN 516 AND 571 AND y BETWEEN 260 AND 315"
+    far = "slide_id = '{}' AND y > 450"
+    kept = "SELECT x, y, area_px, marker_max, positive_px FROM cells WHERE {} ORDER BY ALL"
+
+    def rows(where, slide):
+        with connect(tmp_path / "results") as connection:
+            return connection.sql(kept.format(where.format(slide))).fetchall()
+
+    assert cells.num_rows == bad["n_cells"] + whole["n_cells"]
+    assert rows(inside, "whole.tiff") and not rows(inside, "bad.tiff")
+    assert rows(far, "whole.tiff") == rows(far, "bad.tiff") != []
+
+
+def test_too_many_bad_tiles_fail_the_slide_with_the_first(tissue, tmp_path):
+    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[60])
+    options = {"tile_size": 64, "overlap": 4}
+    found = run(tmp_path, ["bad.tiff"], **options)
+    (row,) = found["failures"].to_pylist()
+    assert (row["stage"], row["reason"]) == ("read", "corrupt")
+    assert "of its 225 tiles are bad, more than the 1 %" in row["message"]
+    assert not [path for path in (tmp_path / "results" / "_staging").rglob("*") if path.is_file()]
+    # The first bad tile in the order of the grid, and another share is another configuration.
+    from deepliif_ray.slides import TileGrid
+
+    tile = TileGrid(800, 800, 64, 4)[row["tile"]]
+    assert tile.x < 576 and tile.x + 64 > 512 and tile.y < 256 < tile.y + 64
+    assert run(tmp_path, ["bad.tiff"], **options, max_bad_tiles_percent=5)["slides"].num_rows == 1
+
+
+def test_the_share_does_not_depend_on_what_was_staged_when(tissue, tmp_path):
+    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[60, 61])
+    options = {"tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 20}
+
+    def stop(progress):
+        if progress.tiles_done >= 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ["bad.tiff"], watch=stop, **options)
+    resumed = run(tmp_path, ["bad.tiff"], **options)
+    undisturbed = run(tmp_path, ["bad.tiff"], results="other", **options)
+    assert resumed["slides"]["n_tiles_bad"].to_pylist()[0] > 4
+    for name in ("slides", "cells"):
+        assert resumed[name].equals(undisturbed[name])
+
+
+def test_a_slide_that_ends_its_reader_fails_and_others_go_on(tissue, tmp_path, monkeypatch):
+    guard._guard.end()
+    monkeypatch.setattr(guard, "COMMAND", ("-P", "-m", "tests.slides.bad_child"))
+    monkeypatch.setattr(guard, "TIME_LIMIT_S", 3)
+    names = ["a.tiff", "segfault.tiff", "hang.tiff", "glib.tiff", "greedy-open.tiff", "z.tiff"]
+    tiff(tmp_path / "a.tiff", tissue[:700, :700], resolution=(20_000, 20_000))
+    for name in names[1:]:
+        shutil.copy(tmp_path / "a.tiff", tmp_path / name)
+    try:
+        found = run(tmp_path, names)
+    finally:
+        guard._guard.end()
+    assert failures(found) == {
+        "segfault.tiff": ("plan", "crashed"),
+        "hang.tiff": ("plan", "timeout"),
+        "glib.tiff": ("plan", "memory"),
+        "greedy-open.tiff": ("open", "memory"),
+    }
+    first, last = found["slides"].to_pylist()
+    assert first["n_cells"] == last["n_cells"] > 0
+
+
+@pytest.mark.parametrize("width", [5_000_000, 2**31 - 1])
+def test_absurd_dimensions_are_refused_before_any_tile(width, tmp_path):
+    tags = {256: (4, [width]), 257: (4, [width])}
+    tiff(tmp_path / "absurd.tiff", np.zeros((256, 256, 3), np.uint8), tags=tags)
+    found = run(tmp_path, ["absurd.tiff"])
+    assert failures(found)["absurd.tiff"][1] in ("too_large", "unreadable")
+
+
+def test_several_dicom_series_in_a_folder(shared_data, tmp_path):
+    both = tmp_path / "both"
+    both.mkdir()
+    for folder in ("boxes_dicom", "camelyon_dicom"):
+        for path in (shared_data / "slides" / folder).iterdir():
+            shutil.copy(path, both / path.name)
+    alone = tmp_path / "alone"
+    shutil.copytree(shared_data / "slides" / "boxes_dicom", alone)
+    found = run(tmp_path, ["both/boxes_0.dcm", str(both), str(alone)])
+    (row,) = found["failures"].to_pylist()
+    assert (row["slide_id"], row["reason"]) == (str(both), "unreadable")
+    assert "2 DICOM series" in row["message"] and "boxes_0.dcm" in row["message"]
+    one, same = found["slides"].to_pylist()
+    assert (one["width_px"], one["n_cells"]) == (same["width_px"], same["n_cells"])
+
+
+def test_a_file_of_any_name_that_exists_is_scored(tissue, tmp_path):
+    Image.fromarray(tissue[:200, :200]).save(tmp_path / "a.png")
+    names = ["a\nb.png", "\x1b[2Jc.png", "d'\"e.png", "😐 %41#?.png", "עברית.png"]
+    for name in names:
+        os.link(tmp_path / "a.png", tmp_path / name)
+    assert run(tmp_path, names)["slides"].num_rows == len(names)
