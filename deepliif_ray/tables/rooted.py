@@ -62,6 +62,8 @@ class RootedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         return bytes(self._inner.cat_file(self._place(path), start=start, end=end))
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> "_Object":
+        if mode != "rb":
+            raise PermissionError(f"{path}: results are read-only here")
         return _Object(self, path, mode, cache_type="none")
 
 

@@ -58,9 +58,7 @@ def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
     bad, whole = found["slides"].to_pylist()
     assert whole["n_tiles_bad"] == 0
     assert 4 <= bad["n_tiles_bad"] <= 9
-    assert bad["n_tiles"] == sum(
-        bad[f"n_tiles_{kind}"] for kind in ("inferred", "empty", "masked", "bad")
-    )
+    assert bad["n_tiles"] == sum(bad[f"n_tiles_{kind}"] for kind in ("inferred", "empty", "masked", "bad"))
     _, overview, tiles = bad["warnings"]
     assert len(whole["warnings"]) == 1  # both: the tile size is that of 10x
     assert "counts as no tissue" in overview

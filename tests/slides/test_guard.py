@@ -110,7 +110,9 @@ def test_one_helper_serves_all_slides_and_threads(slides):
     ],
 )
 @pytest.mark.parametrize("when", ["reading", "opening"])
-def test_what_ends_the_helper_is_an_error_of_that_slide_alone(bad_child, slides, named, name, kind, words, when):
+def test_what_ends_the_helper_is_an_error_of_that_slide_alone(
+    bad_child, slides, named, name, kind, words, when
+):
     path = named(f"{name}-{when}")
     with open_guarded(slides / "a.tiff") as good:
         pixels = good.read_tile(0, 0, 64)
@@ -180,7 +182,7 @@ def test_memory_beyond_the_limit_is_refused(monkeypatch, tmp_path):
     Image.new("L", (8000, 8000)).convert("RGB").save(tmp_path / "big.png", compress_level=1)
     Image.fromarray(IMAGE).save(tmp_path / "small.png")
     try:
-        with pytest.raises(SlideMemoryError, match="big.png"):
+        with pytest.raises(SlideMemoryError, match=r"big\.png"):
             open_guarded(tmp_path / "big.png")
         open_guarded(tmp_path / "small.png").close()
     finally:
@@ -292,7 +294,9 @@ def test_the_helper_of_a_killed_parent_stops_even_while_it_hangs(slides, tmp_pat
 
 
 def test_the_helper_imports_only_what_reading_needs():
-    program = "import json, sys; import deepliif_ray.slides.guard_child; print(json.dumps(sorted(sys.modules)))"
+    program = (
+        "import json, sys; import deepliif_ray.slides.guard_child; print(json.dumps(sorted(sys.modules)))"
+    )
     found = json.loads(subprocess.check_output([sys.executable, "-c", program]))
     assert {"openslide", "numpy"} <= set(found)
     assert not {"torch", "ray", "scipy", "pyarrow", "duckdb", "fsspec", "numba"} & set(found)
