@@ -240,6 +240,8 @@ def _check_rows(
         found += [
             f"{name!r} is not valid Unicode" for name, text in record.items() if _is_broken(name + text)
         ]
+        if "\0" in record.get("uri", ""):
+            found.append("uri holds a NUL character, which no file name can; correct it")
         slide_id = record.get("slide_id", "")
         if slide_id.strip() and first_row.setdefault(slide_id, number) != number:
             found.append(f"slide_id {_shorten(slide_id)} is already used in row {first_row[slide_id]}")

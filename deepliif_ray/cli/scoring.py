@@ -154,11 +154,15 @@ def sql(
     ],
     form: FormatOption = Format.TABLE,
     output: Annotated[Path | None, typer.Option(help="File to write to; by default standard output.")] = None,
+    sandbox: Annotated[
+        bool,
+        typer.Option("--sandbox", help="For untrusted SQL: no other files, network or extensions."),
+    ] = False,
 ) -> None:
     """Ask SQL of the committed results."""
     from deepliif_ray.query import ask
 
-    show(ask(results, query), form, output)
+    show(ask(results, query, sandbox=sandbox), form, output)
 
 
 @app.command()

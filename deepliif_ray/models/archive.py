@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -70,7 +71,9 @@ def read_state(data: bytes, source: str) -> dict[str, Tensor]:
         raise ModelError(
             f"{source}: holds something else than a state dict of tensors; save net.state_dict()"
         )
-    return {str(name): tensor for name, tensor in loaded.items()}
+    if not all(type(value) in (Tensor, torch.nn.Parameter) and _is_plain(value) for value in loaded.values()):
+        raise ModelError(f"{source}: holds tensors without numbers of their own; save net.state_dict() again")
+    return _bounded({str(name): tensor for name, tensor in loaded.items()}, source)
 
 
 def read_torchscript(data: bytes, source: str) -> dict[str, Tensor]:
@@ -92,11 +95,37 @@ def read_torchscript(data: bytes, source: str) -> dict[str, Tensor]:
             root = _ScriptUnpickler(archive, program).load()
             if not isinstance(root, _ScriptObject):
                 raise ModelError(f"{source}: not a serialized network but a file of another kind")
-            return dict(_tensors(root, ""))
+            tensors = dict(islice(_tensors(root, ""), MAX_ENTRIES + 1))
+            if len(tensors) > MAX_ENTRIES:
+                raise ModelError(f"{source}: names more than {MAX_ENTRIES} tensors")
+            return _bounded(tensors, source)
         except StopIteration:
             raise ModelError(f"{source}: not a TorchScript archive (no data.pkl)") from None
         except _BROKEN as error:
             raise _refused(source, error) from error
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
+def _bounded(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return ``tensors``, unless they pretend to more numbers than a file may hold.
+
+    A few bytes can name one storage many times over, or repeat its numbers by strides of 0.
+
+    Raises
+    ------
+    ModelError
+        Together they have over `MAX_BYTES`, or one of them more than its own storage.
+    """
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise ModelError(f"{source}: {name} claims more numbers than the file holds; download it again")
+    total = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+    if total > MAX_BYTES:
+        raise ModelError(f"{source}: its tensors have {total} bytes together; at most {MAX_BYTES} are read")
+    return tensors
 
 
 def _opened(data: bytes, source: str) -> zipfile.ZipFile:
@@ -133,14 +162,22 @@ class _ScriptObject:
         self.attributes = state
 
 
-def _tensors(module: _ScriptObject, prefix: str, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if depth > MAX_DEPTH:
-        raise ValueError("its modules are nested too deeply")
-    for name, value in module.attributes.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, _ScriptObject):
-            yield from _tensors(value, f"{prefix}{name}.", depth + 1)
+def _tensors(root: _ScriptObject, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a tree of modules; one that names a module twice over and over is no tree."""
+    waiting = [(root, prefix, 0)]
+    seen = {id(root)}
+    while waiting:
+        module, prefix, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError("its modules are nested too deeply")
+        for name, value in module.attributes.items():
+            if isinstance(value, Tensor):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, _ScriptObject):
+                if id(value) in seen:
+                    raise ValueError("a module is part of itself or of two others")
+                seen.add(id(value))
+                waiting.append((value, f"{prefix}{name}.", depth + 1))
 
 
 class _ScriptUnpickler(pickle.Unpickler):

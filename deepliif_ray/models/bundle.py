@@ -132,7 +132,7 @@ def read_bundle(uri: str) -> Bundle:
     source = storage.join(uri, MODEL_FILE)
     try:
         described = json.loads(_bounded(source, MAX_JSON_BYTES))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{source}: not JSON: {error}; copy the bundle again") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{source}: not a model of format {FORMAT}")
@@ -163,10 +163,11 @@ def read_bundle(uri: str) -> Bundle:
 def _bounded(url: str, limit: int) -> bytes:
     if not storage.exists(url):
         raise ModelError(f"{url}: no such file; a model bundle holds {MODEL_FILE} and {WEIGHTS_FILE}")
-    data = storage.read_bytes(url)
-    if len(data) > limit:
-        raise ModelError(f"{url}: {len(data):,} bytes, more than the {limit:,} that such a file may have")
-    return data
+    fs, path = storage.filesystem(url)
+    size = fs.size(path)
+    if size is not None and size > limit:
+        raise ModelError(f"{url}: {size:,} bytes, more than the {limit:,} that such a file may have")
+    return storage.read_bytes(url)
 
 
 def _digest(spec: CompactSpec, data: bytes) -> str:

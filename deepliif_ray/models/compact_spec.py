@@ -10,6 +10,9 @@ FOLD = 2
 """The network works at half resolution: FOLD x FOLD pixels are folded into channels."""
 RGB = 3
 MAX_TILE_SIZE = 4096
+MAX_PARAMETERS = 200_000_000
+"""The network that ships has half a million."""
+MAX_MODALITIES = 16
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class CompactSpec:
             raise ModelError(f"compact network: widths {self.widths} and depths {self.depths} do not match")
         if not all(0 < w <= 1024 for w in self.widths) or not all(0 <= d <= 32 for d in self.depths):
             raise ModelError(f"compact network: widths {self.widths} or depths {self.depths} out of range")
+        numbers = (*self.widths, *self.depths, self.tile_size)
+        if not all(type(n) is int for n in numbers) or not all(type(m) is str for m in self.modalities):
+            raise ModelError(
+                "compact network: widths, depths and tile_size are not whole numbers, or modalities no names"
+            )
+        # A residual block has two convolutions of 3 x 3; each level has one more on the way up.
+        parameters = sum(18 * w * w * (d + 1) for w, d in zip(self.widths, self.depths, strict=True))
+        if parameters > MAX_PARAMETERS or len(self.modalities) > MAX_MODALITIES:
+            raise ModelError(
+                f"compact network: about {parameters:,} parameters and {len(self.modalities)} modalities; at "
+                f"most {MAX_PARAMETERS:,} and {MAX_MODALITIES} are loaded"
+            )
         if len(set(self.modalities)) != len(self.modalities):
             raise ModelError(f"compact network: modalities {self.modalities} repeat")
 

@@ -7,7 +7,7 @@ from deepliif_ray.errors import QueryError
 from deepliif_ray.query.views import connect
 
 
-def ask(results: str, query: str) -> pa.Table:
+def ask(results: str, query: str, *, sandbox: bool = False) -> pa.Table:
     """Return what a SQL query over committed results gives.
 
     Parameters
@@ -16,6 +16,8 @@ def ask(results: str, query: str) -> pa.Table:
         URL of the results.
     query : str
         SQL; see `connect` for the views.
+    sandbox : bool
+        As for `connect`.
 
     Raises
     ------
@@ -24,7 +26,7 @@ def ask(results: str, query: str) -> pa.Table:
     ResultsError, StorageError
         See `connect`.
     """
-    with connect(results) as connection:
+    with connect(results, sandbox=sandbox) as connection:
         try:
             answer = connection.sql(query)
             if answer is None:

@@ -16,7 +16,17 @@ from deepliif_ray.tables.schema import column_names, table_schema
 _SQL = Path(__file__).parent / "sql"
 
 
-def connect(results: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
+SANDBOX = {
+    "temp_directory": "''",
+    "memory_limit": "'4GB'",
+    "python_enable_replacements": "false",
+    "enable_external_access": "false",
+    "lock_configuration": "true",
+}
+"""Settings of a sandbox, in this order. A query that needs more memory fails instead of going to disk."""
+
+
+def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb.DuckDBPyConnection:
     """Open results for SQL.
 
     The connection is a snapshot of what is committed now; connect again to see later commits. It is an
@@ -26,6 +36,9 @@ def connect(results: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
     ----------
     results : str or path
         URL of the results.
+    sandbox : bool
+        For SQL that is not trusted: no files but the cells of these results, and those read-only; no network,
+        no extensions, no Python variables, 4 GB of memory, and no setting can be changed back.
 
     Returns
     -------
@@ -54,9 +67,13 @@ def connect(results: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_geoparquet_conversion = false")
     for name, table in tables.items():
         _create_table(connection, name, table)
-    _create_cells(connection, url, tables["slides"])
+    places = _create_cells(connection, url, tables["slides"], rooted=sandbox or needs_root(url))
     for name in ("intervals", "called_cells", "indices", "quality"):
         connection.execute(_sql(name))
+    if sandbox:
+        connection.execute(f"SET allowed_paths = [{places}]")
+        for name, value in SANDBOX.items():
+            connection.execute(f"SET {name} = {value}")
     return connection
 
 
@@ -74,15 +91,16 @@ def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Ta
     connection.unregister("arriving")
 
 
-def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table) -> None:
+def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, *, rooted: bool) -> str:
+    """Make the view of cells; return the files behind it as SQL."""
     columns = ", ".join(column_names("cells"))
     # Several slides may share an object, which is read once.
     paths = list(dict.fromkeys(path for path in slides.column("cells_path").to_pylist() if path))
     if not paths:
         _create_table(connection, "no_cells", table_schema("cells").empty_table())
         connection.execute(Template(_sql("no_cells")).substitute(columns=columns))
-        return
-    if needs_root(url):
+        return ""
+    if rooted:
         connection.register_filesystem(RootedFileSystem(url))
         places = [f"{RootedFileSystem.protocol}://{path}" for path in paths]
     else:
@@ -96,3 +114,4 @@ def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Ta
             f"{url}: the cells of committed slides cannot be read ({error}); connect again if a job is "
             "tidying these results, else restore what was deleted or score those slides again"
         ) from error
+    return files

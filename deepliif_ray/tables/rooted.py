@@ -61,6 +61,8 @@ class RootedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has 
         return storage.read_range(self._place(path), start, end)
 
     def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> "_Object":
+        if mode != "rb":
+            raise PermissionError(f"{path}: results are read-only here")
         return _Object(self, path, mode, cache_type="none")
 
 

@@ -346,3 +346,36 @@ def test_modality_that_the_model_lacks(eager):
 def test_all_networks_can_be_read(eager):
     checkpoint = load_checkpoint(str(eager), ["Hema", "DAPI", "Lap2", "Marker"])
     assert set(checkpoint.translators) == set(range(TRANSLATORS))
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "repeated", "views"])
+def test_tensors_that_pretend_to_be_large_are_refused(kind, tmp_path, monkeypatch):
+    path = write(tmp_path, form="eager") / "latest_net_G4.pth"
+    numbers = torch.ones(1000)
+    state = {
+        "meta": {"a": torch.empty(10**12, device="meta")},
+        "sparse": {"a": torch.sparse_coo_tensor([[0]], [1.0], (10**12,))},
+        "repeated": {"a": numbers[:1].expand(10**9)},
+        "views": {f"a{n}": numbers.view(10, 100) for n in range(1000)},
+    }[kind]
+    if kind == "views":
+        monkeypatch.setattr("deepliif_ray.models.archive.MAX_BYTES", 1 << 20)
+    torch.save(state, path)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ModelError, match=r"latest_net_G4\.pth"):
+        load_model(str(tmp_path))
+
+
+def test_modules_that_name_each_other_over_and_over_are_refused(tmp_path):
+    """Each of 40 modules names the next twice: as a tree they would be a million million."""
+    path = write(tmp_path, form="serialized") / "G4.pt"
+    new = b"c__torch__\nM\n)\x81"
+    opcodes = b"\x80\x02" + new + b"q\x00"
+    for level in range(40):
+        inner = bytes([level])
+        state = b"}(X\x01\0\0\0ah" + inner + b"X\x01\0\0\0bh" + inner + b"u"
+        opcodes += b"0" + new + state + b"bq" + bytes([level + 1])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", opcodes + b".")
+    with pytest.raises(ModelError, match=r"G4\.pt.*two others"):
+        load_model(str(tmp_path))

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -134,6 +135,12 @@ def rewrite(folder, **changes):
         (lambda f: rewrite(f, layers={"widths": ["8", 8, 8], "depths": [1, 1, 1]}), "layers"),
         (lambda f: rewrite(f, layers={"widths": [10**6, 8], "depths": [1, 1]}), "range"),
         (lambda f: rewrite(f, layers={"tile_size": 100}), "tile_size"),
+        (lambda f: rewrite(f, layers={"widths": [1024] * 8, "depths": [32] * 8}), "parameters"),
+        (lambda f: rewrite(f, layers={"widths": [8.5, 8], "depths": [1, 1]}), "whole numbers"),
+        (lambda f: rewrite(f, layers={"modalities": [f"m{n}" for n in range(10**5)]}), "modalities"),
+        (lambda f: (f / MODEL_FILE).write_text("[" * 10**6), "not JSON"),
+        (lambda f: (f / MODEL_FILE).write_text(" " * (2 << 20)), "more than"),
+        (lambda f: os.truncate(f / WEIGHTS_FILE, 2 << 30), "more than"),
         (lambda f: rewrite(f, layers=7), "layers"),
         (lambda f: rewrite(f, layers={"shape": [1]}), "layers"),
     ],

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from deepliif_ray.slides import guard_child
 
-_spoiled = False
+_spoiled = []
 
 
 def misbehave(name):
-    global _spoiled
     if "segfault" in name:
         ctypes.string_at(8)
     if "abort" in name:
@@ -37,7 +36,7 @@ def misbehave(name):
     if "spoiled" in name and _spoiled:
         os.abort()
     if "spoiler" in name:
-        _spoiled = True
+        _spoiled.append(name)
 
 
 class Server(guard_child.Server):

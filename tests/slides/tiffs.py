@@ -12,15 +12,14 @@ _CODES = {SHORT: "H", LONG: "I", RATIONAL: "I", LONG8: "Q"}
 def tiff(path, image, *, tile=128, resolution=(40_000, 40_000), encode=None, tags=None, spoil=(), levels=()):
     """Write ``image``, uint8 or uint16 of shape (height, width[, samples]), and smaller ``levels``.
 
-    ``encode`` turns a tile into bytes (deflate by default, then give the compression among ``tags``); ``tags``
+    ``encode`` turns a tile into bytes (deflate by default; give another compression among ``tags``); ``tags``
     are added to those of the first level or replace them, as ``{code: (type, values)}``; tiles whose numbers
     are in ``spoil`` hold no picture.
     """
     encode = encode or (lambda pixels: zlib.compress(pixels.tobytes(), 1))
     out = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
     link = 8
-    for number, pixels in enumerate([image, *levels]):
-        pixels = np.asarray(pixels)
+    for number, pixels in enumerate(map(np.asarray, [image, *levels])):
         height, width, samples = (*pixels.shape, 1)[:3]
         offsets, sizes = [], []
         for y in range(0, height, tile):
