@@ -1,6 +1,5 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -109,15 +108,31 @@ def test_many_may_ask_for_the_same_slide_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: storage.localize(url, cache), range(16)))
     assert len(set(paths)) == 1 and paths[0].read_bytes() == b"x" * 1_000_000
-    assert len(list(cache.iterdir())) == 1
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
 
 
 def test_a_download_cut_short_is_noticed(memory, tmp_path, monkeypatch):
     memory.pipe_file("/in/a.svs", b"x" * 1000)
-    monkeypatch.setattr(type(memory), "get_file", lambda self, source, target: Path(target).write_bytes(b"x"))
+    monkeypatch.setattr(type(memory), "cat_ranges", lambda *_, **__: [b"x"])
     with pytest.raises(StorageError, match="1 of 1000 bytes"):
         storage.localize("memory://in/a.svs", tmp_path)
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not [p for p in tmp_path.rglob("*") if p.is_dir() and not p.name.endswith(".part")]
+
+
+@pytest.mark.parametrize("name", ["a*", "a?", "a[12]"])
+def test_only_what_is_named_is_removed(memory, name):
+    for other in ("a1", "a2", "ab"):
+        storage.write_bytes(f"memory://root/{other}/kept", b"1")
+    storage.write_bytes(f"memory://root/{name}/gone", b"1")
+    storage.remove(f"memory://root/{name}")
+    assert [url.rsplit("/", 2)[1] for url in storage.list_files("memory://root")] == ["a1", "a2", "ab"]
+
+
+def test_dicom_siblings_are_those_of_its_own_folder(memory):
+    for name in ("d/1.dcm", "d/2.DCM", "d/notes.txt", "d/other/3.dcm", "e/4.dcm"):
+        storage.write_bytes(f"memory://in/{name}", b"1")
+    files = storage.slide_files("memory://in/d/1.dcm")
+    assert [file.path for file in files] == ["/in/d/1.dcm", "/in/d/2.DCM"]
 
 
 def test_local_slides_are_used_where_they_are(tmp_path):

@@ -6,6 +6,7 @@ far. The lock is held exclusively by who downloads or evicts, and shared by ever
 """
 
 import hashlib
+import os
 import posixpath
 import random
 import re
@@ -63,6 +64,7 @@ def localize(url: str, cache: Path, expected: str | None = None) -> Path:
     if is_local(url):
         return Path(files[0].path)
     copy = _Copy(url, cache, files)
+    _latest.pin = None  # it may be in the way of the room, or of a repair
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         _latest.pin = _ready(copy)
@@ -137,6 +139,11 @@ class _Copy:
                 raise StorageError(f"{scrub(self.url)}: a file of the slide is named {name!r}; rename it")
         return names
 
+    def use(self) -> None:
+        """Write down that the copy was asked for now; the system's own clock for files ticks too coarsely."""
+        now = time.time_ns()
+        os.utime(self.lock, ns=(now, now))
+
     def is_complete(self) -> bool:
         return self.folder.is_dir() and all(
             path.is_file() and (file.size is None or path.stat().st_size == file.size)
@@ -150,7 +157,7 @@ def _ready(copy: _Copy) -> Lock:
     while True:
         lock = try_lock(copy.lock, SHARED)
         if lock is not None and copy.is_complete():
-            copy.lock.touch()
+            copy.use()
             return lock
         if lock is not None:
             lock.release()
@@ -159,7 +166,7 @@ def _ready(copy: _Copy) -> Lock:
             try:
                 if not copy.is_complete():
                     _download(copy, lock)
-                copy.lock.touch()
+                copy.use()
                 if lock.share() and copy.is_complete():
                     return lock
             except BaseException:

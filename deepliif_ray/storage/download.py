@@ -32,6 +32,7 @@ def download(url: str, file: SlideFile, target: Path) -> None:
             for piece in _pieces(url, fs, file, done):
                 part.write(piece)
                 done += len(piece)
+            part.flush()  # what a killed process had in its buffer would be asked for again
 
 
 def _pieces(url: str, fs: Any, file: SlideFile, begin: int) -> list[bytes]:

@@ -1,0 +1,28 @@
+"""A store that answers slowly and keeps a log of what it was asked for, for tests with several processes."""
+
+import os
+import time
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class SlowStore(LocalFileSystem):
+    """The local disk as a remote store: ``slow:///path``; $SLOW_STORE_LOG names its log."""
+
+    protocol = "slow"
+
+    def cat_ranges(self, paths, starts, ends, **_):
+        for start in starts:
+            with open(os.environ["SLOW_STORE_LOG"], "a") as log:
+                log.write(f"{start}\n")
+        time.sleep(float(os.environ.get("SLOW_STORE_S", "0.05")))
+        found = []
+        for path, start, end in zip(paths, starts, ends, strict=True):
+            with open(self._strip_protocol(path), "rb") as file:
+                file.seek(start)
+                found.append(file.read(end - start))
+        return found
+
+
+fsspec.register_implementation("slow", SlowStore, clobber=True)
