@@ -1,7 +1,8 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Four names do most of it: `score` runs a manifest, `connect` opens the results for SQL, `load_model` gives a
-model to use on arrays of pixels, and `train` makes one. They are imported when first used.
+Five names do most of it: `score` runs a manifest, `connect` opens the results for SQL, `optimize` joins their
+objects, `load_model` gives a model to use on arrays of pixels, and `train` makes one. They are imported when
+first used.
 """
 
 from importlib import import_module
@@ -11,15 +12,27 @@ if TYPE_CHECKING:
     from deepliif_ray.engine.score import RunSummary, score
     from deepliif_ray.models import load_model
     from deepliif_ray.query import connect
+    from deepliif_ray.tables.optimize import OptimizeSummary, optimize
     from deepliif_ray.training.train import train
 
 __version__ = "0.1.0"
-__all__ = ["RunSummary", "__version__", "connect", "load_model", "score", "train"]
+__all__ = [
+    "OptimizeSummary",
+    "RunSummary",
+    "__version__",
+    "connect",
+    "load_model",
+    "optimize",
+    "score",
+    "train",
+]
 
 _HOMES = {
+    "OptimizeSummary": "deepliif_ray.tables.optimize",
     "RunSummary": "deepliif_ray.engine.score",
     "connect": "deepliif_ray.query",
     "load_model": "deepliif_ray.models",
+    "optimize": "deepliif_ray.tables.optimize",
     "score": "deepliif_ray.engine.score",
     "train": "deepliif_ray.training.train",
 }

@@ -6,10 +6,11 @@ from string import Template
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError
-from deepliif_ray.tables.ledger import Ledger
+from deepliif_ray.tables.ledger import Ledger, joined_rows
 from deepliif_ray.tables.rooted import RootedFileSystem, needs_root
 from deepliif_ray.tables.schema import column_names, table_schema
 
@@ -106,12 +107,34 @@ def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Ta
     else:
         root = storage.filesystem(url)[1]
         places = [storage.join(root, path) for path in paths]
-    files = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
+    # An object of several slides may still hold one that was scored again since: then its slides are picked.
+    partial = {n: path for n, path in enumerate(paths) if _holds_more(slides, path)}
+    whole = ", ".join(_quoted(place) for n, place in enumerate(places) if n not in partial)
+    selects = [Template(_sql("cells_of_files")).substitute(columns=columns, files=whole)] if whole else []
+    selects += [
+        Template(_sql("cells_of_some")).substitute(
+            columns=columns, file=_quoted(places[n]), path=_quoted(path)
+        )
+        for n, path in partial.items()
+    ]
     try:
-        connection.execute(Template(_sql("cells")).substitute(columns=columns, files=files))
+        connection.execute(Template(_sql("cells")).substitute(selects="\nUNION ALL\n".join(selects)))
     except duckdb.Error as error:
         raise ResultsError(
             f"{url}: the cells of committed slides cannot be read ({error}); connect again if a job is "
             "tidying these results, else restore what was deleted or score those slides again"
         ) from error
-    return files
+    return ", ".join(map(_quoted, places))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _holds_more(slides: pa.Table, path: str) -> bool:
+    """Tell whether an object of several slides holds cells that no record counts any more."""
+    rows = joined_rows(path)
+    if rows is None:
+        return False
+    counted = pc.sum(slides.filter(pc.equal(slides.column("cells_path"), path)).column("n_cells")).as_py()
+    return bool(counted != rows)

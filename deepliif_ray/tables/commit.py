@@ -46,10 +46,15 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
         storage.write_file(storage.join(results, path), local)
 
 
-def _write_record(url: str, name: str, record: dict[str, Any]) -> None:
+def write_table(url: str, name: str, table: pa.Table) -> None:
+    """Write rows of table ``name`` as one object."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([record], schema=table_schema(name)), sink, **_WRITE)
+    pq.write_table(table, sink, **_WRITE)
     storage.write_bytes(url, sink.getvalue().to_pybytes())
+
+
+def _write_record(url: str, name: str, record: dict[str, Any]) -> None:
+    write_table(url, name, pa.Table.from_pylist([record], schema=table_schema(name)))
 
 
 def commit_slide(results: str, record: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ Layout, below any fsspec URL::
     slides/<slide_key>-<attempt>.parquet        one row: the commit record
     failures/<slide_key>-<attempt>.parquet      one row
     runs/<run_id>.parquet                       one row
-    _staging/…                                  work in progress, not part of the results
+    cells/marker=<Marker>/joined-<rows>-<name>.parquet, slides/joined-<name>.parquet, …
+                                                what `optimize` made of many of these
+    _staging/…, _optimize/…                     work in progress, not part of the results
 """
 
 import hashlib
@@ -26,6 +28,7 @@ from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, t
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
+_JOINED = re.compile(r"/joined-(\d+)-[^/]*\.parquet$")
 
 
 def slide_key(slide_id: str) -> str:
@@ -45,6 +48,20 @@ def slide_key(slide_id: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", slide_id)[:_SLUG_LENGTH].lstrip(".-") or "slide"
     digest = hashlib.sha256(slide_id.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{slug}-{digest}"
+
+
+def joined_name(rows: int, name: str) -> str:
+    """Return the file name of an object that holds ``rows`` cells of several slides."""
+    return f"joined-{rows:012d}-{name}.parquet"
+
+
+def joined_rows(path: str) -> int | None:
+    """Return how many cells a cells object of several slides holds; None for one slide's own object.
+
+    Records tell which slides of it count: fewer once a slide was scored again.
+    """
+    match = _JOINED.search(path)
+    return None if match is None else int(match[1])
 
 
 class Ledger:
@@ -89,43 +106,59 @@ class Ledger:
 
     @cached_property
     def _slides(self) -> pa.Table:
-        return _newest(self._read("slides"), "committed_at")
+        return newest(self._read("slides"), "committed_at")
 
     @cached_property
     def _failures(self) -> pa.Table:
-        newest = _newest(self._read("failures"), "failed_at")
+        failed = newest(self._read("failures"), "failed_at")
         committed = dict(_pairs(self._slides, "slide_id", "committed_at"))
         standing = [
             slide_id not in committed or failed_at > committed[slide_id]
-            for slide_id, failed_at in _pairs(newest, "slide_id", "failed_at")
+            for slide_id, failed_at in _pairs(failed, "slide_id", "failed_at")
         ]
-        return newest.filter(pa.array(standing, pa.bool_()))
+        return failed.filter(pa.array(standing, pa.bool_()))
 
     @cached_property
     def _runs(self) -> pa.Table:
-        return self._read("runs").sort_by([("started_at", "ascending"), ("run_id", "ascending")])
+        runs = self._read("runs").sort_by([("finished_at", "ascending")])  # without one: last
+        ids = runs.column("run_id").to_pylist()  # twice, while objects are being joined
+        once = runs.take(pa.array([ids.index(run_id) for run_id in dict.fromkeys(ids)], pa.int64()))
+        return once.sort_by([("started_at", "ascending"), ("run_id", "ascending")])
 
     def _read(self, name: str) -> pa.Table:
-        """Return all rows of table ``name``.
+        """Return all rows of table ``name``."""
+        return pa.concat_tables(
+            [table_schema(name).empty_table(), *read_objects(self.results, name).values()]
+        )
 
-        An object may vanish between listing and reading when another job joins objects or drops superseded
-        ones. What replaces it was written before, so listing again until nothing is new misses no row.
-        """
-        folder = storage.join(self.results, name)
-        seen: set[str] = set()
-        tables = [table_schema(name).empty_table()]
-        with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-            while new := [url for url in storage.list_files(folder, ".parquet") if url not in seen]:
-                seen.update(new)
-                contents = list(pool.map(_read_if_there, new))
-                tables += [
-                    _parse(url, content, name)
-                    for url, content in zip(new, contents, strict=True)
-                    if content is not None
-                ]
-                if None not in contents:
-                    break
-        return pa.concat_tables(tables)
+
+def read_objects(results: str, name: str) -> dict[str, pa.Table]:
+    """Return the rows of table ``name`` by the URL of the object that holds them.
+
+    An object may vanish between listing and reading when another job joins objects or drops superseded
+    ones. What replaces it was written before, so listing again until nothing is new misses no row; some may
+    be there twice.
+
+    Raises
+    ------
+    ResultsError
+        An object is not a record of this software, or of a newer version of it.
+    StorageError
+        The store does not answer.
+    """
+    folder = storage.join(results, name)
+    seen: set[str] = set()
+    tables: dict[str, pa.Table] = {}
+    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
+        while new := [url for url in storage.list_files(folder, ".parquet") if url not in seen]:
+            seen.update(new)
+            contents = list(pool.map(_read_if_there, new))
+            for url, content in zip(new, contents, strict=True):
+                if content is not None:
+                    tables[url] = _parse(url, content, name)
+            if None not in contents:
+                break
+    return tables
 
 
 def _read_if_there(url: str) -> bytes | None:
@@ -173,7 +206,7 @@ def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
     return zip(*(table.column(name).to_pylist() for name in names), strict=True)
 
 
-def _newest(table: pa.Table, moment: str) -> pa.Table:
+def newest(table: pa.Table, moment: str) -> pa.Table:
     """Keep the row with the greatest (``moment``, attempt) of each slide, ordered by slide_id."""
     order = pc.sort_indices(
         table, sort_keys=[("slide_id", "ascending"), (moment, "ascending"), ("attempt", "ascending")]

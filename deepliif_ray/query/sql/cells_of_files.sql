@@ -1,0 +1,3 @@
+-- Objects of which every row counts: a slide's own, and those of several slides none of which was scored again.
+SELECT $columns
+FROM read_parquet([$files], hive_partitioning = true, hive_types = {'marker': VARCHAR})

@@ -1,0 +1,302 @@
+"""Joining objects: answers stay, objects become few, at every moment and whoever else is at work."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deepliif_ray import optimize, storage
+from deepliif_ray.errors import DeepliifRayError, ResultsError
+from deepliif_ray.query import connect
+from deepliif_ray.tables import retire
+from deepliif_ray.tables.ledger import joined_rows
+from deepliif_ray.tables.optimize import _join_slides
+from tests.query import fake_results as fake
+
+MARKERS = ("Ki67", "CD8")
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    return str(tmp_path / "res=1") if request.param == "local" else f"memory://{tmp_path.name}/res"
+
+
+def fill(root, slides=12, second=0, **more):
+    """Commit slides of two markers, one of them without a cell, with a failure and two runs each time."""
+    for i in range(slides):
+        cells = [fake.cell(k, area_px=40 + i + k + second, positive=k > 1) for k in range(i % 5)]
+        marker = MARKERS[i % 2]
+        fake.commit(root, f"s{i:03d}", cells, f"P{i % 3}", marker, second, attempt=f"a{second}-{i}", **more)
+    fake.fail(root, f"bad{second}", second=second)
+    fake.fail(root, "s001", second=second - 1, attempt=f"f{second}")
+    fake.run(root, f"r{second}", status="finished", finished_at=fake.moment(second + 1), results_uri="r")
+    fake.run(root, f"killed{second}", second=second, results_uri="r")
+
+
+def answer(root):
+    """Return what queries give: everything but where the cells lie."""
+    with connect(root) as connection:
+        return {
+            "cells": connection.sql("SELECT * FROM cells ORDER BY slide_id, cell_id").fetchall(),
+            "slides": connection.sql(
+                "SELECT * EXCLUDE (cells_path) FROM slides ORDER BY slide_id"
+            ).fetchall(),
+            **{
+                name: connection.sql(f"FROM {name} ORDER BY ALL").fetchall()
+                for name in ("failures", "runs", "called_cells", "patient_indices")
+            },
+            "again": connection.sql("FROM slide_indices_at(size_thresh := 50) ORDER BY ALL").fetchall(),
+        }
+
+
+def objects(root, name="cells"):
+    return [url.removeprefix(root) for url in storage.list_files(f"{root}/{name}", ".parquet")]
+
+
+def test_few_objects_the_same_answers(root):
+    fill(root)
+    before = answer(root)
+    summary = optimize(root, keep_minutes=0)
+    assert answer(root) == before
+    # Cells: one object a marker. Records: one each, and the run that may still be written.
+    assert (summary.objects_before, summary.objects_after) == (9 + 12 + 2 + 2, 2 + 1 + 1 + 2)
+    assert (summary.joined_cells, summary.removed, summary.waiting) == (9, 9, 0)
+    assert [joined_rows(path) for path in objects(root)] == [
+        sum(i % 5 for i in range(k, 12, 2)) for k in (1, 0)
+    ]
+    listed = [objects(root, name) for name in ("cells", "slides", "failures", "runs")]
+    again = optimize(root, keep_minutes=0)
+    assert (again.joined_cells, again.joined_records, again.removed) == (0, 0, 0)
+    assert [objects(root, name) for name in ("cells", "slides", "failures", "runs")] == listed
+
+
+def test_readers_that_opened_before_go_on(tmp_path):
+    root = str(tmp_path)
+    fill(root)
+    with connect(root) as early:
+        assert optimize(root).waiting == 9
+        assert optimize(root).waiting == 9
+        assert len(early.sql("FROM cells").fetchall()) == len(answer(root)["cells"])
+    assert optimize(root, keep_minutes=0).removed == 9
+    assert not storage.list_files(f"{root}/_optimize")
+    assert len(objects(root)) == 2
+
+
+def test_a_slide_scored_again_leaves_its_cells_in_the_joined_object_uncounted(root):
+    """The object then holds cells that do not count; it is written anew once they are many."""
+    fill(root)
+    optimize(root, keep_minutes=0)
+    fake.commit(root, "s004", [fake.cell(0, area_px=999)], "P1", second=5, attempt="new")
+    rescored = answer(root)
+    with connect(root) as connection:
+        found = connection.sql("SELECT area_px FROM cells WHERE slide_id = 's004'").fetchall()
+    assert found == [(999,)]
+    assert len(rescored["cells"]) == sum(i % 5 for i in range(12)) - 4 + 1
+    optimize(root, keep_minutes=0)
+    assert answer(root) == rescored
+    generations = "SELECT count(*) FROM slides"
+    optimize(root, keep_minutes=0, drop_superseded=True)
+    assert answer(root) == rescored
+    assert len(objects(root)) == 2
+    with connect(root) as connection:
+        assert connection.sql(generations).fetchall() == [(12,)]
+    for path in objects(root):
+        assert joined_rows(path) == sum(row[2] in path for row in rescored["cells"])
+
+
+def test_older_generations_stay_unless_dropped(tmp_path):
+    root = str(tmp_path)
+    fill(root, second=0)
+    fill(root, second=3)
+    before = answer(root)
+    optimize(root, keep_minutes=0)
+    assert len(objects(root)) == 2 + 9  # the older cells are still named by their records
+    assert answer(root) == before
+    assert optimize(root, keep_minutes=0, drop_superseded=True).removed == 9
+    assert len(objects(root)) == 2
+    assert answer(root) == before
+
+
+def test_only_old_cells_of_no_record_are_orphans(tmp_path):
+    root = str(tmp_path)
+    fill(root, slides=3)
+    young, old = (tmp_path / f"cells/marker=Ki67/{name}-0.parquet" for name in ("young", "old"))
+    for path in (young, old):
+        rows = [{"slide_id": "x", "patient_id": "P1", **fake.cell()}]
+        fake.write(str(path), "cells", rows)
+    then = time.time() - retire.ORPHAN_AGE.total_seconds() - 60
+    os.utime(old, (then, then))
+    assert optimize(root).waiting == 1  # noted; the two with a record are each alone in their marker
+    assert old.exists()
+    optimize(root, keep_minutes=0)
+    assert (young.exists(), old.exists()) == (True, False)
+
+
+def test_large_objects_are_left_alone(tmp_path):
+    root = str(tmp_path)
+    fill(root)
+    names = objects(root)
+    assert optimize(root, target_bytes=1).joined_cells == 0
+    assert objects(root) == names
+    with pytest.raises(ResultsError, match="no results here"):
+        optimize(str(tmp_path / "typo"))
+
+
+def test_cells_that_do_not_fit_their_record_are_named(tmp_path):
+    root = str(tmp_path)
+    fill(root)
+    record = fake.commit(root, "liar", [fake.cell(0)], n_cells=7)
+    before = [objects(root, name) for name in ("cells", "slides")]
+    with pytest.raises(ResultsError, match="liar"):
+        optimize(root)
+    assert [objects(root, name) for name in ("cells", "slides")] == before
+    storage.write_bytes(f"{root}/{record['cells_path']}", b"half")
+    with pytest.raises(ResultsError, match="damaged cells"):
+        optimize(root)
+
+
+def test_two_at_once_and_a_job_beside_them(tmp_path):
+    """Three joining in threads while slides are scored anew; then everything is as without them."""
+    root, alone = str(tmp_path / "r"), str(tmp_path / "alone")
+    for place in (root, alone):
+        fill(place, slides=15)
+    stop, errors = [], []
+
+    def join_on():
+        try:
+            while not stop:
+                optimize(root)
+        except DeepliifRayError as error:
+            errors.append(error)
+
+    threads = [Thread(target=join_on, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for second in range(1, 4):
+        for place in (root, alone):
+            for i in range(second, 15, 5):
+                cells = [fake.cell(k, area_px=100 + second) for k in range(second)]
+                fake.commit(place, f"s{i:03d}", cells, "P", second=second, attempt=f"n{second}-{i}")
+        assert answer(root)["cells"] == answer(alone)["cells"]
+    stop.append(True)
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    optimize(root, keep_minutes=0, drop_superseded=True)
+    assert answer(root) == answer(alone)
+    assert len(objects(root, "slides")) == 1
+
+
+def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
+    root = str(tmp_path)
+    fill(root)
+    before = answer(root)
+    moved = {(f"s{i:03d}", path): "cells/marker=Ki67/gone.parquet" for i in range(12) for path in ["other"]}
+    optimize(root, keep_minutes=0)
+    assert _join_slides(root, moved, False) == 0
+    assert answer(root) == before
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("commit"), st.integers(0, 5), st.integers(0, 4)),
+        st.tuples(st.just("optimize"), st.booleans(), st.sampled_from([1, 4000, 2**27])),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_any_order_of_commits_and_joins(tmp_path, steps):
+    root = f"memory://steps/{uuid.uuid4().hex}"
+    expected = {}
+    fake.run(root, "r")
+    for second, (step, a, b) in enumerate(steps):
+        if step == "commit":
+            cells = [fake.cell(k, area_px=100 + second) for k in range(b)]
+            fake.commit(root, f"s{a}", cells, marker=MARKERS[a % 2], second=second)
+            expected[f"s{a}"] = [(f"s{a}", k, 100 + second) for k in range(b)]
+        else:
+            optimize(root, keep_minutes=0, drop_superseded=a, target_bytes=b)
+        with connect(root) as connection:
+            found = connection.sql("SELECT slide_id, cell_id, area_px FROM cells ORDER BY ALL").fetchall()
+            assert found == sorted(row for rows in expected.values() for row in rows)
+            assert connection.sql("SELECT count(*) FROM slides").fetchall() == [(len(expected),)]
+
+
+JOIN = "import sys; from deepliif_ray import optimize; optimize(sys.argv[1], keep_minutes=0)"
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_killed_before_any_write_or_removal(tmp_path, monkeypatch):
+    """It is stopped before each of its calls to the store in turn, and once more when it goes on."""
+    reference = str(tmp_path / "reference")
+    fill(reference, slides=5)
+    expected = answer(reference)
+    calls, at = [0], [0]
+    for name in ("write_bytes", "write_file", "remove"):
+        real = getattr(storage, name)
+
+        def counted(*arguments, real=real):
+            calls[0] += 1
+            if calls[0] == at[0]:
+                raise _Killed
+            return real(*arguments)
+
+        monkeypatch.setattr(storage, name, counted)
+    monkeypatch.setattr(storage, "READ_THREADS", 1)
+    finished = False
+    while not finished:
+        at[0] += 1
+        root = str(tmp_path / f"killed-{at[0]}")
+        limit, at[0] = at[0], 0
+        fill(root, slides=5)
+        at[0], calls[0] = limit, 0
+        try:
+            optimize(root, keep_minutes=0)
+            finished = True
+        except _Killed:
+            assert answer(root) == expected, limit
+        limit, at[0] = at[0], 0
+        optimize(root, keep_minutes=0)
+        assert answer(root) == expected, limit
+        assert len(objects(root, "slides")) == 1
+        at[0] = limit
+    assert at[0] > 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_processes(tmp_path):
+    """SIGKILL at random moments; what is there answers as before each time, and it gets done in the end."""
+    root = str(tmp_path)
+    fill(root, slides=300)
+    expected = answer(root)
+    rng = random.Random(0)
+    killed = 0
+    while killed < 12:
+        process = subprocess.Popen([sys.executable, "-c", JOIN, root], env={**os.environ})
+        try:
+            assert process.wait(rng.uniform(0.5, 6)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+            assert answer(root) == expected
+    optimize(root, keep_minutes=0)
+    assert answer(root) == expected
+    assert len(list(Path(root, "slides").iterdir())) == 1
