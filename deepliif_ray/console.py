@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rich.text import Text
 from deepliif_ray.engine.progress import Progress
 
 _QUIET_SECONDS = 15.0
+_SHARES = ("plan", "read", "infer", "measure", "write", "finalize")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -116,8 +117,59 @@ def describe(progress: Progress) -> str:
     parts.append(f"{progress.cells:,} cells")
     left = progress.seconds_left
     if left is not None and progress.done < progress.slides:
-        parts.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
+        parts.append(f"{time_left(left)} left")
     return " · ".join(parts)
+
+
+def time_left(seconds: float) -> str:
+    """Return seconds as hours, minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def where_time_went(spent: Mapping[str, float]) -> str | None:
+    """Return one line on the share of each step in the time of all workers; None if there is none.
+
+    Parameters
+    ----------
+    spent : mapping of str to float
+        Seconds by step, see `deepliif_ray.engine.progress.STEPS`.
+    """
+    total = sum(spent.values())
+    if total <= 0:
+        return None
+    shares = sorted(((spent.get(step, 0.0), step) for step in _SHARES), reverse=True)
+    listed = ", ".join(f"{step} {100 * seconds / total:.0f} %" for seconds, step in shares if seconds > 0)
+    waited = 100 * spent.get("wait", 0.0) / total
+    return f"time: {listed}; the workers waited {waited:.0f} %"
+
+
+class LiveText:
+    """Shows lines of text that change: in place on a terminal, else one line whenever the first changes."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._shown: set[str] = set()
+
+    def __enter__(self) -> "LiveText":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show ``lines``; where they cannot be replaced, those not shown before."""
+        if self._live is not None:
+            self._live.update(Text("\n".join(lines)), refresh=True)
+            return
+        for line in lines:
+            if line not in self._shown:
+                self._console.print(Text(line))
+        self._shown = set(lines)
 
 
 class ProgressLine:

@@ -1,5 +1,6 @@
 """What all commands share: the application, exit codes, stopping, errors."""
 
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from deepliif_ray.errors import (
 )
 
 OK, ERROR, USAGE, SOME_FAILED = 0, 1, 2, 3
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="deepliif-ray",
@@ -79,12 +81,19 @@ def _guarded(command: Callable[[], Any]) -> int:
     try:
         command()
     except (ConfigError, ManifestError, ModelError, QueryError, ResultsError) as error:
-        errors.print(f"error: {error}", markup=False)
+        _say(error)
         return USAGE
     except DeepliifRayError as error:
-        errors.print(f"error: {error}", markup=False)
+        _say(error)
         return ERROR
     return OK
+
+
+def _say(error: DeepliifRayError) -> None:
+    if errors.quiet:  # standard error is a log of JSON lines
+        _log.error("command.failed", extra={"reason": error.reason, "why": str(error)})
+    else:
+        errors.print(f"error: {error}", markup=False)
 
 
 def main() -> None:

@@ -2,15 +2,19 @@
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
 import typer
 
 from deepliif_ray.cli.common import ERROR, OK, SOME_FAILED, FormatOption, app, command_name, stoppable
 from deepliif_ray.config import DEFAULT_MODEL
-from deepliif_ray.console import Format, errors, rows, show
+from deepliif_ray.console import Format, LiveText, errors, rows, show, time_left, where_time_went
+
+if TYPE_CHECKING:
+    from deepliif_ray.watching import Watcher
 
 _MOST_FAILURES = 20
 
@@ -56,10 +60,23 @@ def score(
     large_noise_thresh: Annotated[
         str, typer.Option(help="Cells are smaller than this, px; 'default' by resolution, or 'none'.")
     ] = "default",
+    log_format: Annotated[
+        str, typer.Option(help="human, or json: one object a line instead of all other messages.")
+    ] = "human",
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug, info, warning or error; by default warning, or info with json."),
+    ] = None,
+    log_file: Annotated[
+        str | None, typer.Option(help="Local file to log to; by default standard error.")
+    ] = None,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
+    from deepliif_ray.engine import logs
     from deepliif_ray.engine.score import score as run
 
+    logs.start(logs.log_config(log_format, log_level), log_file)
+    errors.quiet = log_format == "json" and log_file is None
     with stoppable() as progress:
         summary = run(
             manifest,
@@ -87,6 +104,9 @@ def score(
         f"{summary.scored} scored, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.cells:,} cells, {summary.tiles:,} tiles in {summary.seconds:.1f} s"
     )
+    spent = where_time_went(summary.spent)
+    if spent is not None:
+        errors.print(spent)
     errors.print(f"next: {command_name()} index {shlex.quote(results)}", markup=False)
     raise typer.Exit(SOME_FAILED if summary.failed else OK)
 
@@ -122,28 +142,77 @@ def plan(
 def status(
     results: ResultsArgument,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run that is going on to its end.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2.0,
 ) -> None:
-    """Show the newest run, the slides scored by marker, and the failures."""
+    """Show the newest run and where its time went, the slides scored, their quality, and the failures."""
     from deepliif_ray.query import ask
+    from deepliif_ray.watching import Watcher
 
+    watcher = Watcher(results)
+    if watch:
+        _follow(watcher, interval)
+        return
     queries = {
         "run": "SELECT run_id, status, engine, model_uri, started_at, finished_at, n_slides, n_scored, "
-        "n_skipped, n_failed, n_cells FROM runs ORDER BY started_at DESC LIMIT 1",
+        "n_skipped, n_failed, n_cells, timings FROM runs ORDER BY started_at DESC LIMIT 1",
         "markers": "SELECT marker, count(*) AS slides, sum(n_tiles_inferred)::BIGINT AS tiles_inferred, "
         "sum(n_cells)::BIGINT AS cells, sum(tissue_mm2) AS tissue_mm2, "
         "count_if(len(warnings) > 0) AS with_warnings FROM slides GROUP BY ALL ORDER BY ALL",
+        "quality": "SELECT slide_id, flags, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, "
+        "background_grey, background_cast, skipped_percent, bad_percent FROM slide_quality "
+        "WHERE len(flags) > 0 ORDER BY slide_id",
         "failures": "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
     }
     tables = {name: ask(results, query) for name, query in queries.items()}
+    live = watcher.look()
     if as_json:
-        typer.echo(
-            json.dumps({name: rows(table) for name, table in tables.items()}, ensure_ascii=False, indent=1)
-        )
+        answer: dict[str, object] = {name: rows(table) for name, table in tables.items()}
+        answer["live"] = None if live is None else asdict(live)
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
-    for table in tables.values():
-        if table.num_rows:
-            show(table, Format.TABLE)
-            typer.echo()
+    for name, table in tables.items():
+        if not table.num_rows:
+            continue
+        if name == "quality":
+            typer.echo(f"quality control flags {table.num_rows} slides:")
+        show(table.drop_columns("timings") if name == "run" else table, Format.TABLE)
+        timings = table["timings"].to_pylist()[0] if name == "run" else None
+        if timings is not None:
+            typer.echo(_spent(timings))
+        typer.echo()
+    if live is not None:
+        typer.echo("\n".join(["going on now:", *live.lines()]))
+
+
+def _spent(timings: dict[str, float]) -> str:
+    return where_time_went({name.removesuffix("_s"): value for name, value in timings.items()}) or ""
+
+
+def _follow(watcher: "Watcher", interval: float) -> None:
+    """Show a run until it ends; the exit code is 0 if it came to its end."""
+    sight = None
+    with LiveText() as text:
+        for sight in watcher.follow(interval):  # noqa: B007
+            text.show(sight.lines())
+    if sight is None:
+        typer.echo("no run is going on here")
+        return
+    record = watcher.ended(sight.run_id)
+    if record is None or record["status"] == "running":
+        typer.echo(
+            f"run {sight.run_id} gave no sign of life for {time_left(sight.silent_s)} and its end is not "
+            "recorded; start it again to go on"
+        )
+        raise typer.Exit(ERROR)
+    counts = ", ".join(f"{record[f'n_{name}']} {name}" for name in ("scored", "skipped", "failed"))
+    typer.echo(f"run {sight.run_id} {record['status']}: {counts}; {record['n_cells']:,} cells")
+    if record["timings"] is not None:
+        typer.echo(_spent(record["timings"]))
+    if record["status"] != "finished":
+        raise typer.Exit(ERROR)
 
 
 @app.command()

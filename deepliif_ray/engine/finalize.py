@@ -170,15 +170,8 @@ def finalize(job: Job, folder: str) -> Scored:
             "finalize_s": time.perf_counter() - start,
         }
         commit_slide(job.results, record)
-        _log.info(
-            "slide.committed",
-            extra={
-                "slide_id": work.entry.slide_id,
-                "cells": n_cells,
-                "tiles": len(plan.grid),
-                "path": path,
-            },
-        )
+        told = {"slide_id": work.entry.slide_id, "cells": n_cells, "tiles": len(plan.grid)}
+        _log.info("slide.committed", extra=told)
         storage.remove(folder)
         return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 

@@ -1,8 +1,8 @@
-"""Structured logs: what happened to which run and slide, as lines for people or as JSON lines for programs.
+"""Structured logs: what happened to which run and slide, in lines for people or JSON lines for programs.
 
-Modules log with the standard library under ``deepliif_ray``: a stable event such as ``slide.committed`` as the
-message, the rest in ``extra``. `start` decides what becomes of it in this process; a run's `LogConfig` travels
-with its `Job`, so that workers, whose standard error Ray collects, log the same way.
+Modules log with the standard library under ``deepliif_ray``: a stable event such as ``slide.committed`` as
+the message, the rest in ``extra``. `start` decides what becomes of it in this process; a run's `LogConfig`
+travels with its `Job`, so that workers, whose standard error Ray collects, log the same way.
 """
 
 import json
@@ -18,6 +18,8 @@ from deepliif_ray.errors import ConfigError
 FORMATS = ("human", "json")
 LEVELS = ("debug", "info", "warning", "error")
 ROOT = "deepliif_ray"
+
+logging.getLogger(ROOT).addHandler(logging.NullHandler())  # nothing is said unless `start` was called
 
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SECRETS = (
@@ -55,7 +57,7 @@ class _Context:
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without what looks like a secret: user and password in a URL, values of keys and tokens."""
+    """Return ``text`` without what looks like a secret: users in URLs, values of keys, tokens, signatures."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -74,7 +76,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, event, run_id and slide_id where known, and further fields."""
+    """One JSON object a line: time (UTC), level, event, run_id and slide_id where known, further fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -115,14 +117,15 @@ class _StandardError(logging.StreamHandler[Any]):
         pass
 
 
-def log_config(form: str = "human", level: str = "warning") -> LogConfig:
-    """Return a `LogConfig` of what a user typed.
+def log_config(form: str = "human", level: str | None = None) -> LogConfig:
+    """Return a `LogConfig` of what a user typed; by default lines for people are few, JSON lines all.
 
     Raises
     ------
     ConfigError
         There is no such format or level.
     """
+    level = level or ("info" if form == "json" else "warning")
     for name, value, known in (("log format", form, FORMATS), ("log level", level, LEVELS)):
         if value not in known:
             raise ConfigError(f"{name} is {value!r}; use one of {', '.join(known)}")
