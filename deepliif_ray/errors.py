@@ -59,6 +59,18 @@ class ResultsError(DeepliifRayError):
     reason = "results"
 
 
+class ResultsInUseError(ResultsError):
+    """Another run works on the same results."""
+
+    reason = "in_use"
+
+
+class LeaseLostError(DeepliifRayError):
+    """Another run took the results over; this one must not go on."""
+
+    reason = "taken_over"
+
+
 class QueryError(DeepliifRayError):
     """A query cannot be answered."""
 
@@ -99,3 +111,9 @@ class SlideChangedError(SlideError):
     """The slide's file changed while it was being scored."""
 
     reason = "changed"
+
+
+class SlideCrashError(SlideError):
+    """Processes that worked on the slide died, again and again."""
+
+    reason = "crashed"

@@ -138,6 +138,28 @@ def write_bytes(url: str, data: bytes) -> None:
         raise StorageError(f"{url}: cannot be written ({error})") from error
 
 
+def create_bytes(url: str, data: bytes) -> bool:
+    """Write ``data`` to ``url`` if nothing is there; tell whether that was so.
+
+    Of several that try at once, one is told so, on local disks and stores that know conditional writes.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    fs, path = filesystem(url)
+    try:
+        if is_local(url):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except _FAILURES as error:
+        raise StorageError(f"{url}: cannot be written ({error})") from error
+    return True
+
+
 def write_file(url: str, source: Path) -> None:
     """Move the local file ``source`` to ``url`` so that readers see all of it or nothing.
 

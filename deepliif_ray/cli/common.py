@@ -1,7 +1,9 @@
 """What all commands share: the application, exit codes, stopping, errors."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from deepliif_ray.errors import (
 )
 
 OK, ERROR, USAGE, SOME_FAILED = 0, 1, 2, 3
+_STOP_S = 25.0
 
 app = typer.Typer(
     name="deepliif-ray",
@@ -65,6 +68,10 @@ def _root(
 
 
 def _terminate(*_: object) -> None:
+    """Stop, and be gone before whoever sent the signal loses patience (Kubernetes: 30 s)."""
+    deadline = threading.Timer(_STOP_S, os._exit, [ERROR])
+    deadline.daemon = True
+    deadline.start()
     raise KeyboardInterrupt
 
 
@@ -85,5 +92,6 @@ def main() -> None:
 
     0: all scored; 3: some slides failed; 2: bad usage, manifest, model or query; 1: anything else.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _terminate)
     sys.exit(_guarded(app))

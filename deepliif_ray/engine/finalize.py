@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,9 +15,10 @@ from deepliif_ray.cells.extract import Thresholds, cells_table, derive_threshold
 from deepliif_ray.cells.fragments import CoreFragments, blank_core
 from deepliif_ray.cells.seams import SlideCells, join_cores
 from deepliif_ray.cells.thresholds import large_noise_threshold
+from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import Job, Work, fingerprint, load_work, step
-from deepliif_ray.errors import ResultsError, SlideChangedError
+from deepliif_ray.errors import ResultsError, SlideChangedError, StorageError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
@@ -138,8 +140,10 @@ def finalize(job: Job, folder: str) -> Scored:
             "measure_s": totals.measure_s,
             "finalize_s": time.perf_counter() - start,
         }
+        fence(job.results, job.run_id)
         commit_slide(job.results, record)
-        storage.remove(folder)
+        with suppress(StorageError):  # what stays is removed by the next run
+            storage.remove(folder)
         return Scored(len(cells), len(plan.grid))
 
 

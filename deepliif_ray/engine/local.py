@@ -1,6 +1,6 @@
 """The steps of a job in this process, slide by slide, without Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from deepliif_ray.engine.finalize import Scored, finalize
 from deepliif_ray.engine.progress import Progress
@@ -19,7 +19,7 @@ from deepliif_ray.models import Model
 
 def run(
     job: Job, model: Model, entries: list[SlideEntry], progress: Progress
-) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
+) -> Generator[tuple[SlideEntry, Scored | Failure], None, None]:
     """Score slides one after the other; yield what became of each as soon as it is known."""
     for entry in entries:
         try:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -39,6 +40,11 @@ class Progress:
         for name, count in counts.items():
             setattr(self, name, getattr(self, name) + count)
         self.watch(self)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters by name, for the run's lease."""
+        names = ("slides", "skipped", "scored", "failed", "planned", "tiles_planned", "tiles_done", "cells")
+        return {name: getattr(self, name) for name in names} | {"seconds": self.seconds}
 
     @property
     def done(self) -> int:
