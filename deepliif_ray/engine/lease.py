@@ -177,6 +177,8 @@ class Lease:
             holder = read_lease(self._results)
             if holder is None:
                 continue
+            if holder.get("run_id") == self._run_id:  # written, but the answer was lost
+                break
             if self._take_over or _is_gone(holder) or time.monotonic() - since >= STALE_S:
                 _log.warning("%s: taking over from %s", self._results, _who(holder))
                 storage.write_bytes(self._url, self._document())
