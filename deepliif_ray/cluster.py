@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,10 +42,14 @@ def cluster(address: str | None) -> Iterator[None]:
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot connect to the Ray cluster at {address}: {error}") from error
+    # Ray takes SIGTERM for itself, and would end the process with what is under way not written down.
+    if callable(on_terminate) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
     try:
         yield
     finally:

@@ -59,6 +59,18 @@ class ResultsError(DeepliifRayError):
     reason = "results"
 
 
+class ResultsInUseError(ResultsError):
+    """Another run works on the same results."""
+
+    reason = "in_use"
+
+
+class LeaseLostError(DeepliifRayError):
+    """Another run took the results over; this one must not go on."""
+
+    reason = "taken_over"
+
+
 class QueryError(DeepliifRayError):
     """A query cannot be answered."""
 
@@ -108,7 +120,7 @@ class SlideTooLargeError(SlideError):
 
 
 class SlideCrashedError(SlideError):
-    """Reading the slide crashed the process that reads."""
+    """A process that read the slide, or worked on it, crashed."""
 
     reason = "crashed"
 

@@ -1,8 +1,10 @@
 """What all commands share: the application, exit codes, stopping, errors."""
 
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from deepliif_ray.errors import (
 
 OK, ERROR, USAGE, SOME_FAILED = 0, 1, 2, 3
 _log = logging.getLogger(__name__)
+_STOP_S = 25.0
 
 app = typer.Typer(
     name="deepliif-ray",
@@ -74,6 +77,10 @@ def _root(
 
 
 def _terminate(*_: object) -> None:
+    """Stop, and be gone before whoever sent the signal loses patience (Kubernetes: 30 s)."""
+    deadline = threading.Timer(_STOP_S, os._exit, [ERROR])
+    deadline.daemon = True
+    deadline.start()
     raise KeyboardInterrupt
 
 
@@ -101,5 +108,6 @@ def main() -> None:
 
     0: all scored; 3: some slides failed; 2: bad usage, manifest, model or query; 1: anything else.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _terminate)
     sys.exit(_guarded(app))

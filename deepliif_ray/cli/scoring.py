@@ -52,6 +52,9 @@ def score(
     actors: Annotated[
         int | None, typer.Option(help="Models side by side; by default one per GPU, or per CPU.")
     ] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take the results over from a run that works on them.")
+    ] = False,
     tile_size: TileSize = None,
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
@@ -88,6 +91,7 @@ def score(
             precision=precision,
             batch_size=batch_size,
             actors=actors,
+            take_over=take_over,
             watch=progress,
             tile_size=tile_size,
             overlap=overlap,

@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -21,10 +22,11 @@ from deepliif_ray.cells.fragments import CoreFragments, blank_core
 from deepliif_ray.cells.nodes import SlideCells
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import SizeCounts, large_noise_threshold
+from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import Failure, Job, StepError, Work, fingerprint, load_work, step
-from deepliif_ray.errors import ResultsError, SlideChangedError, SlideCorruptError
+from deepliif_ray.errors import ResultsError, SlideChangedError, SlideCorruptError, StorageError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
@@ -169,10 +171,12 @@ def finalize(job: Job, folder: str) -> Scored:
             "measure_s": totals.measure_s,
             "finalize_s": time.perf_counter() - start,
         }
+        fence(job.results, job.run_id)
         commit_slide(job.results, record)
         told = {"slide_id": work.entry.slide_id, "cells": n_cells, "tiles": len(plan.grid)}
         _log.info("slide.committed", extra=told)
-        storage.remove(folder)
+        with suppress(StorageError):  # what stays is removed by the next run
+            storage.remove(folder)
         return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from itertools import zip_longest
 
@@ -25,7 +25,7 @@ from deepliif_ray.models import Model
 
 def run(
     job: Job, model: Model, entries: list[SlideEntry], progress: Progress
-) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
+) -> Generator[tuple[SlideEntry, Scored | Failure], None, None]:
     """Score slides one after the other; yield what became of each as soon as it is known.
 
     While one is scored, the next is downloaded.

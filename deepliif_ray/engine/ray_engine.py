@@ -2,7 +2,8 @@
 
 Slides are planned in parallel; blocks of their tiles go to any worker. Where models run on GPUs, CPU tasks
 read for them, and measure and stage what they infer; where they run on CPUs, a model's own process does it
-all. Each block reports back to the driver, which has a slide finalized as soon as its last tile is staged.
+all. Each block reports back to the driver (see `deepliif_ray.engine.rounds`), which has a slide finalized as
+soon as its last tile is staged.
 
 Between the stages a row is a pickled list of items (see `deepliif_ray.engine.steps`): tasks, tiles, failures,
 or the note that a slide was planned, which later stages pass on. Every row is a Ray Data block of its own, so
@@ -11,8 +12,7 @@ the tiles of one slide spread over all workers.
 
 import pickle
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -20,50 +20,33 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
 
-from deepliif_ray.engine import logs
-from deepliif_ray.engine.finalize import Scored, finalize
+from deepliif_ray import storage
+from deepliif_ray.engine import logs, rounds
+from deepliif_ray.engine.attempts import attempt, noted
 from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.rounds import Batches, Outcome, Planned
 from deepliif_ray.engine.steps import (
     BLOCK_TILES,
     SlideReader,
     Staged,
     TileTask,
     WaitClock,
-    first_failure,
     infer_tiles,
     stage_tiles,
 )
-from deepliif_ray.engine.work import Failure, Job, StepError, prepare
+from deepliif_ray.engine.work import Job, StepError, prepare, step
 from deepliif_ray.errors import ModelError
 from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.tables.ledger import slide_key
 
-ACTOR_CPUS, TASK_CPUS = 0.75, 0.25
-"""On CPUs every core runs a model and still has room for the tasks that feed it."""
+TASK_CPUS = 0.25
+ACTOR_CPUS = (0.75, 0.5, 0.375, 0.25)
+"""On CPUs every core runs a model and still has room for the tasks that feed it. On several nodes
+models ask for less, so that all find room again when a node is lost."""
 GPU_BLOCKS = 4
 """Blocks that a model on a GPU is given together, so that small slides fill its batches together."""
-MAX_FINALIZING = 4
-NO_PROGRESS_TIMEOUT_S = 600
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A slide of the cohort was planned: ``tiles`` of it are on their way, or it failed."""
-
-    slide: int
-    staging: str
-    tiles: int
-    failure: Failure | None = None
-    seconds: float = 0.0
-
-
-@dataclass
-class _Pending:
-    """What the driver knows of a slide that is under way."""
-
-    slide: int | None = None
-    expected: int | None = None
-    done: int = 0
-    failures: list[Failure] = field(default_factory=list)
+NO_PROGRESS_TIMEOUT_S = 900.0
+"""Seconds without a block moving after which a round is ended; more than the slowest block takes."""
 
 
 def _pack(items: Iterable[object]) -> pa.Table:
@@ -79,14 +62,17 @@ def _unpack(table: pa.Table) -> tuple[list[Planned], list[Any]]:
     )
 
 
-def _plan(table: pa.Table, job: Job, entries: Any) -> Iterator[pa.Table]:
+def _plan(table: pa.Table, job: Job, entries: Any, number: int) -> Iterator[pa.Table]:
     """Turn slides into notes that they are planned, and their tiles still to be read."""
     logs.name_run(job.run_id, job.log)
     rows: list[SlideEntry] = ray.get(entries)
     for slide in table["id"].to_pylist():
         start = time.perf_counter()
+        entry = rows[slide]
+        folder = storage.join(job.results, "_staging", slide_key(entry.slide_id))
         try:
-            work, ordinals = prepare(job, rows[slide])
+            with step("plan"), noted(job, folder, "plan", entry.uri):
+                work, ordinals = prepare(job, entry, number)
         except StepError as error:
             yield _pack([Planned(slide, "", 0, error.failure, time.perf_counter() - start)])
             continue
@@ -104,7 +90,8 @@ def _reader(job: Job) -> SlideReader:
 
 def _read(table: pa.Table, job: Job) -> pa.Table:
     planned, tasks = _unpack(table)
-    return _pack([*planned, *_reader(job).read(tasks)])
+    done, failed = attempt(job, "read", tasks, _reader(job).read)
+    return _pack([*planned, *done, *failed])
 
 
 class _Infer:
@@ -122,9 +109,12 @@ class _Infer:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         planned, tiles = _unpack(table)
-        packed = _pack([*planned, *self._clock.charge(infer_tiles(self._job, self._model, tiles))])
-        self._clock.end()
-        return packed
+        with self._clock:
+            done, failed = attempt(self._job, "infer", tiles, self._do)
+            return _pack([*planned, *done, *failed])
+
+    def _do(self, items: list[Any]) -> Iterator[Any]:
+        return self._clock.charge(infer_tiles(self._job, self._model, items))
 
 
 class _ReadInferStage(_Infer):
@@ -132,26 +122,42 @@ class _ReadInferStage(_Infer):
 
     def __call__(self, table: pa.Table) -> pa.Table:
         planned, tasks = _unpack(table)
-        tiles = infer_tiles(self._job, self._model, _reader(self._job).read(tasks))
-        packed = _pack([*planned, *stage_tiles(self._job, self._clock.charge(tiles))])
-        self._clock.end()
-        return packed
+        with self._clock:
+            done, failed = attempt(self._job, "infer", tasks, self._do)
+            return _pack([*planned, *done, *stage_tiles(self._job, failed)])
+
+    def _do(self, items: list[Any]) -> Iterator[Any]:
+        return stage_tiles(self._job, super()._do(list(_reader(self._job).read(items))))
 
 
 def _stage(table: pa.Table, job: Job) -> pa.Table:
     logs.name_run(job.run_id, job.log)
     planned, tiles = _unpack(table)
-    return _pack([*planned, *stage_tiles(job, tiles)])
+    done, failed = attempt(job, "measure", tiles, lambda items: stage_tiles(job, items))
+    return _pack([*planned, *done, *stage_tiles(job, failed)])
 
 
-def _graph(job: Job, entries: list[SlideEntry], actors: int | None, separate: bool | None) -> Any:
+def _actor_cpus() -> float:
+    """Return how much of a CPU each model asks for, so that all find room without the largest node."""
+    nodes = sorted(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    nodes = [cpus for cpus in nodes if cpus]
+    models = int(sum(nodes))
+    for cpus in ACTOR_CPUS:
+        if len(nodes) < 2 or sum(int((free - TASK_CPUS) / cpus) for free in nodes[:-1]) >= models:
+            return cpus
+    return ACTOR_CPUS[-1]
+
+
+def _graph(
+    job: Job, entries: list[SlideEntry], number: int, actors: int | None, separate: bool | None
+) -> Any:
     gpus = job.device is not None and job.device.startswith("cuda")
     resources = ray.cluster_resources()
     pool = {
         "fn_constructor_kwargs": {"job": job},
         "compute": ActorPoolStrategy(size=actors or max(1, int(resources.get("GPU" if gpus else "CPU", 1)))),
         "batch_format": "pyarrow",
-        "num_cpus": 1 if gpus else ACTOR_CPUS,
+        "num_cpus": 1 if gpus else _actor_cpus(),
         "num_gpus": 1 if gpus else None,
     }
     task = {
@@ -161,12 +167,14 @@ def _graph(job: Job, entries: list[SlideEntry], actors: int | None, separate: bo
         "num_cpus": TASK_CPUS,
     }
     # Stages that ask for the same resources become one, and then a slide would be one task.
-    first = task | {"fn_kwargs": {"job": job, "entries": ray.put(entries)}, "num_cpus": TASK_CPUS - 0.01}
+    arguments = {"job": job, "entries": ray.put(entries), "number": number}
+    first = task | {"fn_kwargs": arguments, "num_cpus": TASK_CPUS - 0.01}
     # Not ray.data.range: its read tasks ask for a whole CPU, which the actors may never leave free.
     slides = ray.data.from_items([{"id": i} for i in range(len(entries))], override_num_blocks=len(entries))
     slides.context.enable_progress_bars = False
     slides.context.print_on_execution_start = False
     slides.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    slides.context.max_errored_blocks = -1  # what the cluster loses for good is counted, and done again
     slides.context.target_max_block_size = 1  # byte: every row is a block
     blocks = slides.map_batches(_plan, **first)
     if not (gpus if separate is None else separate):
@@ -182,7 +190,7 @@ def run(
     *,
     actors: int | None = None,
     separate: bool | None = None,
-) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
+) -> Generator[Outcome, None, None]:
     """Score slides on the connected cluster; yield what became of each as soon as it is known.
 
     Parameters
@@ -195,62 +203,10 @@ def run(
     separate : bool, optional
         Whether tasks of their own read and measure; by default if the models run on GPUs.
     """
-    finalize_task = ray.remote(num_cpus=0)(_finalize)
-    finalizing: dict[Any, int] = {}
-    pending: dict[str, _Pending] = {}
 
-    def collect(most: int) -> Iterator[tuple[SlideEntry, Scored | Failure]]:
-        """Yield finalized slides; wait until at most ``most`` are left."""
-        while finalizing:
-            waiting = len(finalizing) > most
-            ready, _ = ray.wait(list(finalizing), timeout=None if waiting else 0)
-            if not ready:
-                return
-            for reference in ready:
-                yield entries[finalizing.pop(reference)], ray.get(reference)
+    def batches(left: list[SlideEntry], number: int) -> Batches:
+        graph = _graph(job, left, number, actors, separate)
+        for table in graph.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield _unpack(table)
 
-    for batch in _graph(job, entries, actors, separate).iter_batches(
-        batch_size=None, batch_format="pyarrow", prefetch_batches=0
-    ):
-        planned, reports = _unpack(batch)
-        touched = set()
-        for note in planned:
-            progress.spend({"plan": note.seconds})
-            progress.add(planned=1, tiles_planned=note.tiles)
-            if note.failure is not None:
-                yield entries[note.slide], note.failure
-                continue
-            state = pending.setdefault(note.staging, _Pending())
-            state.slide, state.expected = note.slide, note.tiles
-            touched.add(note.staging)
-        for report in reports:
-            _count(pending.setdefault(report.staging, _Pending()), report)
-            progress.spend(report.seconds, report.outcomes)
-            progress.add(tiles_done=report.tiles)
-            touched.add(report.staging)
-        for staging in touched:
-            state = pending[staging]
-            if state.slide is None or state.done != state.expected:
-                continue
-            del pending[staging]
-            if state.failures:
-                yield entries[state.slide], first_failure(state.failures)
-            else:
-                yield from collect(MAX_FINALIZING - 1)
-                finalizing[finalize_task.remote(job, staging)] = state.slide
-        yield from collect(MAX_FINALIZING)
-    yield from collect(0)
-
-
-def _count(state: _Pending, report: Staged) -> None:
-    state.done += report.tiles
-    if report.failure is not None:
-        state.failures.append(report.failure)
-
-
-def _finalize(job: Job, staging: str) -> Scored | Failure:
-    logs.name_run(job.run_id, job.log)
-    try:
-        return finalize(job, staging)
-    except StepError as error:
-        return error.failure
+    return rounds.run(job, entries, progress, batches)

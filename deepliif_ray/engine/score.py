@@ -2,20 +2,21 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local, logs
 from deepliif_ray.engine.finalize import Scored, origin
+from deepliif_ray.engine.lease import Lease
 from deepliif_ray.engine.progress import Progress
-from deepliif_ray.engine.work import Failure, Job, fingerprint, staging_folder
-from deepliif_ray.errors import ConfigError, DeepliifRayError
+from deepliif_ray.engine.work import PLAN, Failure, Job, fingerprint, staging_folder
+from deepliif_ray.errors import ConfigError, DeepliifRayError, LeaseLostError, SlideChangedError, StorageError
 from deepliif_ray.manifest import SlideEntry, read_manifest
 from deepliif_ray.models import Model, load_model, registered_models
 from deepliif_ray.tables.commit import write_failure, write_run
@@ -69,6 +70,7 @@ def score(
     precision: str | None = None,
     batch_size: int | None = None,
     actors: int | None = None,
+    take_over: bool = False,
     watch: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> RunSummary:
@@ -94,6 +96,8 @@ def score(
         Tiles that networks run at once on a GPU.
     actors : int, optional
         Models that run side by side under Ray; by default one per GPU, or per CPU without GPUs.
+    take_over : bool
+        Take the results over from a run that works on them; that one ends.
     watch : callable, optional
         Called with a `Progress` after every change.
     **options
@@ -107,6 +111,10 @@ def score(
     ------
     ConfigError, ManifestError, ModelError
         Before any work: options, manifest or model cannot be used.
+    ResultsInUseError
+        Another run works on these results.
+    LeaseLostError
+        Another run took these results over.
     ResultsError, StorageError
         The results cannot be read or written.
     """
@@ -131,20 +139,35 @@ def score(
             log=logs.current(),
         )
         logs.name_run(job.run_id)
-        progress = Progress(slides=len(cohort.slides), watch=watch or (lambda _: None))
-        run = _Run(job, cohort.url, engine, progress)
-        todo = _todo(job, cohort.slides)
-        progress.add(skipped=len(cohort.slides) - len(todo))
-        if engine == "ray":
-            del loaded  # every actor loads its own
-            from deepliif_ray.engine import ray_engine
-            from deepliif_ray.engine.metrics import RayMeter
+        progress = Progress(slides=len(cohort.slides))
+        with (
+            Lease(results, job.run_id, progress.snapshot, take_over=take_over) as lease,
+            _Run(job, cohort.url, engine, progress) as run,
+        ):
+            progress.watch = _watcher(lease, watch)
+            todo = _todo(job, cohort.slides)
+            progress.add(skipped=len(cohort.slides) - len(todo))
+            if engine == "ray":
+                del loaded  # every actor loads its own
+                from deepliif_ray.engine import ray_engine
+                from deepliif_ray.engine.metrics import RayMeter
 
-            progress.meter = RayMeter(on_gpus=device is not None and device.startswith("cuda"))
-            outcomes = ray_engine.run(job, todo, progress, actors=actors) if todo else iter(())
-        else:
-            outcomes = local.run(job, loaded, todo, progress)
-        return run.record(outcomes)
+                progress.meter = RayMeter(on_gpus=device is not None and device.startswith("cuda"))
+                outcomes = ray_engine.run(job, todo, progress, actors=actors)
+            else:
+                outcomes = local.run(job, loaded, todo, progress)
+            return run.record(outcomes)
+
+
+def _watcher(lease: Lease, watch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+    """Return what is called after every change: a run ends as soon as it knows that its lease is lost."""
+
+    def tell(progress: Progress) -> None:
+        lease.check()
+        if watch is not None:
+            watch(progress)
+
+    return tell
 
 
 def _check(
@@ -240,28 +263,35 @@ class _Run:
             "started_at": datetime.now(UTC),
             "n_slides": progress.slides,
         }
+
+    def __enter__(self) -> Self:
         self._write("running", {})
         told = ("manifest_uri", "results_uri", "model_uri", "engine", "software_version", "n_slides")
         _log.info("run.started", extra={name: self._row[name] for name in told})
+        return self
 
-    def record(self, outcomes: Iterator[tuple[SlideEntry, Scored | Failure]]) -> RunSummary:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            self._finish("finished")
+            return
+        with suppress(StorageError):  # it would hide what happened
+            self._finish("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed")
+
+    def record(self, outcomes: Generator[tuple[SlideEntry, Scored | Failure], None, None]) -> RunSummary:
         """Follow a run to its end, writing down failures as they come."""
-        status = "failed"
-        try:
+        with closing(outcomes):
             for entry, outcome in outcomes:
-                if isinstance(outcome, Failure):
-                    self._fail(entry, outcome)
-                else:
+                if not isinstance(outcome, Failure):
                     self._tiles += outcome.tiles
                     self._progress.spend({"finalize": outcome.seconds})
                     self._progress.add(scored=1, cells=outcome.cells)
                     _log.info("slide.scored", extra={"slide_id": entry.slide_id, "cells": outcome.cells})
-            status = "finished"
-        except KeyboardInterrupt:
-            status = "interrupted"
-            raise
-        finally:
-            self._finish(status)
+                elif outcome.reason == LeaseLostError.reason:
+                    raise LeaseLostError(outcome.message)
+                elif self._was_done_by_another(entry, outcome):
+                    self._progress.add(skipped=1)
+                else:
+                    self._fail(entry, outcome)
         progress = self._progress
         return RunSummary(
             run_id=self._job.run_id,
@@ -276,6 +306,16 @@ class _Run:
             failures=tuple(self._failures),
             spent=progress.spent,
         )
+
+    def _was_done_by_another(self, entry: SlideEntry, failure: Failure) -> bool:
+        """Tell whether a slide failed because another run committed it, and removed what was staged."""
+        if failure.stage in ("fetch", "open", "plan") or failure.reason == SlideChangedError.reason:
+            return False
+        try:
+            folder = staging_folder(self._job, entry, fingerprint(entry))
+            return not storage.exists(storage.join(folder, PLAN)) and not _todo(self._job, [entry])
+        except DeepliifRayError:
+            return False
 
     def _fail(self, entry: SlideEntry, failure: Failure) -> None:
         row = origin(self._job, entry) | asdict(failure)

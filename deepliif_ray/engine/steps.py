@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -277,24 +277,27 @@ def _outcomes(block: list[StagedTile]) -> dict[str, int]:
 
 
 class WaitClock:
-    """Tells how long a worker waited for its tiles; one a worker, used once a call."""
+    """Tells how long a worker waited for its tiles; one a worker, a context for each call."""
 
     def __init__(self) -> None:
         self._ended = time.perf_counter()
+        self._waited = 0.0
+
+    def __enter__(self) -> Self:
+        self._waited = time.perf_counter() - self._ended
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = time.perf_counter()
 
     def charge(self, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[TileMaps | TileFailure]:
-        """Yield the tiles of a call; on the first one that was inferred note the time since the last call."""
-        waited = time.perf_counter() - self._ended
+        """Yield tiles; on the first one of a call that was inferred note the time since the last call."""
         for item in tiles:
-            if isinstance(item, TileMaps):
-                yield replace(item, wait_s=waited)
-                waited = 0.0
+            if isinstance(item, TileMaps) and self._waited:
+                yield replace(item, wait_s=self._waited)
+                self._waited = 0.0
             else:
                 yield item
-
-    def end(self) -> None:
-        """Say that the call is over."""
-        self._ended = time.perf_counter()
 
 
 def first_failure(failures: Iterable[Failure]) -> Failure:

@@ -25,7 +25,7 @@ from deepliif_ray.slides.tissue import MASK_MIN_CORE
 from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
-_PLAN = "plan.json"
+PLAN = "plan.json"
 _log = logging.getLogger(__name__)
 
 
@@ -228,8 +228,11 @@ def plan_entry(entry: SlideEntry, config: ScoreConfig) -> SlidePlan:
         return plan
 
 
-def prepare(job: Job, entry: SlideEntry) -> tuple[Work, list[int]]:
+def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[int]]:
     """Plan a slide and write the plan down; return its work and the ordinals not staged yet.
+
+    Asked again in the same run and round ``number``, it returns the same ordinals, whatever was staged since:
+    Ray repeats a task whose output was lost, and expects the same output.
 
     Raises
     ------
@@ -239,20 +242,27 @@ def prepare(job: Job, entry: SlideEntry) -> tuple[Work, list[int]]:
     with step("fetch"):
         slide_fingerprint = fingerprint(entry)
         folder = staging_folder(job, entry, slide_fingerprint)
-        url = storage.join(folder, _PLAN)
-        staged = staging.staged_ordinals(folder)
-        plan = SlidePlan.from_json(_read(url)["plan"]) if storage.exists(url) else None
+        url = storage.join(folder, PLAN)
+        known = _read(url) if storage.exists(url) else {}
+        plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
         plan = plan_entry(entry, job.config)
     work = Work(entry, plan, slide_fingerprint, folder)
+    asked = f"{job.run_id}/{number}"
+    if known.get("asked") == asked:
+        return work, known["ordinals"]
+    with step("fetch"):
+        staged = staging.staged_ordinals(folder)
+    ordinals = [ordinal for ordinal in range(len(work.todo)) if ordinal not in staged]
     document = {
         "entry": asdict(entry),
         "plan": plan.to_json(),
         "slide_fingerprint": slide_fingerprint,
+        "asked": asked,
+        "ordinals": ordinals,
     }
     with step("plan"):
         storage.write_bytes(url, json.dumps(document).encode())
-    ordinals = [ordinal for ordinal in range(len(work.todo)) if ordinal not in staged]
     counts = {"tiles": len(plan.grid), "masked": len(plan.masked), "todo": len(ordinals)}
     _log.info("slide.planned", extra={"slide_id": entry.slide_id, **counts})
     return work, ordinals
@@ -266,7 +276,7 @@ def _read(url: str) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def load_work(folder: str, run_id: str) -> Work:
     """Return the work that was written to the staging ``folder`` in run ``run_id``."""
-    document = _read(storage.join(folder, _PLAN))
+    document = _read(storage.join(folder, PLAN))
     return Work(
         entry=SlideEntry(**document["entry"]),
         plan=SlidePlan.from_json(document["plan"]),

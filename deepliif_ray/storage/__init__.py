@@ -13,6 +13,7 @@ from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
     READ_THREADS,
     arrow_filesystem,
+    create_bytes,
     exists,
     list_files,
     read_bytes,
@@ -31,6 +32,7 @@ __all__ = [
     "Lock",
     "absolute",
     "arrow_filesystem",
+    "create_bytes",
     "exists",
     "filesystem",
     "fingerprint",

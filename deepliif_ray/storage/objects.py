@@ -84,6 +84,29 @@ def write_bytes(url: str, data: bytes) -> None:
         raise trouble(url, "cannot be written", error) from None
 
 
+def create_bytes(url: str, data: bytes) -> bool:
+    """Write ``data`` to ``url`` if nothing is there; tell whether that was so.
+
+    Of several that try at once, one is told so, on local disks and stores that know conditional writes. Where an
+    answer was lost and the request repeated, the one that wrote may be told that something is there: its own.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    fs, path = filesystem(url)
+    try:
+        if is_local(url):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        retried(url, lambda: fs.pipe_file(path, data, mode="create"))
+    except FileExistsError:
+        return False
+    except FAILURES as error:
+        raise trouble(url, "cannot be written", error) from None
+    return True
+
+
 def write_file(url: str, source: Path) -> None:
     """Move the local file ``source`` to ``url`` so that readers see all of it or nothing.
 
