@@ -13,6 +13,7 @@ from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local
 from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.retry import fingerprints, worth_trying
 from deepliif_ray.engine.work import Failure, Job, fingerprint, staging_folder
 from deepliif_ray.errors import ConfigError, DeepliifRayError
 from deepliif_ray.manifest import SlideEntry, read_manifest
@@ -39,6 +40,8 @@ class RunSummary:
     seconds : float
     failures : tuple of (str, str)
         slide_id and message of each failure.
+    set_aside : int
+        Slides not tried again, because they failed before for a lasting reason.
     """
 
     run_id: str
@@ -51,6 +54,7 @@ class RunSummary:
     tiles: int
     seconds: float
     failures: tuple[tuple[str, str], ...]
+    set_aside: int = 0
 
 
 def score(
@@ -65,6 +69,7 @@ def score(
     batch_size: int | None = None,
     actors: int | None = None,
     watch: Callable[[Progress], None] | None = None,
+    retry_lasting: bool = True,
     **options: Any,
 ) -> RunSummary:
     """Score every slide of a manifest that is not yet scored the same way.
@@ -91,6 +96,9 @@ def score(
         Models that run side by side under Ray; by default one per GPU, or per CPU without GPUs.
     watch : callable, optional
         Called with a `Progress` after every change.
+    retry_lasting : bool
+        Whether to try slides again that failed for a lasting reason (a corrupt file, say) and of which
+        nothing has changed since.
     **options
         Fields of `deepliif_ray.config.ScoreConfig`.
 
@@ -128,6 +136,11 @@ def score(
         run = _Run(job, cohort.url, engine, progress)
         todo = _todo(job, cohort.slides)
         progress.add(skipped=len(cohort.slides) - len(todo))
+        run.fingerprints = fingerprints(todo)
+        if not retry_lasting:
+            left = len(todo)
+            todo = worth_trying(job, todo, run.fingerprints)
+            progress.add(set_aside=left - len(todo))
         if engine == "ray":
             del loaded  # every actor loads its own
             from deepliif_ray.engine import ray_engine
@@ -217,6 +230,7 @@ class _Run:
     def __init__(self, job: Job, manifest: str, engine: str, progress: Progress) -> None:
         self._job, self._progress = job, progress
         self._failures: list[tuple[str, str]] = []
+        self.fingerprints: dict[str, str | None] = {}
         self._tiles = 0
         self._row: dict[str, Any] = {
             "run_id": job.run_id,
@@ -261,11 +275,13 @@ class _Run:
             tiles=self._tiles,
             seconds=progress.seconds,
             failures=tuple(self._failures),
+            set_aside=progress.set_aside,
         )
 
     def _fail(self, entry: SlideEntry, failure: Failure) -> None:
         row = origin(self._job, entry) | asdict(failure)
         row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
+        row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}
         write_failure(self._job.results, row)
         self._failures.append((entry.slide_id, failure.message))
         self._progress.add(failed=1)
