@@ -39,11 +39,11 @@ def run_file(url: str, *, kind: str | None = None, address: str | None = None) -
     """Run a job file, tell how it went, and return its exit code."""
     from deepliif_ray.jobs.run import run_job
 
-    def warn(problem: str) -> None:
-        errors.print(f"warning: {problem}", markup=False)
+    def say(text: str) -> None:
+        errors.print(text, markup=False)
 
     with stoppable(_describe) as progress:
-        outcome = run_job(url, kind=kind, address=address, watch=progress, warn=warn)
+        outcome = run_job(url, kind=kind, address=address, watch=progress, say=say)
     failures = outcome.summary.get("failures", [])
     for failure in failures[:_MOST_FAILURES]:
         errors.print(f"failed: {failure['slide_id']!r}: {failure['message']}", markup=False)
@@ -54,8 +54,6 @@ def run_file(url: str, *, kind: str | None = None, address: str | None = None) -
     errors.print(f"{outcome.summary['job']}: {told}", markup=False)
     for limit in outcome.broken:
         errors.print(f"limit broken: {limit}", markup=False)
-    for problem in outcome.hook_problems:
-        warn(problem)
     return outcome.exit_code
 
 

@@ -21,7 +21,7 @@ class PathPattern:
     Raises
     ------
     ConfigError
-        A brace is not part of a ``{name}``, or the pattern has no name at all.
+        A brace is not part of a ``{name}``.
     """
 
     def __init__(self, text: str) -> None:
@@ -33,10 +33,6 @@ class PathPattern:
             parts.append(self._regex(token))
             end = token.end()
         parts.append(re.escape(text[end:]))
-        if not self.names:
-            raise ConfigError(
-                f"pattern {text!r} names no field; write {{slide_id}} where the slide's name is"
-            )
         self._regex_of_all = re.compile("".join(parts), re.DOTALL)
 
     def _regex(self, token: re.Match[str]) -> str:

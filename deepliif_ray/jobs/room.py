@@ -1,8 +1,9 @@
 """Waiting until a cluster has the CPUs and GPUs that a job asks for."""
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
@@ -13,10 +14,13 @@ from deepliif_ray.errors import ConfigError, JobError
 from deepliif_ray.jobs.config import Resources
 
 _LOOK_S = 5.0
+_SAY_S = 60.0
 
 
 @contextmanager
-def cluster_with_room(address: str | None, resources: Resources) -> Iterator[None]:
+def cluster_with_room(
+    address: str | None, resources: Resources, say: Callable[[str], None]
+) -> Iterator[None]:
     """Connect to a cluster as `deepliif_ray.cluster.cluster` does, and wait until it is large enough.
 
     A cluster that grows on demand may have no GPU yet; without waiting, the job would run on CPUs.
@@ -36,6 +40,7 @@ def cluster_with_room(address: str | None, resources: Resources) -> Iterator[Non
                 bundles=[{"CPU": 1}] * int(needed["CPU"]) + [{"GPU": 1}] * int(needed["GPU"])
             )
         give_up = time.monotonic() + (0 if own else 60 * resources.wait_minutes)
+        said = -math.inf
         while lacking := _lacking(needed):
             if own:
                 raise ConfigError(f"resources: this machine lacks {lacking}; ask for less, or give a cluster")
@@ -44,6 +49,9 @@ def cluster_with_room(address: str | None, resources: Resources) -> Iterator[Non
                     f"the cluster still lacks {lacking} after {resources.wait_minutes:g} minutes; "
                     "let it grow, or change resources"
                 )
+            if time.monotonic() - said > _SAY_S:
+                said = time.monotonic()
+                say(f"waiting: the cluster lacks {lacking}")
             time.sleep(_LOOK_S)
         yield
 

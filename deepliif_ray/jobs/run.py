@@ -30,6 +30,8 @@ SUCCEEDED, SOME_FAILED, LIMIT_BROKEN = 0, 3, 4
 _MOST_FAILURES = 100
 
 Watch = Callable[[Any], None]
+Say = Callable[[str], None]
+Room = AbstractContextManager[None]
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,11 @@ class Outcome:
         0; 3 when slides failed and the job file sets no limit; 4 when a limit is broken.
     broken : tuple of str
         A sentence for each limit that is broken.
-    hook_problems : tuple of str
-        A sentence for each hook that failed.
     """
 
     summary: dict[str, Any]
     exit_code: int
     broken: tuple[str, ...]
-    hook_problems: tuple[str, ...]
 
 
 def run_job(
@@ -79,7 +78,7 @@ def run_job(
     kind: str | None = None,
     address: str | None = None,
     watch: Watch = lambda _: None,
-    warn: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Outcome:
     """Run the job file at ``url`` and tell its hooks how it ended.
 
@@ -93,8 +92,8 @@ def run_job(
         Address of a Ray cluster; by default $RAY_ADDRESS, or a cluster of this machine alone.
     watch : callable
         Called with the progress of scoring (`Progress`) or training (`TrainProgress`).
-    warn : callable
-        Called with a sentence for each hook that failed when the job itself raises.
+    say : callable
+        Called with a sentence about what is waited for, and about each hook that failed.
 
     Raises
     ------
@@ -119,13 +118,13 @@ def run_job(
     }
     start = time.monotonic()
     try:
-        done = _work(job, address, watch)
+        done = _work(job, address, watch, say)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         reason = error.reason if isinstance(error, DeepliifRayError) else "internal"
         summary |= _ended(start) | {"status": status, "reason": reason, "error": _sentence(error)}
         for problem in notify(job.notifications, summary, patient=status == "failed"):
-            warn(problem)
+            say(f"warning: {problem}")
         raise
     broken = breaches(job.fail_if, done.figures)
     exit_code = LIMIT_BROKEN if broken else SUCCEEDED
@@ -135,8 +134,9 @@ def run_job(
     # JSON has no word for a figure that could not be computed.
     figures = {name: value if math.isfinite(value) else None for name, value in done.figures.items()}
     summary |= {"broken_limits": broken, "figures": figures, **done.details}
-    problems = notify(job.notifications, summary)
-    return Outcome(summary, exit_code, tuple(broken), tuple(problems))
+    for problem in notify(job.notifications, summary):
+        say(f"warning: {problem}")
+    return Outcome(summary, exit_code, tuple(broken))
 
 
 def _ended(start: float) -> dict[str, Any]:
@@ -150,29 +150,29 @@ def _sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, DeepliifRayError) else f"{type(error).__name__}: {error}"
 
 
-def _work(job: Job, address: str | None, watch: Watch) -> Done:
+def _work(job: Job, address: str | None, watch: Watch, say: Say) -> Done:
     if isinstance(job, ScoreCohort):
-        return _score(job, address, watch)
+        return _score(job, _room(address, job.resources, say), watch)
     if isinstance(job, Retrain):
-        return _retrain(job, address, watch)
+        return _retrain(job, _room(address, job.resources, say), watch)
     return _evaluate(job) if isinstance(job, Evaluate) else _optimize(job)
 
 
-def _room(address: str | None, resources: Resources) -> AbstractContextManager[None]:
+def _room(address: str | None, resources: Resources, say: Say) -> Room:
     if resources.engine == "local":
         if address is not None:
             raise ConfigError("resources.engine is local, which has no cluster; leave out the address")
         return nullcontext()
     from deepliif_ray.jobs.room import cluster_with_room  # Ray is slow to import, and local does without
 
-    return cluster_with_room(address, resources)
+    return cluster_with_room(address, resources, say)
 
 
-def _score(job: ScoreCohort, address: str | None, watch: Watch) -> Done:
+def _score(job: ScoreCohort, room: Room, watch: Watch) -> Done:
     from deepliif_ray.engine.score import score
 
     resources = job.resources
-    with _room(address, resources):
+    with room:
         summary = score(
             job.manifest,
             job.results,
@@ -205,11 +205,11 @@ def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-def _retrain(job: Retrain, address: str | None, watch: Watch) -> Done:
+def _retrain(job: Retrain, room: Room, watch: Watch) -> Done:
     from deepliif_ray.training.train import train
 
     resources = job.resources
-    with _room(address, resources):
+    with room:
         summary = train(
             job.config,
             job.output,

@@ -114,7 +114,7 @@ def test_nothing_is_overwritten_and_nonsense_refused(place):
     ):
         with pytest.raises((ConfigError, ManifestError)):
             find(place, **options)
-    for pattern in ("*.svs", "{slide_id", "{}/{slide_id}.svs", "a}{slide_id}"):
+    for pattern in ("{slide_id", "{}/{slide_id}.svs", "a}{slide_id}"):
         with pytest.raises(ConfigError, match="pattern"):
             find(place, pattern, output="n.csv")
     with pytest.raises(ConfigError, match="no slides below it"):
