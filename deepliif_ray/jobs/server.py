@@ -1,6 +1,8 @@
 """A cluster's job server: what may be asked of it, with errors that say what to do."""
 
 import asyncio
+import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,11 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from deepliif_ray.errors import ConfigError, JobError
 
 ERROR = 1
+_CHATTY = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
 _PATIENCE_S = 600.0
 _LOOK_S = 1.0
 
@@ -52,6 +59,10 @@ class JobServer:
 
     def __init__(self, address: str | None) -> None:
         self.address = address
+        if address is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers the variable to its argument
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with _told(f"job server {address or 'of this machine'}"):
             self._client = JobSubmissionClient(address)
 

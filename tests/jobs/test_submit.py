@@ -236,7 +236,7 @@ def test_submitted_to_a_cluster(head, tmp_path, received):
 
     begun = cli(head, *submitting, "--no-follow")
     assert begun.returncode == 0, begun.stderr
-    name = begun.stderr.split()[1]
+    name = re.fullmatch(r"job (\S+) submitted\n", begun.stderr)[1]
     again = cli(head, *submitting)  # while it runs: the same job is followed, and its exit code returned
     assert f"job {name} is running already" in again.stderr
     assert again.returncode == 4, again.stderr + again.stdout
