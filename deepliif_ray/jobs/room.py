@@ -33,27 +33,32 @@ def cluster_with_room(
         The cluster has not become large enough in time.
     """
     own = address in (None, "local") and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ
+    needed = {"CPU": resources.cpus or 0.0, "GPU": float(resources.gpus or 0)}
     with cluster(address):
-        needed = {"CPU": resources.cpus or 0.0, "GPU": float(resources.gpus or 0)}
-        if _lacking(needed) and not own:
-            ray.autoscaler.sdk.request_resources(
-                bundles=[{"CPU": 1}] * int(needed["CPU"]) + [{"GPU": 1}] * int(needed["GPU"])
-            )
-        give_up = time.monotonic() + (0 if own else 60 * resources.wait_minutes)
-        said = -math.inf
+        if own and (lacking := _lacking(needed)):
+            raise ConfigError(f"resources: this machine lacks {lacking}; ask for less, or give a cluster")
+        if _lacking(needed):
+            _wait(needed, 60 * resources.wait_minutes, say)
+        yield
+
+
+def _wait(needed: dict[str, float], seconds: float, say: Callable[[str], None]) -> None:
+    bundles = [{name: 1} for name, count in needed.items() for _ in range(math.ceil(count))]
+    ray.autoscaler.sdk.request_resources(bundles=bundles)
+    give_up, said = time.monotonic() + seconds, -math.inf
+    try:
         while lacking := _lacking(needed):
-            if own:
-                raise ConfigError(f"resources: this machine lacks {lacking}; ask for less, or give a cluster")
             if time.monotonic() > give_up:
                 raise JobError(
-                    f"the cluster still lacks {lacking} after {resources.wait_minutes:g} minutes; "
+                    f"the cluster still lacks {lacking} after {seconds / 60:g} minutes; "
                     "let it grow, or change resources"
                 )
             if time.monotonic() - said > _SAY_S:
                 said = time.monotonic()
                 say(f"waiting: the cluster lacks {lacking}")
             time.sleep(_LOOK_S)
-        yield
+    finally:
+        ray.autoscaler.sdk.request_resources(bundles=[])  # else it would hold the nodes when the job is over
 
 
 def _lacking(needed: dict[str, float]) -> str:

@@ -198,6 +198,19 @@ def test_a_file_replaced_while_it_failed_is_tried_again(cohort, monkeypatch):
     assert reprocess(cohort) == counts(scored=1, skipped=2)
 
 
+def test_a_failure_without_a_fingerprint_is_tried_again(cohort, monkeypatch):
+    (cohort.parent / "broken.tiff").write_bytes(b"not a slide")
+    add_row(cohort, slide_id="broken", uri="broken.tiff")
+    sent = score_module.write_failure
+    with monkeypatch.context() as patch:  # as of an object store that does not answer, or older software
+        patch.setattr(
+            score_module, "write_failure", lambda url, row: sent(url, row | {"slide_fingerprint": None})
+        )
+        assert reprocess(cohort) == counts(scored=2, failed=1)
+    assert reprocess(cohort) == counts(skipped=2, failed=1)
+    assert reprocess(cohort) == counts(skipped=2, set_aside=1)
+
+
 def test_another_model_makes_another_generation(cohort, monkeypatch):
     assert reprocess(cohort) == counts(scored=2)
     made = Stain.__init__

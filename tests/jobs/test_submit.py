@@ -158,7 +158,7 @@ def free_port() -> int:
 def head(tmp_path_factory):
     """Environment in which ``deepliif-ray submit`` finds a running head that wants a token."""
     folder = tempfile.mkdtemp(prefix="dr-", dir="/tmp")  # Ray's sockets need short paths
-    port = free_port()
+    port, gcs = free_port(), free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "HOME": folder,
         "PYTHONPATH": str(ROOT),
@@ -170,7 +170,7 @@ def head(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
     }
     command = [
-        "ray", "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}",
+        "ray", "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={port}",
         "--num-cpus=2",
         f"--temp-dir={folder}/r", "--object-store-memory=200000000", "--include-dashboard=true",
         f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
@@ -178,6 +178,7 @@ def head(tmp_path_factory):
     ]  # fmt: skip
     log = (tmp_path_factory.mktemp("head") / "log").open("w+")
     started = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    env["GCS"] = f"127.0.0.1:{gcs}"
     env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     try:
         give_up = time.monotonic() + 120
@@ -321,3 +322,14 @@ def test_who_may_not_and_where_nobody_answers(head, tmp_path):
     assert nobody.returncode == 1 and "Failed to connect" in nobody.stderr
     unknown = cli(head, "jobs", "logs", "nobody", "--follow")
     assert unknown.returncode == 1 and "job nobody" in unknown.stderr and "does not exist" in unknown.stderr
+
+
+@pytest.mark.slow
+def test_room_that_is_not_there(head, tmp_path):
+    job = {"kind": "score_cohort", "manifest": "m.csv", "results": "results", "model": "stain"}
+    path = write_job(tmp_path, **job, resources={"cpus": 4096, "wait_minutes": 0})
+    here = {k: v for k, v in head.items() if k != "RAY_API_SERVER_ADDRESS"}
+    alone = cli(here, "run", path)
+    assert alone.returncode == 2 and "this machine lacks CPUs" in alone.stderr
+    joined = cli(here, "run", path, "--address", head["GCS"])
+    assert joined.returncode == 1 and "still lacks CPUs (has 2 of 4096) after 0 minutes" in joined.stderr
