@@ -36,7 +36,9 @@ def read_identifiers(url: str) -> dict[str, str]:
     """
     fs, path = storage.filesystem(url)
     try:
-        head = bytes(fs.cat_file(path, 0, HEAD_BYTES))
+        # Not every store gives what there is when asked for more.
+        size = min(fs.info(path)["size"], HEAD_BYTES)
+        head = bytes(fs.cat_file(path, 0, size)) if size else b""
     except OSError as error:
         raise StorageError(f"{url}: cannot be read ({error})") from error
     return parse_identifiers(head)
