@@ -9,6 +9,8 @@ class DeepliifRayError(Exception):
     """Base class of all errors raised by deepliif_ray."""
 
     reason = "error"
+    lasting = False
+    """Whether it comes back until the slide's file, its manifest row, the options or the software change."""
 
 
 class ConfigError(DeepliifRayError):
@@ -77,6 +79,12 @@ class QueryError(DeepliifRayError):
     reason = "query"
 
 
+class JobError(DeepliifRayError):
+    """A job cannot be submitted, followed or stopped."""
+
+    reason = "job"
+
+
 class SlideError(DeepliifRayError):
     """A slide cannot be scored; it becomes a row of ``failures`` and the cohort goes on."""
 
@@ -93,18 +101,21 @@ class SlideUnreadableError(SlideError):
     """The file is not a slide or image that can be opened."""
 
     reason = "unreadable"
+    lasting = True
 
 
 class SlideCorruptError(SlideError):
     """The file opened, but some of its pixels cannot be decoded."""
 
     reason = "corrupt"
+    lasting = True
 
 
 class ResolutionError(SlideError):
     """The slide's resolution is unknown or cannot be used."""
 
     reason = "resolution"
+    lasting = True
 
 
 class SlideChangedError(SlideError):
@@ -135,3 +146,14 @@ class SlideMemoryError(SlideError):
     """Reading the slide needed more memory than a reader may take."""
 
     reason = "memory"
+
+
+def lasting_reasons() -> frozenset[str]:
+    """Return the reasons of failures that trying again does not mend."""
+    found, waiting = set(), [DeepliifRayError]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind.lasting:
+            found.add(kind.reason)
+    return frozenset(found)

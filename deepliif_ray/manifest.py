@@ -108,6 +108,70 @@ def read_manifest(url: str) -> Manifest:
     return Manifest(url, slides)
 
 
+def read_rows(url: str) -> tuple[list[str], list[NumberedRecord]]:
+    """Return the columns of a manifest, and its rows as they are written, numbered as in messages.
+
+    Raises
+    ------
+    ManifestError
+        The file cannot be read as a table; the rows themselves are not checked.
+    """
+    problems: list[Problem] = []
+    columns, records = _read_rows(url, problems)
+    if problems:
+        raise ManifestError(url, [f"row {row}: {text}" for row, text in problems])
+    return columns, records
+
+
+def write_rows(url: str, columns: list[str], rows: list[Record]) -> None:
+    """Write a table of text that `read_rows` reads.
+
+    Parameters
+    ----------
+    url : str
+        Its extension tells the format: CSV, JSON Lines or Parquet; text is compressed if it ends in ``.gz``.
+    columns : list of str
+        The first columns; others follow as they first occur in a row.
+    rows : list of dict
+
+    Raises
+    ------
+    ConfigError
+        The extension is none of a manifest's.
+    StorageError
+        The file cannot be written.
+    """
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    suffix = PurePosixPath(url.lower().removesuffix(".gz")).suffix
+    formats = contracts.load("manifest")["formats"]
+    kind = next((name for name, suffixes in formats.items() if suffix in suffixes), None)
+    if kind == "csv":
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        content = text.getvalue().encode()
+    elif kind == "jsonl":
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    elif kind == "parquet" and not url.lower().endswith(".gz"):
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            pa.table({n: pa.array([row.get(n) for row in rows], pa.string()) for n in names}), sink
+        )
+        content = sink.getvalue().to_pybytes()
+    else:
+        known = ", ".join(suffix for suffixes in formats.values() for suffix in suffixes)
+        raise ConfigError(f"{url}: a manifest's name ends in one of {known}")
+    storage.write_bytes(url, gzip.compress(content) if url.lower().endswith(".gz") else content)
+
+
+def check_row(record: Record) -> list[str]:
+    """Return what is wrong with one row of a manifest."""
+    problems: list[Problem] = []
+    _check_rows([(1, record)], set(record), "", problems)
+    return [problem for _, problem in problems]
+
+
 def _read_rows(url: str, problems: list[Problem]) -> tuple[list[str], list[NumberedRecord]]:
     """Return the columns and the numbered rows, all values as text."""
     try:

@@ -34,6 +34,7 @@ INSIDE = {
     "engine": COMPOSING | {"cluster"},
     "training": COMPOSING | {"cluster", "evaluation"},
     "evaluation": COMPOSING,
+    "jobs": COMPOSING | {"cluster", "engine", "training", "evaluation"},
 }
 # Libraries that only some areas may import. Arrow tables in memory are what the areas hand one another;
 # reading and writing files with Arrow is for those who talk to the outside world, and for output asked for.
@@ -46,8 +47,8 @@ OWNERS = {
     "pyarrow.dataset": OUTSIDE_WORLD,
     "pyarrow.fs": OUTSIDE_WORLD,
     "pyarrow.parquet": OUTSIDE_WORLD | {"glue"},
-    "pydantic": {"config", "training"},
-    "ray": {"cluster", "engine", "training"},
+    "pydantic": {"config", "jobs", "training"},
+    "ray": {"cluster", "engine", "jobs", "training"},
     "torch": {"models", "training"},
     "safetensors": {"models", "training"},
     "optuna": {"training"},

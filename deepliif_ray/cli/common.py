@@ -103,11 +103,17 @@ def _say(error: DeepliifRayError) -> None:
         errors.print(f"error: {error}", markup=False)
 
 
-def main() -> None:
-    """Run the command line; the process ends with its exit code.
+def guarded(command: Callable[[], Any]) -> None:
+    """Run ``command``; the process ends with its exit code, also on SIGTERM.
 
-    0: all scored; 3: some slides failed; 2: bad usage, manifest, model or query; 1: anything else.
+    0: all done; 3: some slides failed; 4: a job's limit is broken; 2: bad usage, manifest, model or query;
+    1: anything else.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _terminate)
-    sys.exit(_guarded(app))
+    sys.exit(_guarded(command))
+
+
+def main() -> None:
+    """Run the command line; see `guarded` for its exit codes."""
+    guarded(app)

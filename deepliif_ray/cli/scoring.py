@@ -199,7 +199,7 @@ def _follow(watcher: "Watcher", interval: float) -> None:
     """Show a run until it ends; the exit code is 0 if it came to its end."""
     sight = None
     with LiveText() as text:
-        for sight in watcher.follow(interval):  # noqa: B007
+        for sight in watcher.follow(interval):
             text.show(sight.lines())
     if sight is None:
         typer.echo("no run is going on here")

@@ -39,6 +39,8 @@ class Progress:
         Slides of the manifest.
     skipped, scored, failed : int
         Slides that were done before, are done now, or failed.
+    set_aside : int
+        Slides not tried again, because they failed before for a lasting reason.
     tiles_planned, tiles_done : int
         Tiles of the slides planned so far, and those staged; without what earlier runs had staged.
     cells : int
@@ -55,6 +57,7 @@ class Progress:
 
     slides: int = 0
     skipped: int = 0
+    set_aside: int = 0
     scored: int = 0
     failed: int = 0
     planned: int = 0
@@ -111,7 +114,7 @@ class Progress:
     @property
     def done(self) -> int:
         """Slides that need nothing more."""
-        return self.skipped + self.scored + self.failed
+        return self.skipped + self.set_aside + self.scored + self.failed
 
     @property
     def seconds(self) -> float:

@@ -28,7 +28,6 @@ from deepliif_ray.engine.rounds import Batches, Outcome, Planned
 from deepliif_ray.engine.steps import (
     BLOCK_TILES,
     SlideReader,
-    Staged,
     TileTask,
     WaitClock,
     infer_tiles,

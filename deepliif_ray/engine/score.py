@@ -15,6 +15,7 @@ from deepliif_ray.engine import local, logs
 from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.lease import Lease
 from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.retry import fingerprints, worth_trying
 from deepliif_ray.engine.work import PLAN, Failure, Job, fingerprint, staging_folder
 from deepliif_ray.errors import ConfigError, DeepliifRayError, LeaseLostError, SlideChangedError, StorageError
 from deepliif_ray.manifest import SlideEntry, read_manifest
@@ -44,6 +45,8 @@ class RunSummary:
         slide_id and message of each failure.
     spent : dict of str to float
         Seconds by step (`deepliif_ray.engine.progress.STEPS`), summed over workers.
+    set_aside : int
+        Slides not tried again, because they failed before for a lasting reason.
     """
 
     run_id: str
@@ -57,6 +60,7 @@ class RunSummary:
     seconds: float
     failures: tuple[tuple[str, str], ...]
     spent: dict[str, float] = field(default_factory=dict)
+    set_aside: int = 0
 
 
 def score(
@@ -72,6 +76,7 @@ def score(
     actors: int | None = None,
     take_over: bool = False,
     watch: Callable[[Progress], None] | None = None,
+    retry_lasting: bool = True,
     **options: Any,
 ) -> RunSummary:
     """Score every slide of a manifest that is not yet scored the same way.
@@ -100,6 +105,9 @@ def score(
         Take the results over from a run that works on them; that one ends.
     watch : callable, optional
         Called with a `Progress` after every change.
+    retry_lasting : bool
+        Whether to try slides again that failed for a lasting reason (a corrupt file, say) and of which
+        nothing has changed since.
     **options
         Fields of `deepliif_ray.config.ScoreConfig`.
 
@@ -147,6 +155,11 @@ def score(
             progress.watch = _watcher(lease, watch)
             todo = _todo(job, cohort.slides)
             progress.add(skipped=len(cohort.slides) - len(todo))
+            run.fingerprints = fingerprints(todo)
+            if not retry_lasting:
+                left = len(todo)
+                todo = worth_trying(job, todo, run.fingerprints)
+                progress.add(set_aside=left - len(todo))
             if engine == "ray":
                 del loaded  # every actor loads its own
                 from deepliif_ray.engine import ray_engine
@@ -249,6 +262,7 @@ class _Run:
     def __init__(self, job: Job, manifest: str, engine: str, progress: Progress) -> None:
         self._job, self._progress = job, progress
         self._failures: list[tuple[str, str]] = []
+        self.fingerprints: dict[str, str | None] = {}
         self._tiles = 0
         self._row: dict[str, Any] = {
             "run_id": job.run_id,
@@ -305,6 +319,7 @@ class _Run:
             seconds=progress.seconds,
             failures=tuple(self._failures),
             spent=progress.spent,
+            set_aside=progress.set_aside,
         )
 
     def _was_done_by_another(self, entry: SlideEntry, failure: Failure) -> bool:
@@ -320,6 +335,7 @@ class _Run:
     def _fail(self, entry: SlideEntry, failure: Failure) -> None:
         row = origin(self._job, entry) | asdict(failure)
         row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
+        row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}
         write_failure(self._job.results, row)
         told = {
             "stage": failure.stage,

@@ -87,8 +87,8 @@ def write_bytes(url: str, data: bytes) -> None:
 def create_bytes(url: str, data: bytes) -> bool:
     """Write ``data`` to ``url`` if nothing is there; tell whether that was so.
 
-    Of several that try at once, one is told so, on local disks and stores that know conditional writes. Where an
-    answer was lost and the request repeated, the one that wrote may be told that something is there: its own.
+    Of several that try at once, one is told so, on local disks and stores that know conditional writes. Where
+    an answer was lost and the request repeated, what is there may be the writer's own.
 
     Raises
     ------

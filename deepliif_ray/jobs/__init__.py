@@ -1,0 +1,1 @@
+"""Job files: what runs unattended, on this machine or submitted to a cluster."""
