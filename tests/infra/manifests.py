@@ -62,7 +62,7 @@ def _with_autoscaler(cluster):
 
 
 def strict(schema):
-    """Return JSON Schema that says what a custom resource's schema says, and that unknown fields are errors."""
+    """Return JSON Schema that says what a custom resource's does, and that unknown fields are errors."""
     if not isinstance(schema, dict):
         return schema
     if schema.get("x-kubernetes-int-or-string"):

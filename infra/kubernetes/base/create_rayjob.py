@@ -1,12 +1,12 @@
 """Make one RayJob of a schedule: a running copy of the suspended RayJob that is its template.
 
-A CronJob runs this in a pod. The RayJob is named for the scheduled time, which the pod's Job carries in its name,
-so a pod that is tried again, or a request whose answer was lost, makes nothing twice. The standard library is all
-that it needs.
+A CronJob runs this in a pod. The RayJob is named for the scheduled time, which the pod's Job carries in its
+name, so a pod that is tried again, or a request whose answer was lost, makes nothing twice. The standard library
+is all that it needs.
 
-Settings come from the environment: ``TEMPLATE`` (name of the RayJob to copy), ``SCHEDULE`` (first part of the new
-name, and the label by which runs are found), ``JOB_NAME``, ``NAMESPACE``, ``OVERLAP`` (``forbid``: do nothing
-while an earlier run is not finished; ``allow``), ``QUEUE`` (a Kueue queue, or empty).
+Settings come from the environment: ``TEMPLATE`` (name of the RayJob to copy), ``SCHEDULE`` (first part of the
+new name, and the label by which runs are found), ``JOB_NAME``, ``NAMESPACE``, ``OVERLAP`` (``forbid``: do
+nothing while an earlier run is not finished; ``allow``), ``QUEUE`` (a Kueue queue, or empty).
 
 Exit codes: 0 made, or made before, or left out because an earlier run goes on; 1 the Kubernetes API did not
 answer (worth another try); 2 wrong settings; 3 not allowed.
@@ -140,11 +140,13 @@ class Kubernetes:
             except (OSError, http.client.HTTPException) as error:
                 trouble = f"{type(error).__name__}: {error}"
             else:
-                if 200 <= status < 300 and answer is not None:
+                fine = 200 <= status < 300
+                if fine and answer is not None:
                     return answer
-                answer = answer or {}
+                answer = answer or {"message": "not JSON"}  # a proxy's page
                 refused = RefusedError(status, answer.get("reason", ""), answer.get("message", ""))
-                if status not in PASSING and not (status == 401 and attempt < TOKEN_ATTEMPTS):
+                passing = fine or status in PASSING or (status == 401 and attempt < TOKEN_ATTEMPTS)
+                if not passing:
                     raise refused
                 trouble = str(refused)
                 if retry_after.isdecimal():
@@ -170,7 +172,7 @@ class Kubernetes:
         try:
             answer = json.loads(text)
         except ValueError:
-            answer = None  # a proxy's page
+            answer = None
         return response.status, response.headers.get("Retry-After", ""), answer
 
 
