@@ -1,8 +1,8 @@
 """Make one RayJob of a schedule: a running copy of the suspended RayJob that is its template.
 
 A CronJob runs this in a pod. The RayJob is named for the scheduled time, which the pod's Job carries in its
-name, so a pod that is tried again, or a request whose answer was lost, makes nothing twice. The standard library
-is all that it needs.
+name, so a pod that is tried again, or a request whose answer was lost, makes nothing twice. It needs the
+standard library alone.
 
 Settings come from the environment: ``TEMPLATE`` (name of the RayJob to copy), ``SCHEDULE`` (first part of the
 new name, and the label by which runs are found), ``JOB_NAME``, ``NAMESPACE``, ``OVERLAP`` (``forbid``: do
