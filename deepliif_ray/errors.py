@@ -128,6 +128,7 @@ class SlideTooLargeError(SlideError):
     """The slide claims dimensions that no slide has."""
 
     reason = "too_large"
+    lasting = True
 
 
 class SlideCrashedError(SlideError):

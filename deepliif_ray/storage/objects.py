@@ -28,13 +28,15 @@ def read_bytes(url: str) -> bytes:
         It does not exist or cannot be read.
     """
     fs, path = filesystem(url)
-    return _read(url, lambda: fs.cat_file(path))
+    content: bytes = _read(url, lambda: fs.cat_file(path))
+    return content
 
 
 def read_range(url: str, start: int | None, end: int | None) -> bytes:
     """Return the bytes from ``start`` to before ``end`` of ``url``; raises as `read_bytes`."""
     fs, path = filesystem(url)
-    return _read(url, lambda: fs.cat_file(path, start=start, end=end))
+    content: bytes = _read(url, lambda: fs.cat_file(path, start=start, end=end))
+    return content
 
 
 def size(url: str) -> int | None:
