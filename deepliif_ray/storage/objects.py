@@ -141,8 +141,11 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
         raise trouble(folder, "cannot be listed", error) from None
     base = path.rstrip("/")
     inside = (str(name)[len(base) :].lstrip("/") for name in found)
+    # Stores keep empty folders, and markers that end in a slash, as if they were files.
     return sorted(
-        join(folder, name) for name in inside if name.endswith(suffix) and not name.endswith(".tmp")
+        join(folder, name)
+        for name in inside
+        if name.endswith(suffix) and not name.endswith((".tmp", "/")) and name
     )
 
 
