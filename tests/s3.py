@@ -15,7 +15,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-READY_S = 120.0
+READY_S, STOP_S = 120.0, 20.0
 GRPC = 10_000  # SeaweedFS listens for gRPC at each port plus this
 FIXED_PORTS = {"master": 19333, "volume": 18080, "filer": 18888, "s3": 18333}
 
@@ -124,7 +124,11 @@ class S3Server:
         if self._process is not None:
             if self._process.poll() is None:
                 os.killpg(self._process.pid, how)
-            self._process.wait()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
             self._process = None
 
     def client(self):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -14,12 +15,12 @@ class SlowStore(LocalFileSystem):
 
     def cat_ranges(self, paths, starts, ends, **_):
         for start in starts:
-            with open(os.environ["SLOW_STORE_LOG"], "a") as log:
+            with Path(os.environ["SLOW_STORE_LOG"]).open("a") as log:
                 log.write(f"{start}\n")
         time.sleep(float(os.environ.get("SLOW_STORE_S", "0.05")))
         found = []
         for path, start, end in zip(paths, starts, ends, strict=True):
-            with open(self._strip_protocol(path), "rb") as file:
+            with Path(self._strip_protocol(path)).open("rb") as file:
                 file.seek(start)
                 found.append(file.read(end - start))
         return found

@@ -189,7 +189,7 @@ def test_a_slide_larger_than_the_cache_fails_at_once(memory, tmp_path, small, mo
 def test_a_disk_without_room_is_told(memory, tmp_path, small, monkeypatch):
     usage = room.shutil.disk_usage(tmp_path)._replace(free=500)
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(StorageError, match="the disk has 0.000 GiB left"):
+    with pytest.raises(StorageError, match=r"the disk has 0\.000 GiB left"):
         fill(memory, tmp_path, ["a"])
 
 

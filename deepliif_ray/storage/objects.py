@@ -2,11 +2,11 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -18,6 +18,8 @@ from deepliif_ray.storage.urls import is_local, join
 
 READ_THREADS = 16
 
+T = TypeVar("T")
+
 
 def read_bytes(url: str) -> bytes:
     """Return the content of ``url``.
@@ -28,27 +30,25 @@ def read_bytes(url: str) -> bytes:
         It does not exist or cannot be read.
     """
     fs, path = filesystem(url)
-    content: bytes = _read(url, lambda: fs.cat_file(path))
-    return content
+    return _read(url, lambda: bytes(fs.cat_file(path)))
 
 
 def read_range(url: str, start: int | None, end: int | None) -> bytes:
     """Return the bytes from ``start`` to before ``end`` of ``url``; raises as `read_bytes`."""
     fs, path = filesystem(url)
-    content: bytes = _read(url, lambda: fs.cat_file(path, start=start, end=end))
-    return content
+    return _read(url, lambda: bytes(fs.cat_file(path, start=start, end=end)))
 
 
 def size(url: str) -> int | None:
     """Return the size of ``url`` in bytes, None where the store does not tell; raises as `read_bytes`."""
     fs, path = filesystem(url)
-    found: int | None = _read(url, lambda: (fs.info(path)["size"],), tuple)[0]
-    return found
+    info: dict[str, Any] = _read(url, lambda: fs.info(path))
+    return None if info["size"] is None else int(info["size"])
 
 
-def _read(url: str, call: Any, kind: Any = bytes) -> Any:
+def _read(url: str, call: Callable[[], T]) -> T:
     try:
-        return kind(retried(url, call))
+        return retried(url, call)
     except FileNotFoundError as error:
         raise StorageError(f"{scrub(url)}: no such file") from error
     except FAILURES as error:
@@ -166,8 +166,11 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
         raise trouble(folder, "cannot be listed", error) from None
     base = path.rstrip("/")
     inside = (str(name)[len(base) :].lstrip("/") for name in found)
+    # Stores keep empty folders, and markers that end in a slash, as if they were files.
     return sorted(
-        join(folder, name) for name in inside if name.endswith(suffix) and not name.endswith(".tmp")
+        join(folder, name)
+        for name in inside
+        if name.endswith(suffix) and not name.endswith((".tmp", "/")) and name
     )
 
 

@@ -82,7 +82,8 @@ def _below(fs: Any, folder: str, depth: int | None = None) -> list[dict[str, Any
         found: dict[str, dict[str, Any]] = fs.find(folder, maxdepth=depth, detail=True)
     except FileNotFoundError:
         return []
-    return [found[name] for name in sorted(found)]
+    # Some stores and tools keep an empty object for a folder.
+    return [found[name] for name in sorted(found) if name != folder and not name.endswith("/")]
 
 
 def _slide_file(info: dict[str, Any], local: bool) -> SlideFile:
