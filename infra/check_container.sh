@@ -4,7 +4,7 @@
 # pod's own. As in the cluster, `ray start` begins a head with token authentication and `ray job submit` sends it the
 # entrypoint of the RayJob, which finds its job file in /etc/deepliif-ray.
 #
-# Needs root, for namespaces, and Linux; takes about five minutes:  infra/check_container.sh [python3.11]
+# Needs root, for namespaces, and Linux; most of its time goes into installing:  infra/check_container.sh [python3.11]
 set -euo pipefail
 source=$(cd "$(dirname "$0")/.." && pwd)
 python=$("${1:-python3.11}" -c 'import os, sys; print(os.path.realpath(sys.executable))')
