@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deepliif_ray import __version__
-from deepliif_ray.console import Format, ProgressLine, describe, errors
+from deepliif_ray.console import Format, ProgressLine, describe, errors, visible
 from deepliif_ray.errors import (
     ConfigError,
     DeepliifRayError,
@@ -72,10 +72,10 @@ def _guarded(command: Callable[[], Any]) -> int:
     try:
         command()
     except (ConfigError, ManifestError, ModelError, QueryError, ResultsError) as error:
-        errors.print(f"error: {error}", markup=False)
+        errors.print("error: " + visible(str(error), keep="\n"), markup=False)
         return USAGE
     except DeepliifRayError as error:
-        errors.print(f"error: {error}", markup=False)
+        errors.print("error: " + visible(str(error), keep="\n"), markup=False)
         return ERROR
     return OK
 

@@ -10,7 +10,7 @@ import typer
 
 from deepliif_ray.cli.common import ERROR, OK, SOME_FAILED, FormatOption, app, command_name, stoppable
 from deepliif_ray.config import DEFAULT_MODEL
-from deepliif_ray.console import Format, errors, rows, show
+from deepliif_ray.console import Format, errors, rows, show, visible
 
 _MOST_FAILURES = 20
 
@@ -56,6 +56,9 @@ def score(
     large_noise_thresh: Annotated[
         str, typer.Option(help="Cells are smaller than this, px; 'default' by resolution, or 'none'.")
     ] = "default",
+    max_bad_tiles_percent: Annotated[
+        float, typer.Option(help="A slide fails if more of its tiles cannot be decoded.")
+    ] = 1.0,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
     from deepliif_ray.engine.score import score as run
@@ -78,9 +81,10 @@ def score(
             seg_thresh=seg_thresh,
             noise_thresh=noise_thresh,
             large_noise_thresh=_large_noise(large_noise_thresh),
+            max_bad_tiles_percent=max_bad_tiles_percent,
         )
     for slide_id, message in summary.failures[:_MOST_FAILURES]:
-        errors.print(f"failed: {slide_id!r}: {message}", markup=False)
+        errors.print(f"failed: {slide_id!r}: {visible(message)}", markup=False)
     if len(summary.failures) > _MOST_FAILURES:
         errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `{command_name()} status`")
     errors.print(
