@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from deepliif_ray.engine.progress import Progress
 
 _QUIET_SECONDS = 15.0
 _SHARES = ("plan", "read", "infer", "measure", "write", "finalize")
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -63,7 +65,18 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     plain = _plain(value)
-    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    return visible(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return ``text`` with control characters written out: names and messages must not steer a terminal.
+
+    Characters that turn the direction of writing around are written out too; those in ``keep`` are left.
+    """
+    return "".join(
+        c if c in keep or not (unicodedata.category(c) in ("Cc", "Cs") or c in _TURNS) else repr(c)[1:-1]
+        for c in text
+    )
 
 
 def show(table: pa.Table, form: Format, output: Path | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from deepliif_ray import __version__
-from deepliif_ray.console import Format, ProgressLine, describe, errors
+from deepliif_ray.console import Format, ProgressLine, describe, errors, visible
 from deepliif_ray.errors import (
     ConfigError,
     DeepliifRayError,
@@ -100,7 +100,7 @@ def _say(error: DeepliifRayError) -> None:
     if errors.quiet:  # standard error is a log of JSON lines
         _log.error("command.failed", extra={"reason": error.reason, "why": str(error)})
     else:
-        errors.print(f"error: {error}", markup=False)
+        errors.print("error: " + visible(str(error), keep="\n"), markup=False)
 
 
 def guarded(command: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from deepliif_ray.cli.common import ERROR, OK, SOME_FAILED, FormatOption, app, command_name, stoppable
 from deepliif_ray.config import DEFAULT_MODEL
-from deepliif_ray.console import Format, LiveText, errors, rows, show, time_left, where_time_went
+from deepliif_ray.console import Format, LiveText, errors, rows, show, time_left, visible, where_time_went
 
 if TYPE_CHECKING:
     from deepliif_ray.watching import Watcher
@@ -73,6 +73,9 @@ def score(
     log_file: Annotated[
         str | None, typer.Option(help="Local file to log to; by default standard error.")
     ] = None,
+    max_bad_tiles_percent: Annotated[
+        float, typer.Option(help="A slide fails if more of its tiles cannot be decoded.")
+    ] = 1.0,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
     from deepliif_ray.engine import logs
@@ -99,9 +102,10 @@ def score(
             seg_thresh=seg_thresh,
             noise_thresh=noise_thresh,
             large_noise_thresh=_large_noise(large_noise_thresh),
+            max_bad_tiles_percent=max_bad_tiles_percent,
         )
     for slide_id, message in summary.failures[:_MOST_FAILURES]:
-        errors.print(f"failed: {slide_id!r}: {message}", markup=False)
+        errors.print(f"failed: {slide_id!r}: {visible(message)}", markup=False)
     if len(summary.failures) > _MOST_FAILURES:
         errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `{command_name()} status`")
     errors.print(

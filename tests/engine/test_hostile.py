@@ -1,15 +1,21 @@
 """Slides that are not as they should be, scored: what becomes rows, what becomes failures."""
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
-from deepliif_ray import connect, score
+from deepliif_ray import cli, connect, score
+from deepliif_ray.cli.common import app
+from deepliif_ray.errors import ManifestError
 from deepliif_ray.slides import SyntheticTissue, guard
 from tests.engine.results import tables
 from tests.slides.tiffs import tiff
@@ -165,3 +171,82 @@ def test_a_file_of_any_name_that_exists_is_scored(tissue, tmp_path):
     for name in names:
         os.link(tmp_path / "a.png", tmp_path / name)
     assert run(tmp_path, names)["slides"].num_rows == len(names)
+
+
+HOSTILE = [
+    "../../../../tmp/escaped",
+    "/etc/passwd",
+    "'; DROP TABLE slides; --",
+    "a\"b'c`d\\",
+    "$files ${columns} %s {0}",
+    "a\nb\r\nc\td",
+    "nul\0nul",
+    "\x1b[2J\x1b]0;title\x07",
+    "😐👩‍🔬",
+    "\u202eהפוך\u202c",
+    "x" * 10_000,
+    "CON",
+    "*?[a]=~",
+    "NULL",
+    "-rf",
+]
+anything = st.sampled_from(HOSTILE) | st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
+)
+
+
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, *HealthCheck]
+)
+@example(ids=HOSTILE, patient="'; DROP TABLE slides; --", values=HOSTILE)
+@given(
+    ids=st.lists(anything.filter(str.strip), min_size=1, max_size=3, unique=True),
+    patient=anything.map(str.strip).filter(bool),
+    values=st.lists(anything.filter(str.strip), min_size=1, max_size=3),
+)
+def test_text_of_the_manifest_is_only_text(ids, patient, values, tissue, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    Image.fromarray(tissue[:64, :64]).save(folder / "a.png")
+    rows = []
+    for number, slide_id in enumerate(ids):
+        value = values[number % len(values)]
+        row = {"slide_id": slide_id, "patient_id": patient, "marker": "Ki67", "mpp": 0.5}
+        # The last is missing, so that its texts become a failure too.
+        rows.append(
+            row | {"uri": "none.png" if number == len(ids) - 1 else "a.png", "note": value, "'; --": value}
+        )
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = sorted(path for path in folder.parent.iterdir())
+    results = str(folder / "results")
+    summary = score(str(folder / "manifest.jsonl"), results, model="stain", engine="local")
+    assert (summary.scored, summary.failed) == (len(ids) - 1, 1)
+    assert sorted(path for path in folder.parent.iterdir()) == before
+    assert {path.name for path in folder.iterdir()} == {"a.png", "manifest.jsonl", "results"}
+    for path in (folder / "results").rglob("*"):
+        assert path.resolve().is_relative_to(folder) and path.name.isprintable() and len(path.name) < 120
+    for sandbox in (False, True):
+        with connect(results, sandbox=sandbox) as connection:
+            found = connection.sql(
+                "SELECT slide_id, patient_id, attributes FROM slides "
+                "UNION ALL SELECT slide_id, patient_id, attributes FROM failures"
+            ).fetchall()
+            assert {name: (owner, more) for name, owner, more in found} == {
+                row["slide_id"]: (patient, {"note": row["note"], "'; --": row["note"]}) for row in rows
+            }
+            ids_of_cells = connection.sql("SELECT DISTINCT slide_id FROM cells").fetchall()
+            assert {name for (name,) in ids_of_cells} <= set(ids)
+    assert cli.main  # has added the commands to the application
+    runner = CliRunner()
+    status = runner.invoke(app, ["status", results, "--json"])
+    assert json.loads(status.stdout)["failures"][0]["slide_id"] == ids[-1]
+    for command in (["status", results], ["index", results, "--slides"], ["index", results]):
+        shown = runner.invoke(app, command)
+        assert shown.exit_code == 0
+        assert not {"\x1b", "\0", "\x07", "\u202e"} & set(shown.stdout)
+    again = score(str(folder / "manifest.jsonl"), results, model="stain", engine="local")
+    assert (again.skipped, again.failed) == (len(ids) - 1, 1)
+
+
+def test_no_file_name_holds_a_nul(tmp_path):
+    with pytest.raises(ManifestError, match="row 3: uri holds a NUL"):
+        run(tmp_path, ["a.png", "b\0.png"])
