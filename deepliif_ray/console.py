@@ -158,7 +158,7 @@ def where_time_went(spent: Mapping[str, float]) -> str | None:
 
 
 class LiveText:
-    """Shows lines of text that change: in place on a terminal, else one line whenever the first changes."""
+    """Shows lines of text that change: in place on a terminal, else those that are new."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
@@ -173,6 +173,11 @@ class LiveText:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether lines are shown in place."""
+        return self._live is not None
 
     def show(self, lines: Sequence[str]) -> None:
         """Show ``lines``; where they cannot be replaced, those not shown before."""

@@ -44,18 +44,22 @@ class Sight:
     silent_s: float
     progress: dict[str, Any]
 
-    def lines(self) -> list[str]:
-        """Return what to show: progress, where the time goes, whether the run lives, its newest failures."""
+    def lines(self, *, steady: bool = False) -> list[str]:
+        """Return what to show: progress, where the time goes, whether the run lives, its newest failures.
+
+        With ``steady`` lines that change though nothing happens are left out.
+        """
         shown = [_progress_line(self.progress)]
         timings: dict[str, float] = self.progress.get("timings", {})
         spent = where_time_went({name.removesuffix("_s"): value for name, value in timings.items()})
-        if spent is not None:
+        if spent is not None and not steady:
             shown.append(spent)
         if self.silent_s > SILENT_S:
             life = f"no sign of life for {time_left(self.silent_s)}"
         else:
             life = f"last sign of life {self.silent_s:.0f} s ago"
-        shown.append(f"run {self.run_id} on {self.host}, process {self.pid}: {life}")
+        if not steady or self.silent_s > SILENT_S:
+            shown.append(f"run {self.run_id} on {self.host}, process {self.pid}: {life}")
         for failure in self.progress.get("newest_failures", []):
             shown.append(f"failed: {failure['slide_id']!r}: {failure['reason']}: {failure['message']}")
         return shown
@@ -93,7 +97,7 @@ class Watcher:
         self._results = results
         self._url = storage.join(results, "_lease.json")
         self._beat: object = None
-        self._since = 0.0
+        self._since: float | None = None
 
     def look(self) -> Sight | None:
         """Return the run that is going on, None if there is none.
@@ -114,15 +118,18 @@ class Watcher:
         if not isinstance(lease, dict):
             lease = {}
         beat = lease.get("beat_at")
-        if beat != self._beat:
-            self._since = time.monotonic() - (_age(beat) if self._beat is None else 0.0)
-            self._beat = beat
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now - _age(beat)
+        elif beat != self._beat:
+            self._since = now
+        self._beat = beat
         progress = lease.get("progress")
         return Sight(
             run_id=str(lease.get("run_id", "?")),
             host=str(lease.get("host", "?")),
             pid=lease.get("pid"),
-            silent_s=time.monotonic() - self._since,
+            silent_s=now - self._since,
             progress=progress if isinstance(progress, dict) else {},
         )
 

@@ -23,7 +23,8 @@ Written from [`schemas/`](../schemas), which the code loads, by `python docs/mak
 Results hold `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…` as Parquet; `_staging/…` is work
 in progress. Read them through `deepliif_ray.connect` or `deepliif-ray sql`, which show committed slides only.
 Besides these tables there are the views `called_cells` (the counted `cells`, with `positive`) and
-`slide_indices` (as `patient_indices`, by slide). Times are UTC.
+`slide_indices` (as `patient_indices`, by slide), and `slide_quality` ([monitoring](monitoring.md)). Times are
+UTC.
 """
 
 

@@ -150,9 +150,7 @@ def plan(
 def status(
     results: ResultsArgument,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow the run that is going on to its end.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run that goes on to its end.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2.0,
 ) -> None:
     """Show the newest run and where its time went, the slides scored, their quality, and the failures."""
@@ -204,7 +202,7 @@ def _follow(watcher: "Watcher", interval: float) -> None:
     sight = None
     with LiveText() as text:
         for sight in watcher.follow(interval):
-            text.show(sight.lines())
+            text.show(sight.lines(steady=not text.is_live))
     if sight is None:
         typer.echo("no run is going on here")
         return

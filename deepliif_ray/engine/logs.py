@@ -65,7 +65,9 @@ def redact(text: str) -> str:
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {} if _Context.run_id is None else {"run_id": _Context.run_id}
-    fields |= {name: value for name, value in vars(record).items() if name not in _KNOWN}
+    for name, value in vars(record).items():
+        if name not in _KNOWN and not name.startswith("_"):  # Ray adds some of its own
+            fields[name] = value
     if record.exc_info and record.exc_info[1] is not None:
         fields["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
     return {

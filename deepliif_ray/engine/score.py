@@ -337,13 +337,8 @@ class _Run:
         row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
         row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}
         write_failure(self._job.results, row)
-        told = {
-            "stage": failure.stage,
-            "reason": failure.reason,
-            "tile": failure.tile,
-            "why": failure.message,
-        }
-        _log.info("slide.failed", extra={"slide_id": entry.slide_id, **told})
+        told = {name: getattr(failure, name) for name in ("stage", "reason", "tile")}
+        _log.info("slide.failed", extra={"slide_id": entry.slide_id, "why": failure.message, **told})
         self._failures.append((entry.slide_id, failure.message))
         self._progress.fail(entry.slide_id, failure.reason, failure.message)
 

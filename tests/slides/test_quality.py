@@ -201,7 +201,7 @@ def test_quality_travels_in_the_plan_and_is_cheap(tissue, tmp_path):
         mask = tissue_mask(slide, 0.25)
         seconds = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             measure_quality(slide, mask, 0.25)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
     assert min(seconds) < 0.12  # 30 ms, on a machine four times slower
