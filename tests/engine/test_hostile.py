@@ -40,7 +40,7 @@ def failures(found) -> dict[str, tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def tissue():
-    return np.asarray(SyntheticTissue(800, 800, seed=2, mpp=0.5)[:, :])
+    return np.asarray(SyntheticTissue(640, 640, seed=2, mpp=0.5)[:, :])
 
 
 def test_every_bad_file_fails_typed_and_the_good_one_is_scored(shared_data, tissue, tmp_path):
@@ -56,9 +56,9 @@ def test_every_bad_file_fails_typed_and_the_good_one_is_scored(shared_data, tiss
 
 
 def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
-    """One damaged block of the file spoils four tiles of 225."""
+    """One damaged block of the file spoils some tiles of 144."""
     tiff(tmp_path / "whole.tiff", tissue, resolution=(20_000, 20_000), tile=64)
-    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[60])
+    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[45])
     options = {"tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 5}
     found = run(tmp_path, ["whole.tiff", "bad.tiff"], **options)
     bad, whole = found["slides"].to_pylist()
@@ -68,12 +68,12 @@ def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
     _, overview, tiles = bad["warnings"]
     assert len(whole["warnings"]) == 1  # both: the tile size is that of 10x
     assert "counts as no tissue" in overview
-    assert f"{bad['n_tiles_bad']} of 225 tiles cannot be decoded" in tiles and "bad.tiff: pixels at" in tiles
+    assert f"{bad['n_tiles_bad']} of 144 tiles cannot be decoded" in tiles and "bad.tiff: pixels at" in tiles
     assert 0.9 * whole["tissue_mm2"] < bad["tissue_mm2"] < whole["tissue_mm2"]
     assert 0.9 * whole["n_cells"] < bad["n_cells"] < whole["n_cells"]
     cells = found["cells"]
-    # Cells elsewhere are the same; there are none within the damaged block, 512 to 576 px along x.
-    inside = "slide_id = '{}' AND x BETWEEN 516 AND 571 AND y BETWEEN 260 AND 315"
+    # Cells elsewhere are the same; there are none within the damaged block, 320 to 384 px along x.
+    inside = "slide_id = '{}' AND x BETWEEN 324 AND 379 AND y BETWEEN 260 AND 315"
     far = "slide_id = '{}' AND y > 450"
     kept = "SELECT x, y, area_px, marker_max, positive_px FROM cells WHERE {} ORDER BY ALL"
 
@@ -87,27 +87,27 @@ def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
 
 
 def test_too_many_bad_tiles_fail_the_slide_with_the_first(tissue, tmp_path):
-    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[60])
+    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[45])
     options = {"tile_size": 64, "overlap": 4}
     found = run(tmp_path, ["bad.tiff"], **options)
     (row,) = found["failures"].to_pylist()
     assert (row["stage"], row["reason"]) == ("read", "corrupt")
-    assert "of its 225 tiles are bad, more than the 1 %" in row["message"]
+    assert "of its 144 tiles are bad, more than the 1 %" in row["message"]
     assert not [path for path in (tmp_path / "results" / "_staging").rglob("*") if path.is_file()]
     # The first bad tile in the order of the grid, and another share is another configuration.
     from deepliif_ray.slides import TileGrid
 
-    tile = TileGrid(800, 800, 64, 4)[row["tile"]]
-    assert tile.x < 576 and tile.x + 64 > 512 and tile.y < 256 < tile.y + 64
+    tile = TileGrid(640, 640, 64, 4)[row["tile"]]
+    assert tile.x < 384 and tile.x + 64 > 320 and tile.y < 256 < tile.y + 64
     assert run(tmp_path, ["bad.tiff"], **options, max_bad_tiles_percent=5)["slides"].num_rows == 1
 
 
 def test_the_share_does_not_depend_on_what_was_staged_when(tissue, tmp_path):
-    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[60, 61])
+    tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[44, 45])
     options = {"tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 20}
 
     def stop(progress):
-        if progress.tiles_done >= 100:
+        if progress.tiles_done >= 80:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
