@@ -100,7 +100,17 @@ class Progress:
 
     def snapshot(self) -> dict[str, object]:
         """Return how far the run is, as JSON can hold it; may be called from another thread."""
-        names = ("slides", "skipped", "scored", "failed", "planned", "tiles_planned", "tiles_done", "cells")
+        names = (
+            "slides",
+            "skipped",
+            "set_aside",
+            "scored",
+            "failed",
+            "planned",
+            "tiles_planned",
+            "tiles_done",
+            "cells",
+        )
         return {name: getattr(self, name) for name in names} | {
             "done": self.done,
             "seconds": self.seconds,

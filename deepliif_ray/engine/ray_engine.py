@@ -44,6 +44,8 @@ ACTOR_CPUS = (0.75, 0.5, 0.375, 0.25)
 models ask for less, so that all find room again when a node is lost."""
 GPU_BLOCKS = 4
 """Blocks that a model on a GPU is given together, so that small slides fill its batches together."""
+MAX_PLAN_TOGETHER = 16
+"""Slides that one task plans, in large cohorts; each is passed on as soon as it is planned."""
 NO_PROGRESS_TIMEOUT_S = 900.0
 """Seconds without a block moving after which a round is ended; more than the slowest block takes."""
 
@@ -75,9 +77,14 @@ def _plan(table: pa.Table, job: Job, entries: Any, number: int) -> Iterator[pa.T
         except StepError as error:
             yield _pack([Planned(slide, "", 0, error.failure, time.perf_counter() - start)])
             continue
-        yield _pack([Planned(slide, work.staging, len(ordinals), None, time.perf_counter() - start)])
-        for start in range(0, len(ordinals), BLOCK_TILES):
-            yield _pack(TileTask(work.staging, n) for n in ordinals[start : start + BLOCK_TILES])
+        note = Planned(slide, work.staging, len(ordinals), None, time.perf_counter() - start)
+        tasks = [TileTask(work.staging, n) for n in ordinals]
+        if len(tasks) <= BLOCK_TILES:  # in a row of its own, the note would cost as much as a small slide
+            yield _pack([note, *tasks])
+            continue
+        yield _pack([note])
+        for first in range(0, len(tasks), BLOCK_TILES):
+            yield _pack(tasks[first : first + BLOCK_TILES])
 
 
 @lru_cache(maxsize=1)
@@ -147,6 +154,11 @@ def _actor_cpus() -> float:
     return ACTOR_CPUS[-1]
 
 
+def _plan_together(entries: list[SlideEntry]) -> int:
+    """Return how many slides one task plans: more in large cohorts, as the driver tracks every block."""
+    return min(MAX_PLAN_TOGETHER, 1 + len(entries) // 256)
+
+
 def _graph(
     job: Job, entries: list[SlideEntry], number: int, actors: int | None, separate: bool | None
 ) -> Any:
@@ -169,7 +181,10 @@ def _graph(
     arguments = {"job": job, "entries": ray.put(entries), "number": number}
     first = task | {"fn_kwargs": arguments, "num_cpus": TASK_CPUS - 0.01}
     # Not ray.data.range: its read tasks ask for a whole CPU, which the actors may never leave free.
-    slides = ray.data.from_items([{"id": i} for i in range(len(entries))], override_num_blocks=len(entries))
+    slides = ray.data.from_items(
+        [{"id": i} for i in range(len(entries))],
+        override_num_blocks=-(-len(entries) // _plan_together(entries)),
+    )
     slides.context.enable_progress_bars = False
     slides.context.print_on_execution_start = False
     slides.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S

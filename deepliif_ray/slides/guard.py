@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray import errors
+from deepliif_ray import errors, storage
 from deepliif_ray.errors import (
     DeepliifRayError,
     ResolutionError,
@@ -271,6 +271,8 @@ class GuardedSlide(Slide):
         self.path = path
         self._number = next(_numbers)
         self._closed = False
+        # The helper holds a pin of its own, but may be replaced.
+        self._pin = storage.pin(path)
         opened, _ = self._ask("open", SlideUnreadableError)
         self.vendor = opened["vendor"]
         self.levels = tuple(Level(*level) for level in opened["levels"])
@@ -329,6 +331,8 @@ class GuardedSlide(Slide):
     def close(self) -> None:  # noqa: D102  # as in Slide
         if not self._closed:
             self._closed = True
+            if self._pin is not None:
+                self._pin.release()
             _guard.forget(self._number, str(self.path))
 
 
