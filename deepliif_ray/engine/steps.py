@@ -84,7 +84,8 @@ class TileMaps:
 class Staged:
     """How many tiles of a slide were staged, or that one of them failed.
 
-    ``seconds`` tells how long each step took, ``outcomes`` how many tiles were inferred or found empty.
+    ``seconds`` tells how long each step took, ``outcomes`` how many tiles were inferred, found
+    empty or bad.
     """
 
     staging: str
@@ -273,7 +274,8 @@ def _seconds(block: list[StagedTile]) -> dict[str, float]:
 
 
 def _outcomes(block: list[StagedTile]) -> dict[str, int]:
-    return dict(Counter("empty" if tile.empty else "inferred" for tile in block))
+    kinds = ("bad" if tile.bad is not None else "empty" if tile.empty else "inferred" for tile in block)
+    return dict(Counter(kinds))
 
 
 class WaitClock:
