@@ -271,7 +271,7 @@ class GuardedSlide(Slide):
         self.path = path
         self._number = next(_numbers)
         self._closed = False
-        # The helper holds a pin of its own, but may be replaced.
+        # The helper may be replaced; what it reads must stay.
         self._pin = storage.pin(path)
         opened, _ = self._ask("open", SlideUnreadableError)
         self.vendor = opened["vendor"]

@@ -14,7 +14,6 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from deepliif_ray import storage
 from deepliif_ray.errors import ResolutionError, SlideCorruptError, SlideMissingError, SlideUnreadableError
 from deepliif_ray.slides.field import load_field
 from deepliif_ray.slides.slide import Level, Slide
@@ -39,7 +38,6 @@ class OpenSlideSlide(Slide):
         self._handle: openslide.OpenSlide | None = openslide.OpenSlide(path)
         self._pid = os.getpid()
         self._closed = False
-        self._pin = storage.pin(path)
         properties = self._handle.properties
         self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
         self.levels = tuple(
@@ -113,8 +111,6 @@ class OpenSlideSlide(Slide):
     def close(self) -> None:  # noqa: D102  # as in Slide
         self._closed = True
         self._handle = None
-        if self._pin is not None:
-            self._pin.release()
 
 
 class FieldSlide(Slide):

@@ -17,7 +17,7 @@ from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, SlideError, SlideMissingError
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, load_model
-from deepliif_ray.slides import Slide, TissueMask, open_slide, plan_slide, tissue_mask
+from deepliif_ray.slides import Slide, TissueMask, open_guarded, plan_slide, tissue_mask
 from deepliif_ray.slides.grid import Tile, TileGrid
 from deepliif_ray.training.listing import IMAGES, MANIFESTS
 from deepliif_ray.training.panels import (
@@ -192,7 +192,7 @@ def _opened(uri: str, cache: Path) -> Iterator[Slide]:
         path = storage.localize(uri, cache)
     except OSError as error:
         raise SlideMissingError(f"{uri}: no such file, or it may not be read") from error
-    with open_slide(path) as slide:
+    with open_guarded(path) as slide:
         yield slide
 
 
