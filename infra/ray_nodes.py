@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-_READY_S, _STOP_S = 180.0, 60.0
+_READY_S = 180.0
 _STORE_BYTES = 200 * 10**6
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -88,14 +88,6 @@ class Node:
                 continue
         self.process.wait()
 
-    def stop(self) -> None:
-        """Have it end what it started."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
 
 class RayNodes:
     """A cluster: its head is started with it, other nodes join and are lost.
@@ -128,15 +120,15 @@ class RayNodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
-            "DEEPLIIF_RAY_CACHE": f"{self._folder}/cache",
             **environment,
         }
         head = [
             "--head", f"--port={self._gcs.rpartition(':')[2]}", f"--dashboard-port={port}",
-            "--include-dashboard=true", f"--num-cpus={head_cpus}", f"--temp-dir={self._folder}/r",
+            "--include-dashboard=true", f"--num-cpus={head_cpus}",
         ]  # fmt: skip
-        self.nodes = [Node(head, self.environment, logs / "head.log")]
-        self._started = 1
+        self._started = 0
+        self.nodes: list[Node] = []
+        self._start(head)
         try:
             self._wait(1)
             self._ask("/api/jobs/")
@@ -152,11 +144,19 @@ class RayNodes:
     def join(self, cpus: int = 1) -> Node:
         """Start a node and wait until the cluster has it."""
         before = self.alive()
-        log = self._logs / f"node-{self._started}.log"
-        self._started += 1
-        node = Node([f"--address={self._gcs}", f"--num-cpus={cpus}"], self.environment, log)
-        self.nodes.append(node)
+        node = self._start([f"--address={self._gcs}", f"--num-cpus={cpus}"])
         self._wait(before + 1)
+        return node
+
+    def _start(self, arguments: list[str]) -> Node:
+        name = f"node-{self._started}"
+        self._started += 1
+        # A disk of its own, as it were: nodes that share a folder replace each other's working directories of
+        # jobs, also while a job is in there (Ray 2.60).
+        disk = f"{self._folder}/{name}"
+        environment = {**self.environment, "DEEPLIIF_RAY_CACHE": f"{disk}/cache"}
+        node = Node([*arguments, f"--temp-dir={disk}"], environment, self._logs / f"{name}.log")
+        self.nodes.append(node)
         return node
 
     def lose(self, node: Node) -> None:
@@ -202,8 +202,8 @@ class RayNodes:
                 time.sleep(0.5)
 
     def stop(self) -> None:
-        """Stop all nodes, the head last, and remove what they kept on disk."""
-        for node in reversed(self.nodes):
-            node.stop()
+        """End all nodes, the head last, and remove what they kept on disk."""
+        for node in reversed(self.nodes):  # killed, as Ray would wait for half a minute for work to end
+            node.kill()
         self.nodes = []
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -21,7 +21,8 @@ from deepliif_ray.tables.ledger import read_objects
 
 TINY_NETWORK = {"widths": [8, 12], "depths": [0, 1]}
 _COMMAND_S = 900.0
-_SECONDS = re.compile(r"\d+/\d+ slides, .*")
+_NOISE = re.compile(r"job_manager\.py|logging\.cc:|^\d+/\d+ slides · ")
+"""Lines of Ray and of progress that are left out of what a job says."""
 
 
 class Trouble(Exception):  # noqa: N818 - what it is called in the script
@@ -90,12 +91,10 @@ class Office:
         except subprocess.TimeoutExpired:
             process.kill()
             raise Trouble(f"the command did not end: {process.communicate()[0][-3000:]}") from None
-        progress = ("Traceback",) if process.returncode == 0 else ()
-        lines = [line for line in said.splitlines() if line.strip() and not line.startswith(progress or "\0")]
         if process.returncode:
-            raise Trouble(f"exit code {process.returncode}:\n" + "\n".join(lines[-40:]))
-        for line in lines:
-            if not _SECONDS.search(line):
+            raise Trouble(f"exit code {process.returncode}:\n{said[-4000:]}")
+        for line in said.splitlines():
+            if line.strip() and not _NOISE.search(line):
                 say(f"  {line}")
 
     def command(self, *arguments: str) -> None:
