@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow s3 lint format types check clean
+.PHONY: install demo test test-slow s3 rehearsal lint format types check clean
 
 install: $(VENV)/.installed
 
@@ -22,7 +22,10 @@ test-slow: install
 	$(BIN)/python -m pytest -m slow
 
 s3: install
-	$(BIN)/python -m tests.s3 .s3
+	$(BIN)/python -m infra.s3 .s3
+
+rehearsal: install
+	$(BIN)/python -m infra.rehearsal .rehearsal
 
 lint: install
 	$(BIN)/ruff check .
@@ -38,4 +41,4 @@ types: install
 check: lint types test
 
 clean:
-	rm -rf demo .s3 .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo .s3 .rehearsal .pytest_cache .mypy_cache .ruff_cache .hypothesis

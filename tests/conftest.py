@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3 import S3Server, weed
+from infra.s3 import S3Server, weed
 
 SHARED = Path(os.environ.get("DEEPLIIF_RAY_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from infra.ray_nodes import children, title
 from tests.integration.driver import ROOT
 
 ENVIRONMENT = {
@@ -26,22 +27,6 @@ ENVIRONMENT = {
 }
 PATIENCE_S = 280.0
 """No run of these small cohorts takes so long, on a machine however busy: one that does, hangs."""
-
-
-def title(pid: int) -> str:
-    """Return what a process calls itself, or nothing if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def children(pid: int) -> list[int]:
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [int(child) for child in found]
 
 
 class Nodes:

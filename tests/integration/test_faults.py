@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from deepliif_ray import connect
+from infra.s3 import S3Server, weed
 from tests.engine.results import assert_same, tables
 from tests.integration.nodes import Run, send, staged
 
@@ -199,12 +200,11 @@ def test_a_full_disk(nodes, cohort, undisturbed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_object_storage_away_for_half_a_minute(cohort, undisturbed, tmp_path, monkeypatch):
-    s3 = pytest.importorskip("tests.s3", reason="tests.s3 is not here")
-    if s3.weed() is None:
+    if weed() is None:
         pytest.skip("seaweedfs is not installed")
     from tests.integration.nodes import Nodes
 
-    server = s3.S3Server(tmp_path)
+    server = S3Server(tmp_path)
     server.start()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

@@ -1,13 +1,10 @@
 """Submission: what is sent (against a server that only remembers), and a real cluster with a job server."""
 
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,8 +18,8 @@ from deepliif_ray.errors import ConfigError
 from deepliif_ray.jobs.submit import read_env, submit, without_secrets
 from deepliif_ray.slides.cohort import write_cohort
 from deepliif_ray.tables.ledger import Ledger
+from infra.ray_nodes import RayNodes, free_port
 
-ROOT = Path(__file__).parents[2]
 SECRET = "s3cret-token-of-the-hook"
 JOB = {"kind": "score_cohort", "manifest": "m.csv", "results": "s3://bucket/results", "model": "stain"}
 
@@ -148,48 +145,12 @@ def test_metadata_shows_no_credentials(url, shown):
 # A real cluster
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """Environment in which ``deepliif-ray submit`` finds a running head that wants a token."""
-    folder = tempfile.mkdtemp(prefix="dr-", dir="/tmp")  # Ray's sockets need short paths
-    port, gcs = free_port(), free_port()
-    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "HOME": folder,
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "DEEPLIIF_RAY_CACHE": folder,
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [
-        "ray", "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={port}",
-        "--num-cpus=2",
-        f"--temp-dir={folder}/r", "--object-store-memory=200000000", "--include-dashboard=true",
-        f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
-        f"--metrics-export-port={free_port()}", "--disable-usage-stats",
-    ]  # fmt: skip
-    log = (tmp_path_factory.mktemp("head") / "log").open("w+")
-    started = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-    env["GCS"] = f"127.0.0.1:{gcs}"
-    env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    try:
-        give_up = time.monotonic() + 120
-        while cli(env, "jobs", "list").returncode != 0:
-            log.seek(0)
-            assert time.monotonic() < give_up and started.poll() is None, log.read()
-            time.sleep(1)
-        yield env
-    finally:
-        started.send_signal(signal.SIGTERM)  # with --block, the head then ends everything it started
-        started.wait(60)
+    nodes = RayNodes(tmp_path_factory.mktemp("head"), {}, head_cpus=2)
+    yield {**nodes.environment, "GCS": nodes.gcs}
+    nodes.stop()
 
 
 def cli(env, *arguments):

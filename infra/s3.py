@@ -1,4 +1,4 @@
-"""A real S3 server, SeaweedFS, for the tests and for developers: ``python -m tests.s3 FOLDER``."""
+"""A real S3 server, SeaweedFS, for the tests and for developers: ``python -m infra.s3 FOLDER``."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 from botocore.config import Config
@@ -131,7 +132,7 @@ class S3Server:
                 self._process.wait()
             self._process = None
 
-    def client(self):
+    def client(self) -> Any:
         """Return a botocore client, for what the package itself has no use for."""
         return botocore.session.Session().create_client(
             "s3",
