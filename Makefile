@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/deepliif-ray demo demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -103,10 +103,12 @@ ROW = "S,P,Ki67,a.svs,0.25\n"
         ("m", f"{HEADER}\n{ROW}".encode()),
         ("m.CSV", f"{HEADER}\n{ROW}".encode()),
         ("m.txt", b'{"slide_id": "S", "patient_id": "P", "marker": "Ki67", "uri": "a.svs", "mpp": 0.25}'),
-        ("m.csv.gz", gzip.compress(f"{HEADER}\n{ROW}".encode())),
+        ("m.csv.gz", gzip.compress(f"{HEADER}\n{ROW}".encode(), mtime=0)),
         (
             "m.ndjson.gz",
-            gzip.compress(b'{"slide_id":"S","patient_id":"P","marker":"Ki67","uri":"a.svs","mpp":"0.25"}'),
+            gzip.compress(
+                b'{"slide_id":"S","patient_id":"P","marker":"Ki67","uri":"a.svs","mpp":"0.25"}', mtime=0
+            ),
         ),
     ],
 )
@@ -176,7 +178,7 @@ def test_problems_of_json_lines_name_the_line(tmp_path):
         ("slide_id;patient_id;marker;uri\nS;P;Ki67;a\n", "columns found: slide_id;patient_id;marker;uri"),
         (f"{HEADER}\nS,P,Ki67,a,\nÄ,P,Ki67,a,".encode("latin-1"), "line 3 is not UTF-8"),
         (f'{HEADER}\n"S,P,Ki67,a,\nT,P,Ki67,a,', "row 2: not valid CSV"),
-        (gzip.compress(HEADER.encode())[:-9], "ended"),
+        (gzip.compress(HEADER.encode(), mtime=0)[:-9], "ended"),
     ],
 )
 def test_unusable_file(tmp_path, content, expected):
