@@ -113,9 +113,13 @@ class Office:
         process = self._start(("submit", f"{name}.yaml"))
         try:
             yield Submitted(process, summary)
-            self._end(process)
-        finally:
+        except BaseException as error:
             process.kill()
+            said = process.communicate()[0]
+            if isinstance(error, Trouble):
+                raise Trouble(f"{error}; the job said:\n{said[-4000:]}") from error
+            raise
+        self._end(process)
 
     def submit(self, name: str, job: dict[str, Any]) -> dict[str, Any]:
         """Submit a job, follow it to its end, and return its figures."""
