@@ -130,7 +130,7 @@ class Rehearsal:
             while not (self.victim.busy(_AT_WORK) and self.office.staged()):
                 self.office.check(run.process.poll() is None, "", "the run ended before a node was lost")
                 self.office.check(time.monotonic() < deadline, "", "no model came to work on the second node")
-                time.sleep(0.1)
+                time.sleep(0.3)
             say("  a model is at work on the second node: all its processes are killed")
             self.nodes.lose(self.victim)
             self.office.check(run.process.poll() is None, "the run goes on with one worker node")
