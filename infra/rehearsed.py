@@ -21,7 +21,7 @@ from deepliif_ray.tables.ledger import read_objects
 
 TINY_NETWORK = {"widths": [8, 12], "depths": [0, 1]}
 _COMMAND_S = 900.0
-_NOISE = re.compile(r"job_manager\.py|logging\.cc:|^\d+/\d+ slides · |\(raylet\)|^\s+\(\d\) ?raylet")
+_NOISE = re.compile(r"^━|job_manager\.py|logging\.cc:|^\d+/\d+ slides · |\(raylet\)|^\s+\(\d\) ?raylet")
 """Lines of Ray and of progress that are left out of what a job says."""
 
 
