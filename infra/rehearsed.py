@@ -21,7 +21,7 @@ from deepliif_ray.tables.ledger import read_objects
 
 TINY_NETWORK = {"widths": [8, 12], "depths": [0, 1]}
 _COMMAND_S = 900.0
-_NOISE = re.compile(r"job_manager\.py|logging\.cc:|^\d+/\d+ slides · ")
+_NOISE = re.compile(r"^━|job_manager\.py|logging\.cc:|^\d+/\d+ slides · |\(raylet\)|^\s+\(\d\) ?raylet")
 """Lines of Ray and of progress that are left out of what a job says."""
 
 
@@ -113,9 +113,13 @@ class Office:
         process = self._start(("submit", f"{name}.yaml"))
         try:
             yield Submitted(process, summary)
-            self._end(process)
-        finally:
+        except BaseException as error:
             process.kill()
+            said = process.communicate()[0]
+            if isinstance(error, Trouble):
+                raise Trouble(f"{error}; the job said:\n{said[-4000:]}") from error
+            raise
+        self._end(process)
 
     def submit(self, name: str, job: dict[str, Any]) -> dict[str, Any]:
         """Submit a job, follow it to its end, and return its figures."""
