@@ -39,6 +39,8 @@ ACTOR_CPUS, TASK_CPUS = 0.75, 0.25
 GPU_BLOCKS = 4
 """Blocks that a model on a GPU is given together, so that small slides fill its batches together."""
 MAX_FINALIZING = 4
+MAX_PLAN_TOGETHER = 16
+"""Slides that one task plans, in large cohorts; each is passed on as soon as it is planned."""
 NO_PROGRESS_TIMEOUT_S = 600
 
 
@@ -84,9 +86,14 @@ def _plan(table: pa.Table, job: Job, entries: Any) -> Iterator[pa.Table]:
         except StepError as error:
             yield _pack([Planned(slide, "", 0, error.failure)])
             continue
-        yield _pack([Planned(slide, work.staging, len(ordinals))])
-        for start in range(0, len(ordinals), BLOCK_TILES):
-            yield _pack(TileTask(work.staging, n) for n in ordinals[start : start + BLOCK_TILES])
+        note = Planned(slide, work.staging, len(ordinals))
+        tasks = [TileTask(work.staging, n) for n in ordinals]
+        if len(tasks) <= BLOCK_TILES:  # in a row of its own, the note would cost as much as a small slide
+            yield _pack([note, *tasks])
+            continue
+        yield _pack([note])
+        for start in range(0, len(tasks), BLOCK_TILES):
+            yield _pack(tasks[start : start + BLOCK_TILES])
 
 
 @lru_cache(maxsize=1)
@@ -130,6 +137,11 @@ def _stage(table: pa.Table, job: Job) -> pa.Table:
     return _pack([*planned, *stage_tiles(job, tiles)])
 
 
+def _plan_together(entries: list[SlideEntry]) -> int:
+    """Return how many slides one task plans: more in large cohorts, as the driver tracks every block."""
+    return min(MAX_PLAN_TOGETHER, 1 + len(entries) // 256)
+
+
 def _graph(job: Job, entries: list[SlideEntry], actors: int | None, separate: bool | None) -> Any:
     gpus = job.device is not None and job.device.startswith("cuda")
     resources = ray.cluster_resources()
@@ -149,7 +161,10 @@ def _graph(job: Job, entries: list[SlideEntry], actors: int | None, separate: bo
     # Stages that ask for the same resources become one, and then a slide would be one task.
     first = task | {"fn_kwargs": {"job": job, "entries": ray.put(entries)}, "num_cpus": TASK_CPUS - 0.01}
     # Not ray.data.range: its read tasks ask for a whole CPU, which the actors may never leave free.
-    slides = ray.data.from_items([{"id": i} for i in range(len(entries))], override_num_blocks=len(entries))
+    slides = ray.data.from_items(
+        [{"id": i} for i in range(len(entries))],
+        override_num_blocks=-(-len(entries) // _plan_together(entries)),
+    )
     slides.context.enable_progress_bars = False
     slides.context.print_on_execution_start = False
     slides.context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
