@@ -237,7 +237,7 @@ def _read(url: str) -> dict[str, Any]:
     return document
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # a plan of a big slide takes megabytes
 def load_work(folder: str, run_id: str) -> Work:
     """Return the work that was written to the staging ``folder`` in run ``run_id``."""
     document = _read(storage.join(folder, _PLAN))
