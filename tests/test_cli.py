@@ -35,6 +35,19 @@ def test_score_says_what_it_did_and_what_is_next(scored, capsys):
     assert "0 scored, 2 done before, 0 failed" in capsys.readouterr().err
 
 
+def test_optimize_says_what_became_few_and_what_is_kept(scored, tmp_path, capsys):
+    results = tmp_path / "results"
+    shutil.copytree(scored[1], results)
+    assert run("sql", results, "FROM slide_indices", "--format", "csv") == 0
+    before = capsys.readouterr().out
+    assert run("optimize", results, "--keep-minutes", "30") == 0
+    said = capsys.readouterr().err
+    assert "objects are now" in said
+    assert run("sql", results, "FROM slide_indices", "--format", "csv") == 0
+    assert capsys.readouterr().out == before
+    assert run("optimize", tmp_path / "nowhere") == 2
+
+
 def test_some_failed_is_exit_code_3(scored, tmp_path, capsys):
     manifest = tmp_path / "manifest.csv"
     manifest.write_text(

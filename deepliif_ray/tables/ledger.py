@@ -198,6 +198,7 @@ def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
 
 def newest(table: pa.Table, moment: str) -> pa.Table:
     """Keep the row with the greatest (``moment``, attempt) of each slide, ordered by slide_id."""
+    table = table.combine_chunks()  # of thousands of records, each a chunk
     order = pc.sort_indices(
         table, sort_keys=[("slide_id", "ascending"), (moment, "ascending"), ("attempt", "ascending")]
     )
