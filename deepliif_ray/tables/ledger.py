@@ -152,7 +152,7 @@ def read_objects(results: str, name: str) -> dict[str, pa.Table]:
     with ThreadPoolExecutor(storage.READ_THREADS) as pool:
         while new := [url for url in storage.list_files(folder, ".parquet") if url not in seen]:
             seen.update(new)
-            contents = list(pool.map(_read_if_there, new))
+            contents = list(pool.map(read_if_there, new))
             for url, content in zip(new, contents, strict=True):
                 if content is not None:
                     tables[url] = _parse(url, content, name)
@@ -161,7 +161,7 @@ def read_objects(results: str, name: str) -> dict[str, pa.Table]:
     return tables
 
 
-def _read_if_there(url: str) -> bytes | None:
+def read_if_there(url: str) -> bytes | None:
     """Return the content of an object, or None if it is gone."""
     try:
         return storage.read_bytes(url)

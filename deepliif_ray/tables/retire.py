@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deepliif_ray import storage
-from deepliif_ray.tables.ledger import read_objects
+from deepliif_ray.errors import StorageError
+from deepliif_ray.tables.ledger import read_if_there, read_objects
 
 ORPHAN_AGE = timedelta(hours=24)
 """Cells older than this that no record names are of attempts that never committed, not of a job at work."""
@@ -36,6 +37,8 @@ def stored_cells(results: str) -> dict[str, tuple[int, datetime]]:
         found = fs.find(folder, detail=True)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise StorageError(f"{results}: cells cannot be listed ({error})") from error
     return {
         f"cells/{name[len(folder) :].lstrip('/')}": (int(info["size"]), _written(info))
         for name, info in found.items()
@@ -95,6 +98,9 @@ def _named(results: str) -> set[str]:
 def _read_notes(results: str) -> dict[str, tuple[datetime, list[str]]]:
     notes = {}
     for url in storage.list_files(storage.join(results, _NOTES), ".json"):
-        document = json.loads(storage.read_bytes(url))
+        content = read_if_there(url)
+        if content is None:  # another call was faster
+            continue
+        document = json.loads(content)
         notes[url] = datetime.fromisoformat(document["at"]), list(document["cells"])
     return notes
