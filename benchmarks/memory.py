@@ -1,4 +1,4 @@
-"""Memory and processor time of processes, as the kernel counts them (Linux)."""
+"""Resident memory of processes, as the kernel counts it (Linux)."""
 
 import os
 import re
@@ -21,25 +21,6 @@ def resident(pid: int | None = None, peak: bool = False) -> int:
 def reset_peak() -> None:
     """Begin anew to note this process's peak."""
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def family_cpu() -> dict[str, float]:
-    """Return the processor seconds of this process (``driver``) and of all below it that still live."""
-    tick = os.sysconf("SC_CLK_TCK")
-    parents, seconds = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        pid = int(stat.parent.name)
-        # With the children that it has waited for, so that workers that ended count too.
-        parents[pid], seconds[pid] = int(fields[1]), sum(map(int, fields[11:15])) / tick
-    below = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in below} - below:
-        below |= more
-    own = seconds[os.getpid()]
-    return {"driver": own, "all": sum(seconds[pid] for pid in below)}
 
 
 class Sampler(threading.Thread):

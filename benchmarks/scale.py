@@ -10,8 +10,8 @@
         the finalisation of a big slide whose tiles repeat those of a small piece
 
 Everything is synthetic and lies in a temporary folder (or ``--folder``). Prints one JSON object. Overhead is
-wall time beyond the work, so the machine should be idle; ``overhead_cpu_ms_a_slide`` is the same from time on
-the processor, which other programs do not touch.
+wall time beyond the work, so the machine should be idle; ``driver_cpu_ms_a_slide`` less
+``work_cpu_ms_a_slide`` is the same of the local engine in processor time, which other programs do not touch.
 """
 
 import argparse
