@@ -150,7 +150,7 @@ class Lease:
             if holder is not None and holder.get("run_id") == self._run_id:
                 storage.remove(self._url)
         except StorageError as error:
-            _log.warning("the lease could not be removed, the next run will wait for it: %s", error)
+            _log.warning("lease.not_removed", extra={"why": f"{error}; the next run will wait for it"})
 
     def check(self) -> None:
         """Raise `LeaseLostError` if another run was seen to hold the lease."""
@@ -180,17 +180,13 @@ class Lease:
             if holder.get("run_id") == self._run_id:  # written, but the answer was lost
                 break
             if self._take_over or _is_gone(holder) or time.monotonic() - since >= STALE_S:
-                _log.warning("%s: taking over from %s", self._results, _who(holder))
+                _log.warning("lease.taken_over", extra={"results": self._results, "from": _who(holder)})
                 storage.write_bytes(self._url, self._document())
                 break
             if seen is None:
                 seen = holder
-                _log.warning(
-                    "%s: in use by %s; waiting up to %.0f s to see if it is alive",
-                    self._results,
-                    _who(holder),
-                    STALE_S,
-                )
+                why = f"in use by {_who(holder)}; waiting up to {STALE_S:.0f} s to see if it is alive"
+                _log.warning("lease.watched", extra={"results": self._results, "why": why})
             elif holder != seen:
                 raise self._in_use(holder)
             time.sleep(_LOOK_S)
@@ -216,4 +212,4 @@ class Lease:
                 else:
                     storage.write_bytes(self._url, self._document())
             except StorageError as error:
-                _log.warning("the lease could not be beaten, trying again: %s", error)
+                _log.warning("lease.not_beaten", extra={"why": str(error)})

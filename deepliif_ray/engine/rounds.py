@@ -5,6 +5,7 @@ to a stop, end in another round with what is left; staged tiles are not done aga
 new are few, so every run ends.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -33,6 +34,8 @@ _PAUSE_S = 5.0
 _LONGEST_REASON = 600
 
 STALLED = "stalled"
+
+_log = logging.getLogger(__name__)
 
 Outcome = tuple[SlideEntry, Scored | Failure]
 
@@ -107,16 +110,20 @@ def _given_up(error: Exception | None) -> Failure:
             f"in {FRUITLESS_ROUNDS} attempts every process working on it died; see that workers have enough "
             "memory, then run again",
         )
-    text = f"{type(error).__name__}: {error}"
-    if len(text) > _LONGEST_REASON:  # the first words say what it is, the last what caused it
-        text = f"{text[: _LONGEST_REASON // 3]} … {text[-2 * _LONGEST_REASON // 3 :]}"
+    brought = f"{FRUITLESS_ROUNDS} attempts brought nothing more ({_told(error)})"
     reason = STALLED if isinstance(error, ExecutionTimeoutError) else SlideCrashedError.reason
     return Failure(
         "infer",
         reason,
-        f"{FRUITLESS_ROUNDS} attempts brought nothing more ({text}); see that the cluster has the CPUs or "
-        "GPUs that the run asks for, then run again",
+        f"{brought}; see that the cluster has the CPUs or GPUs that the run asks for, then run again",
     )
+
+
+def _told(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if len(text) > _LONGEST_REASON:  # the first words say what it is, the last what caused it
+        text = f"{text[: _LONGEST_REASON // 3]} … {text[-2 * _LONGEST_REASON // 3 :]}"
+    return text
 
 
 class _Round:
@@ -160,6 +167,7 @@ class _Round:
             yield from batches
         except Exception as error:  # noqa: BLE001
             self.error = error
+            _log.warning("round.broken", extra={"why": _told(error)})
 
     def _end(self, slide: int, outcome: Scored | Failure) -> Outcome:
         self._ended.add(slide)
@@ -211,6 +219,8 @@ class _Round:
             try:
                 yield self._end(work.slide, ray.get(reference))
             except ray.exceptions.RayError as error:
+                told = {"slide_id": self._entries[work.slide].slide_id, "why": _told(error)}
+                _log.warning("finalize.died", extra=told)
                 if work.attempt < FINALIZE_ATTEMPTS:
                     self._complete.append(_Finalizing(work.slide, work.staging, work.attempt + 1))
                     continue

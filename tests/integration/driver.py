@@ -57,6 +57,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, cli.common._terminate)
     switch_on()
     from deepliif_ray import cluster
+    from deepliif_ray.engine import logs
+
+    logs.start(logs.log_config())
 
     init = cluster.ray.init
 

@@ -130,7 +130,7 @@ def test_the_driver_killed(nodes, cohort, undisturbed, tmp_path):
     assert lease_of(tmp_path).exists()
     again = Run(nodes.address, cohort, tmp_path)
     assert again.end() == 0
-    assert "taking over" in again.said
+    assert "lease.taken_over" in again.said
     assert_same(undisturbed, tmp_path)
     assert statuses(tmp_path) == ["running", "finished"]
 
