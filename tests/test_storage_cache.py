@@ -14,7 +14,7 @@ import pytest
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, SlideChangedError, StorageError
-from deepliif_ray.slides import open_slide, write_pyramid
+from deepliif_ray.slides import open_guarded, write_pyramid
 from deepliif_ray.storage import cache as cache_module
 from deepliif_ray.storage import download, room
 from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, try_lock
@@ -144,7 +144,7 @@ def test_an_open_slide_stays_until_it_is_closed(memory, tmp_path, monkeypatch):
     monkeypatch.setenv(room.LIMIT_VARIABLE, str(2.5 * len(data) / 2**30))
     cache = tmp_path / "cache"
     memory.pipe_file("/in/a.tiff", data)
-    slide = open_slide(storage.localize("memory://in/a.tiff", cache))
+    slide = open_guarded(storage.localize("memory://in/a.tiff", cache))
     fill(memory, cache, ["b", "c", "d"], len(data))
     assert "a.tiff" in slides_in(cache)
     assert slide.read_tile(0, 0, 512).shape == (512, 512, 3)

@@ -41,7 +41,7 @@ def misbehave(name):
 
 class Server(guard_child.Server):
     def _slide(self, request):
-        if request["do"] == "read" or "open" in request["path"]:
+        if request["do"] == "read" or "open" in Path(request["path"]).name:
             misbehave(request["path"])
         return super()._slide(request)
 
