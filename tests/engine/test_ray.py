@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -129,12 +130,13 @@ def test_full_size_published_folders_on_real_fields(shared_data, shared_referenc
     assert_same_but_model(tmp_path / "of eager", tmp_path / "of serialized")
 
 
+@pytest.mark.slow  # of the normal suite is the same by SIGTERM, in tests/integration
 def test_interrupt_stops_cleanly(cohort, undisturbed, tmp_path):
     command = [sys.executable, "-m", "deepliif_ray.cli", "score", str(cohort), str(tmp_path)]
     command += ["--model", "stain"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(tmp_path.glob("_staging/*/*/plan.json")) and process.poll() is None:
-        pass
+        time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from deepliif_ray import connect, load_model, score
+from deepliif_ray import connect, load_model, score, storage
 from deepliif_ray.cells import extract_cells
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.errors import ConfigError, ManifestError, ModelError
@@ -100,7 +100,8 @@ def test_nothing_is_left_in_staging(undisturbed):
 
 def test_staging_that_a_killed_run_left_behind_is_removed(cohort, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepliif_ray.storage.remove", lambda _: None)
+        remove = storage.remove
+        patch.setattr(storage, "remove", lambda url: None if "/_staging/" in url else remove(url))
         local(cohort, tmp_path)
     other = tmp_path / "_staging" / "P02-CD3-other" / "work" / "0-1.arrow"
     other.parent.mkdir(parents=True)
