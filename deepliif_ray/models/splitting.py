@@ -44,8 +44,8 @@ def split_cells(seg: UInt8Array) -> UInt8Array:
     labels = labels.repeat(FOLD, axis=0).repeat(FOLD, axis=1)
     out = seg.copy()
     out[_borders(labels)] = BOUNDARY
-    # With the soft rim that fades out around it.
-    out[ndimage.binary_dilation(small[labels], iterations=2) & ((labels == 0) | small[labels])] = 0
+    # With the green rim around it.
+    out[ndimage.binary_dilation(small[labels], iterations=5) & ((labels == 0) | small[labels])] = 0
     return out
 
 

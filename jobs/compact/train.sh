@@ -3,7 +3,7 @@
 #
 # DATA  has deepliif/{train,official,large} (see the model card)
 # WORK  gets panels, runs and, in model/, the model; run it again to go on after a stop
-# HELD_OUT  a real tile to leave out (Bladder1, Lung1, 34_3 or 6_2): the model is then in without-HELD_OUT/model
+# HELD_OUT  a real tile to leave out (Bladder1, Lung1, 34_3 or 6_2): the model is then in model-without-HELD_OUT/
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$(cd "$1" && pwd)
@@ -18,10 +18,11 @@ cp "$data"/deepliif/large/ROI_{1,7}.png unlabelled/
 [ -e synthetic ] || deepliif-ray panels synthesize synthetic --count 600 --seed 8
 [ -e pretrained/model ] || deepliif-ray train pretrain.yaml pretrained --engine local
 [ -e distilled ] || deepliif-ray panels distill pretrained/model unlabelled distilled --assume-mpp 0.25
+run=finetuned model=model
 if [ $# -gt 2 ]; then
-  grep -v "real/$3" finetune.yaml > "without-$3.yaml"
-  deepliif-ray train "without-$3.yaml" "without-$3" --engine local
-else
-  deepliif-ray train finetune.yaml finetuned --engine local
-  cp -r finetuned/model model
+  run=without-$3 model=model-without-$3
 fi
+grep -v "real/${3:-nothing}" finetune.yaml > "$run.yaml"
+[ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
+python "$here/average.py" pretrained/model "$run/model" "$model"
+sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was

@@ -15,7 +15,7 @@ from deepliif_ray.errors import ConfigError
 from deepliif_ray.training.panels import Panels
 from deepliif_ray.training.synthetic.nuclei import draw_tissue, place_nuclei
 from deepliif_ray.training.synthetic.photograph import photograph
-from deepliif_ray.training.synthetic.staining import add_debris, add_stroma, paint, stain_around
+from deepliif_ray.training.synthetic.staining import add_debris, add_smears, add_stroma, paint, stain_around
 from deepliif_ray.training.synthetic.targets import draw_segmentation, draw_targets
 
 __all__ = ["draw_segmentation", "synthetic_panels"]
@@ -53,7 +53,9 @@ def synthetic_panels(seed: int, index: int, size: int = 512) -> Panels:
     tissue = draw_tissue(rng, side)
     nuclei = place_nuclei(rng, side, tissue, localisation)
     canvas = paint(rng, nuclei, side)
-    if localisation != "nuclear":
+    if localisation == "nuclear":
+        add_smears(rng, canvas, nuclei)
+    else:
         stain_around(rng, canvas, nuclei, localisation, tissue)
     add_stroma(rng, canvas, tissue)
     add_debris(rng, canvas)

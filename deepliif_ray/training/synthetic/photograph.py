@@ -8,7 +8,13 @@ from deepliif_ray.training.panels import UInt8Array
 from deepliif_ray.training.synthetic.nuclei import FloatArray, Rng, smooth_noise
 from deepliif_ray.training.synthetic.staining import Canvas
 
-_HEMATOXYLIN = ((0.75, 0.60, 0.26), (0.62, 0.70, 0.33), (0.70, 0.62, 0.36))
+_HEMATOXYLIN = (
+    (0.75, 0.60, 0.26),
+    (0.62, 0.70, 0.33),
+    (0.70, 0.62, 0.36),
+    (0.84, 0.50, 0.18),
+    (0.80, 0.54, 0.26),
+)
 _DAB = ((0.30, 0.55, 0.78), (0.40, 0.57, 0.70), (0.27, 0.50, 0.82), (0.56, 0.58, 0.59))
 
 
@@ -34,7 +40,7 @@ def photograph(rng: Rng, canvas: Canvas) -> UInt8Array:
 
 
 def _vector(rng: Rng, choices: tuple[tuple[float, float, float], ...]) -> FloatArray:
-    mixed = np.array(choices).T @ rng.dirichlet(np.ones(len(choices)))
+    mixed = np.array(choices).T @ rng.dirichlet(np.full(len(choices), 0.6))
     vector = np.clip(mixed + rng.normal(0, 0.035, 3), 0.05, 1)
     result: FloatArray = (vector / np.linalg.norm(vector)).astype(np.float32)
     return result

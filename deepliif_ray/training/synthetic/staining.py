@@ -12,6 +12,7 @@ from scipy import ndimage
 from deepliif_ray.training.synthetic.nuclei import BoolArray, FloatArray, Nucleus, Rng, smooth_noise
 
 MOST_HEMATOXYLIN = 1.5
+_REACH = 14
 
 
 @dataclass
@@ -38,10 +39,12 @@ def paint(rng: Rng, nuclei: list[Nucleus], side: int) -> Canvas:
         rim=zeros.copy(),
     )
     fine, coarse = smooth_noise(rng, side, 1.1), smooth_noise(rng, side, 2.6)
+    flakes = smooth_noise(rng, side, rng.uniform(1.5, 4.0))
     grain = rng.uniform(0.05, 0.3)
     clump = rng.uniform(0.0, 0.3)
     grain_dab, clump_dab = rng.uniform(0.03, 0.3), rng.uniform(0.05, 0.4)
-    under = rng.uniform(0.1, 0.9)
+    # Counterstain under DAB: from hidden to blue-black.
+    under = rng.uniform(0.1, 1.4)
     rough = rng.uniform(0.5, 2.4)
     for number, n in enumerate(nuclei, 1):
         reach = int(np.ceil(n.radius * np.sqrt(n.stretch) * 1.25 + 5))
@@ -52,8 +55,9 @@ def paint(rng: Rng, nuclei: list[Nucleus], side: int) -> Canvas:
         turn = np.arctan2(dy, dx) - n.angle
         distance = np.hypot(dy, dx)
         outline = n.radius / np.sqrt(np.cos(turn) ** 2 / n.stretch + np.sin(turn) ** 2 * n.stretch)
-        for wave, size in ((2, 0.05), (3, 0.05), (4, 0.03), (5, 0.025)):
-            outline = outline * (1 + rng.normal(0, rough * size) * np.cos(wave * turn + rng.uniform(0, 6.3)))
+        for wave, size in ((2, 0.05), (3, 0.05), (4, 0.03), (5, 0.025), (7, 0.02 * n.crenated)):
+            swing = rng.normal(0, (rough + n.crenated) * size)
+            outline = outline * (1 + swing * np.cos(wave * turn + rng.uniform(0, 6.3)))
         depth = (outline - distance).astype(np.float32)
         body = np.clip(0.5 + depth / (2 * n.softness), 0, 1)
         inside = depth > 0
@@ -71,6 +75,12 @@ def paint(rng: Rng, nuclei: list[Nucleus], side: int) -> Canvas:
         brown = n.brown * (0.9 * brown_texture + 0.12 * rim)
         if n.positive and rng.random() < 0.25:
             brown = brown * (0.6 + 0.8 * _spots(rng, dx, dy, n.radius))
+        if n.patchy:
+            # DAB in flakes, with holes that show the counterstain; some nuclei are rings.
+            patches = np.exp(n.patchy * (0.8 * flakes[window] + 0.6 * coarse[window]) - 0.5 * n.patchy**2)
+            brown = brown * np.clip(patches, 0.04, 3.0)
+            if rng.random() < 0.25:
+                brown = brown * (1 - rng.uniform(0.5, 0.95) * np.clip(depth / n.radius - 0.3, 0, 0.3) / 0.3)
         for plane, value in (
             (canvas.hematoxylin, blue),
             (canvas.dab, brown),
@@ -94,6 +104,26 @@ def _spots(rng: Rng, dx: NDArray[np.float64], dy: NDArray[np.float64], radius: f
         square = (dx - away * np.cos(turn)) ** 2 + (dy - away * np.sin(turn)) ** 2
         spots = np.maximum(spots, np.exp(-square / (2 * rng.uniform(1.2, 2.8) ** 2)))
     return spots
+
+
+def add_smears(rng: Rng, canvas: Canvas, nuclei: list[Nucleus]) -> None:
+    """Add DAB that has left some of the positive nuclei and lies beside them, in clouds."""
+    share = rng.uniform(0, 0.4)
+    side = len(canvas.owner)
+    layer = np.zeros_like(canvas.dab)
+    for n in nuclei:
+        if not n.positive or rng.random() > share:
+            continue
+        away, turn = n.radius * rng.uniform(0.5, 1.4), rng.uniform(0, 6.3)
+        y, x, size = n.y + away * np.sin(turn), n.x + away * np.cos(turn), n.radius * rng.uniform(0.3, 0.7)
+        reach = int(3 * size) + 1
+        y0, x0 = max(0, int(y) - reach), max(0, int(x) - reach)
+        window = (slice(y0, min(side, int(y) + reach)), slice(x0, min(side, int(x) + reach)))
+        ys, xs = np.mgrid[window]
+        cloud = np.exp(-((ys - y) ** 2 + (xs - x) ** 2) / (2 * size**2))
+        layer[window] = np.maximum(layer[window], min(n.brown, 3.0) * rng.uniform(0.03, 0.25) * cloud)
+    texture = np.clip(1 + 0.6 * smooth_noise(rng, side, 1.5) + 0.5 * smooth_noise(rng, side, 4), 0, 3)
+    canvas.dab += layer * texture * (canvas.owner == 0)
 
 
 def stain_around(
@@ -171,12 +201,13 @@ def _crumbs(
     layer = np.zeros_like(plane)
     spots = rng.normal(0, 1, (count, 2)) * spread + centre
     for y, x in spots:
-        if not (8 <= y < len(plane) - 8 and 8 <= x < len(plane) - 8):
+        if not (_REACH < y < len(plane) - _REACH - 1 and _REACH < x < len(plane) - _REACH - 1):
             continue
         size = rng.uniform(*sizes)
-        ys, xs = np.mgrid[int(y) - 7 : int(y) + 8, int(x) - 7 : int(x) + 8]
+        around = tuple(slice(int(at) - _REACH, int(at) + _REACH + 1) for at in (y, x))
+        ys, xs = np.mgrid[around]
         stretch = rng.uniform(0.5, 1.0)
         spot = np.exp(-(((ys - y) * stretch) ** 2 + (xs - x) ** 2) / (2 * size**2))
-        part = layer[int(y) - 7 : int(y) + 8, int(x) - 7 : int(x) + 8]
+        part = layer[around]
         np.maximum(part, rng.uniform(*strength) * spot, out=part)
     plane += layer
