@@ -3,8 +3,9 @@
 Made to teach variety, not to look like one laboratory's slides: every tile draws its own stains (hue,
 strength, saturation), nuclei (size, shape, density, overlap, chromatin, focus, patchy DAB), arrangement
 (scattered, nests, glands, spindle cells, lymphocytes, stromal cells among others), localisation of the
-marker, background, and artefacts (debris, smears, anthracosis, pen, folds, blur). Light is absorbed as in Beer–Lambert's law: pixels are mixed as optical
-densities of hematoxylin and DAB, with stain vectors around those of Ruifrok & Johnston (2001).
+marker, background, and artefacts (debris, smears, anthracosis, pen, folds, blur). Light is absorbed as in
+Beer–Lambert's law: pixels are mixed as optical densities of hematoxylin and DAB, with stain vectors around
+those of Ruifrok & Johnston (2001).
 
 Lengths are pixels at 40x (0.25 µm).
 """
