@@ -66,7 +66,7 @@ def check_kills(folder, manifest, engine, wait, kills) -> None:
 
 def test_killed_local_runs_end_like_undisturbed_ones(tmp_path):
     manifest = write_cohort(tmp_path / "cohort", side=2000)
-    check_kills(tmp_path, manifest, "local", (0, 0.8), 6)
+    check_kills(tmp_path, manifest, "local", (0, 0.8), 4)
 
 
 @pytest.mark.slow

@@ -75,13 +75,8 @@ def real_cohort(shared_data: Path, folder: Path) -> Path:
     return write_manifest(folder / "manifest.csv", rows)
 
 
-def test_real_files_good_and_bad(shared_data, tmp_path):
-    manifest = real_cohort(shared_data, tmp_path)
-    command = [sys.executable, "-m", "deepliif_ray.cli", "score", "--model", "stain", str(manifest)]
-    target = str(tmp_path / "ray")
-    ran = subprocess.run([*command, target], check=False, capture_output=True, text=True, timeout=250)
-    assert ran.returncode == 3, ran.stderr
-    found = tables(tmp_path / "ray")
+def check_real(results: Path) -> None:
+    found = tables(results)
     assert found["slides"].num_rows == 10
     reasons = {row["slide_id"]: row["reason"] for row in found["failures"].to_pylist()}
     assert reasons == {
@@ -90,11 +85,28 @@ def test_real_files_good_and_bad(shared_data, tmp_path):
         "derived/zero_bytes.svs": "unreadable",
         "wsi/unopenable.tiff": "unreadable",
     }
+
+
+def test_real_files_good_and_bad(shared_data, tmp_path):
+    manifest = real_cohort(shared_data, tmp_path)
     local = score(str(manifest), str(tmp_path / "local"), model="stain", engine="local")
     assert (local.scored, local.failed) == (10, 4)
+    check_real(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_real_files_are_the_same_on_ray(shared_data, tmp_path):
+    manifest = real_cohort(shared_data, tmp_path)
+    command = [sys.executable, "-m", "deepliif_ray.cli", "score", "--model", "stain", str(manifest)]
+    target = str(tmp_path / "ray")
+    ran = subprocess.run([*command, target], check=False, capture_output=True, text=True, timeout=250)
+    assert ran.returncode == 3, ran.stderr
+    check_real(tmp_path / "ray")
+    score(str(manifest), str(tmp_path / "local"), model="stain", engine="local")
     assert_same(tmp_path / "local", tmp_path / "ray")
 
 
+@pytest.mark.slow
 def test_published_folders_of_both_forms_give_the_same_tables(cohort, tmp_path):
     for form in ("eager", "serialized"):
         folder = write_published_folder(tmp_path / form, form, **TINY)

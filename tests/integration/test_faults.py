@@ -39,6 +39,7 @@ def assert_same_without(undisturbed, results, slide_id) -> None:
         assert found[name].equals(kept), name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_inference_actor_killed(nodes, cohort, undisturbed, tmp_path):
     run = Run(nodes.address, cohort, tmp_path, faults=SLOW)

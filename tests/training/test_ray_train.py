@@ -80,6 +80,7 @@ def _cluster(monkeypatch):
     ray.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 def test_a_worker_that_dies_on_ray_changes_nothing(two_workers, tmp_path):
     config, undisturbed, _ = two_workers
