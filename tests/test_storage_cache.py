@@ -322,3 +322,23 @@ def test_names_do_not_lead_out_of_the_cache(memory, tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="rename it"):
         storage.localize("memory://in/s.mrxs", tmp_path / "deep" / "cache")
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_part_that_becomes_whole_while_it_is_measured(tmp_path):
+    part, whole, stop = tmp_path / "a.part", tmp_path / "a", threading.Event()
+    for name in ("x/y", "z"):
+        (part / name).mkdir(parents=True)
+        (part / name / "file").write_bytes(bytes(10))
+
+    def rename() -> None:
+        while not stop.is_set():
+            part.rename(whole)
+            whole.rename(part)
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    try:
+        assert {room.bytes_below(part) for _ in range(3000)} <= {0, 10, 20}
+    finally:
+        stop.set()
+        thread.join()

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,12 @@ def cache_limit(cache: Path, used: int) -> int:
 
 
 def bytes_below(folder: Path) -> int:
-    """Return the size of all files below a folder, 0 if there is none."""
+    """Return the size of all files below a folder, 0 if there is none; it may go meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
+    for below, _, names in os.walk(folder):  # unlike rglob, it passes over folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(below, name).stat().st_size
     return total
 
 
