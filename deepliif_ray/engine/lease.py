@@ -172,23 +172,25 @@ class Lease:
 
     def _take(self) -> None:
         seen: dict[str, Any] | None = None
-        since = time.monotonic()
+        since = 0.0
         while not storage.create_bytes(self._url, self._document()):
             holder = read_lease(self._results)
             if holder is None:
                 continue
             if holder.get("run_id") == self._run_id:  # written, but the answer was lost
                 break
-            if seen is not None and seen != holder:  # first: this process may itself have stood still
-                raise self._in_use(holder)
-            if self._take_over or _is_gone(holder) or time.monotonic() - since >= STALE_S:
+            # That time has passed says nothing by itself: this process may have stood still.
+            stale = holder == seen and time.monotonic() - since >= STALE_S
+            if self._take_over or _is_gone(holder) or stale:
                 _log.warning("lease.taken_over", extra={"results": self._results, "from": _who(holder)})
                 storage.write_bytes(self._url, self._document())
                 break
             if seen is None:
-                seen = holder
+                seen, since = holder, time.monotonic()
                 why = f"in use by {_who(holder)}; waiting up to {STALE_S:.0f} s to see if it is alive"
                 _log.warning("lease.watched", extra={"results": self._results, "why": why})
+            elif holder != seen:
+                raise self._in_use(holder)
             time.sleep(_LOOK_S)
         # Where a store does not keep "create if absent", or two took over at once, the last one has it.
         holder = read_lease(self._results)

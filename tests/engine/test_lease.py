@@ -153,6 +153,16 @@ def test_of_many_that_start_at_once_one_gets_it(tmp_path, quick, where):
     assert len(got) == 1
 
 
+def test_who_stood_still_for_longer_than_the_bound_does_not_take_over(tmp_path, quick, monkeypatch):
+    with Lease(str(tmp_path), "first", dict) as first:
+        monkeypatch.setattr(module, "STALE_S", 0.3)
+        monkeypatch.setattr(module, "_LOOK_S", 0.6)
+        with pytest.raises(ResultsInUseError), Lease(str(tmp_path), "second", dict):
+            pass
+        first.check()
+        assert read_lease(str(tmp_path))["run_id"] == "first"
+
+
 def test_a_holder_that_was_taken_over_sees_it_and_may_not_commit(tmp_path, quick):
     with Lease(str(tmp_path), "first", dict) as first:
         fence(str(tmp_path), "first")
