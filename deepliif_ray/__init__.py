@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepliif_ray.engine.score import RunSummary, score
+    from deepliif_ray.engine.record import RunSummary
+    from deepliif_ray.engine.score import score
     from deepliif_ray.models import load_model
     from deepliif_ray.query import connect
     from deepliif_ray.tables.optimize import OptimizeSummary, optimize
@@ -29,7 +30,7 @@ __all__ = [
 
 _HOMES = {
     "OptimizeSummary": "deepliif_ray.tables.optimize",
-    "RunSummary": "deepliif_ray.engine.score",
+    "RunSummary": "deepliif_ray.engine.record",
     "connect": "deepliif_ray.query",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",

@@ -2,65 +2,25 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
-from deepliif_ray import __version__, storage
+from deepliif_ray import storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local, logs
-from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.lease import Lease
 from deepliif_ray.engine.progress import Progress
-from deepliif_ray.engine.retry import fingerprints, worth_trying
-from deepliif_ray.engine.work import PLAN, Failure, Job, fingerprint, staging_folder
-from deepliif_ray.errors import ConfigError, DeepliifRayError, LeaseLostError, SlideChangedError, StorageError
-from deepliif_ray.manifest import SlideEntry, read_manifest
+from deepliif_ray.engine.record import RunRecord, RunSummary
+from deepliif_ray.engine.todo import fingerprints, not_done, worth_trying
+from deepliif_ray.engine.work import Job
+from deepliif_ray.errors import ConfigError
+from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, load_model, registered_models
-from deepliif_ray.tables.commit import write_failure, write_run
-from deepliif_ray.tables.ledger import Ledger
 
 ENGINES = ("ray", "local")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run did.
-
-    Attributes
-    ----------
-    run_id : str
-    results : str
-        URL of the results.
-    slides, scored, skipped, failed : int
-        Slides of the manifest; scored now; done before; failed.
-    cells, tiles : int
-        Of the slides scored now.
-    seconds : float
-    failures : tuple of (str, str)
-        slide_id and message of each failure.
-    spent : dict of str to float
-        Seconds by step (`deepliif_ray.engine.progress.STEPS`), summed over workers.
-    set_aside : int
-        Slides not tried again, because they failed before for a lasting reason.
-    """
-
-    run_id: str
-    results: str
-    slides: int
-    scored: int
-    skipped: int
-    failed: int
-    cells: int
-    tiles: int
-    seconds: float
-    failures: tuple[tuple[str, str], ...]
-    spent: dict[str, float] = field(default_factory=dict)
-    set_aside: int = 0
 
 
 def score(
@@ -150,10 +110,10 @@ def score(
         progress = Progress(slides=len(cohort.slides))
         with (
             Lease(results, job.run_id, progress.snapshot, take_over=take_over) as lease,
-            _Run(job, cohort.url, engine, progress) as run,
+            RunRecord(job, cohort.url, engine, progress) as run,
         ):
             progress.watch = _watcher(lease, watch)
-            todo = _todo(job, cohort.slides)
+            todo = not_done(job, cohort.slides)
             progress.add(skipped=len(cohort.slides) - len(todo))
             run.fingerprints = fingerprints(todo)
             if not retry_lasting:
@@ -221,144 +181,3 @@ def _load(
             raise ConfigError(f"device is {device}, but the cluster has no GPU; use cpu")
         return load_model(uri, "cpu", precision or "bfloat16"), device
     return load_model(uri, device, precision), device
-
-
-def _todo(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
-    """Return the slides not yet committed from the same model, configuration, file and manifest row."""
-    slides = Ledger(job.results, must_exist=False).slides()
-    committed = {row["slide_id"]: row for row in slides.to_pylist()}
-
-    def is_done(entry: SlideEntry) -> bool:
-        row = committed.get(entry.slide_id)
-        if row is None:
-            return False
-        stated = row["mpp"] if row["mpp_source"] == "manifest" else None
-        if (
-            (row["model_digest"], row["config_fingerprint"]) != (job.model_digest, job.config_fingerprint)
-            or (row["patient_id"], row["marker"]) != (entry.patient_id, entry.marker)
-            or dict(row["attributes"]) != entry.attributes
-            or stated != entry.mpp
-        ):
-            return False
-        try:
-            return bool(fingerprint(entry) == row["slide_fingerprint"])
-        except DeepliifRayError:
-            return False  # scoring it will tell what is wrong
-
-    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        done = list(pool.map(is_done, entries))
-    # A run killed between a slide's commit and the end of its tidying left its blocks behind.
-    staged = {storage.parent(url) for url in storage.list_files(storage.join(job.results, "_staging"))}
-    for entry in (entry for entry, known in zip(entries, done, strict=True) if known):
-        folder = staging_folder(job, entry, committed[entry.slide_id]["slide_fingerprint"])
-        if folder in staged:
-            storage.remove(folder)
-    return [entry for entry, known in zip(entries, done, strict=True) if not known]
-
-
-class _Run:
-    """Keeps the record of one run."""
-
-    def __init__(self, job: Job, manifest: str, engine: str, progress: Progress) -> None:
-        self._job, self._progress = job, progress
-        self._failures: list[tuple[str, str]] = []
-        self.fingerprints: dict[str, str | None] = {}
-        self._tiles = 0
-        self._row: dict[str, Any] = {
-            "run_id": job.run_id,
-            "manifest_uri": manifest,
-            "results_uri": job.results,
-            "model_uri": job.model_uri,
-            "model_digest": job.model_digest,
-            "config": job.config.model_dump_json(),
-            "config_fingerprint": job.config_fingerprint,
-            "software_version": __version__,
-            "engine": engine,
-            "started_at": datetime.now(UTC),
-            "n_slides": progress.slides,
-        }
-
-    def __enter__(self) -> Self:
-        self._write("running", {})
-        told = ("manifest_uri", "results_uri", "model_uri", "engine", "software_version", "n_slides")
-        _log.info("run.started", extra={name: self._row[name] for name in told})
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None:
-            self._finish("finished")
-            return
-        with suppress(StorageError):  # it would hide what happened
-            self._finish("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed")
-
-    def record(self, outcomes: Generator[tuple[SlideEntry, Scored | Failure], None, None]) -> RunSummary:
-        """Follow a run to its end, writing down failures as they come."""
-        with closing(outcomes):
-            for entry, outcome in outcomes:
-                if not isinstance(outcome, Failure):
-                    self._tiles += outcome.tiles
-                    self._progress.spend({"finalize": outcome.seconds})
-                    self._progress.add(scored=1, cells=outcome.cells)
-                    _log.info("slide.scored", extra={"slide_id": entry.slide_id, "cells": outcome.cells})
-                elif outcome.reason == LeaseLostError.reason:
-                    raise LeaseLostError(outcome.message)
-                elif self._was_done_by_another(entry, outcome):
-                    self._progress.add(skipped=1)
-                else:
-                    self._fail(entry, outcome)
-        progress = self._progress
-        return RunSummary(
-            run_id=self._job.run_id,
-            results=self._job.results,
-            slides=progress.slides,
-            scored=progress.scored,
-            skipped=progress.skipped,
-            failed=progress.failed,
-            cells=progress.cells,
-            tiles=self._tiles,
-            seconds=progress.seconds,
-            failures=tuple(self._failures),
-            spent=progress.spent,
-            set_aside=progress.set_aside,
-        )
-
-    def _was_done_by_another(self, entry: SlideEntry, failure: Failure) -> bool:
-        """Tell whether a slide failed because another run committed it, and removed what was staged."""
-        if failure.stage in ("fetch", "open", "plan") or failure.reason == SlideChangedError.reason:
-            return False
-        try:
-            folder = staging_folder(self._job, entry, fingerprint(entry))
-            return not storage.exists(storage.join(folder, PLAN)) and not _todo(self._job, [entry])
-        except DeepliifRayError:
-            return False
-
-    def _fail(self, entry: SlideEntry, failure: Failure) -> None:
-        row = origin(self._job, entry) | asdict(failure)
-        row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
-        row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}
-        write_failure(self._job.results, row)
-        told = {name: getattr(failure, name) for name in ("stage", "reason", "tile")}
-        _log.info("slide.failed", extra={"slide_id": entry.slide_id, "why": failure.message, **told})
-        self._failures.append((entry.slide_id, failure.message))
-        self._progress.fail(entry.slide_id, failure.reason, failure.message)
-
-    def _finish(self, status: str) -> None:
-        progress = self._progress
-        counts = {name: getattr(progress, name) for name in ("scored", "skipped", "failed", "cells")}
-        seconds = {"seconds": round(progress.seconds, 1), "spent": progress.spent}
-        _log.info(f"run.{status}", extra=counts | seconds)
-        self._write(
-            status,
-            {
-                "finished_at": datetime.now(UTC),
-                "n_scored": progress.scored,
-                "n_skipped": progress.skipped,
-                "n_failed": progress.failed,
-                "n_tiles": self._tiles,
-                "n_cells": progress.cells,
-                "timings": {f"{name}_s": seconds for name, seconds in progress.spent.items()},
-            },
-        )
-
-    def _write(self, status: str, ended: dict[str, Any]) -> None:
-        write_run(self._job.results, self._row | {"status": status} | ended)

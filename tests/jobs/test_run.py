@@ -1,7 +1,6 @@
 """Job files run here."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from deepliif_ray import connect, storage
-from deepliif_ray.engine import score as score_module
+from deepliif_ray.engine import record
 from deepliif_ray.errors import ConfigError, ManifestError, lasting_reasons
 from deepliif_ray.jobs.run import run_job
 from deepliif_ray.models.stain import Stain
@@ -175,7 +174,7 @@ def test_another_origin_is_another_try(cohort, monkeypatch, what):
     if what == "configuration":
         options = {"thresholds": {"noise_thresh": 5}}
     elif what == "software":
-        monkeypatch.setattr("deepliif_ray.engine.retry.__version__", "99")
+        monkeypatch.setattr("deepliif_ray.engine.todo.__version__", "99")
     else:
         change(cohort, "broken", **({"mpp": "0.5"} if what == "mpp" else {"uri": "b.tiff"}))
     found = reprocess(cohort, **options)
@@ -186,14 +185,14 @@ def test_a_file_replaced_while_it_failed_is_tried_again(cohort, monkeypatch):
     broken = cohort.parent / "broken.tiff"
     broken.write_bytes(b"not a slide")
     add_row(cohort, slide_id="broken", uri="broken.tiff")
-    named = score_module.origin
+    named = record.origin
 
     def replaced(job, entry):  # the file arrives whole while its failure is written down
         broken.write_bytes((cohort.parent / "P01-Ki67.tiff").read_bytes())
         return named(job, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(score_module, "origin", replaced)
+        patch.setattr(record, "origin", replaced)
         assert reprocess(cohort) == counts(scored=2, failed=1)
     assert reprocess(cohort) == counts(scored=1, skipped=2)
 
@@ -201,11 +200,9 @@ def test_a_file_replaced_while_it_failed_is_tried_again(cohort, monkeypatch):
 def test_a_failure_without_a_fingerprint_is_tried_again(cohort, monkeypatch):
     (cohort.parent / "broken.tiff").write_bytes(b"not a slide")
     add_row(cohort, slide_id="broken", uri="broken.tiff")
-    sent = score_module.write_failure
+    sent = record.write_failure
     with monkeypatch.context() as patch:  # as of an object store that does not answer, or older software
-        patch.setattr(
-            score_module, "write_failure", lambda url, row: sent(url, row | {"slide_fingerprint": None})
-        )
+        patch.setattr(record, "write_failure", lambda url, row: sent(url, row | {"slide_fingerprint": None}))
         assert reprocess(cohort) == counts(scored=2, failed=1)
     assert reprocess(cohort) == counts(skipped=2, failed=1)
     assert reprocess(cohort) == counts(skipped=2, set_aside=1)
@@ -254,10 +251,6 @@ def test_retrain_and_evaluate(tmp_path):
     assert (tmp_path / "report" / "evaluation.json").exists()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("deepliif_ray.tables.optimize") is None,
-    reason="deepliif_ray.tables.optimize is not here",
-)
 def test_optimize(cohort):
     run_job(write_job(cohort))
     before = len(list((cohort.parents[1] / "results" / "slides").rglob("*.parquet")))

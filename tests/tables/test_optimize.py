@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepliif_ray import optimize, storage
@@ -206,18 +206,28 @@ def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
     assert answer(root) == before
 
 
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("commit"), st.integers(0, 5), st.integers(0, 4)),
-        st.tuples(st.just("optimize"), st.booleans(), st.sampled_from([1, 4000, 2**27])),
-    ),
-    max_size=8,
+STEP = st.one_of(
+    st.tuples(st.just("commit"), st.integers(0, 5), st.integers(0, 4)),
+    st.tuples(st.just("optimize"), st.booleans(), st.sampled_from([1, 4000, 2**27])),
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(STEPS)
-def test_any_order_of_commits_and_joins(tmp_path, steps):
+@settings(max_examples=8, deadline=None)
+@given(st.lists(STEP, max_size=8))
+def test_any_order_of_commits_and_joins(steps):
+    check_steps(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STEP, max_size=14))
+def test_any_long_order_of_commits_and_joins(steps):
+    check_steps(steps)
+
+
+def check_steps(steps) -> None:
+    """Take the steps and compare, after each, with what was committed."""
     root = f"memory://steps/{uuid.uuid4().hex}"
     expected = {}
     fake.run(root, "r")

@@ -12,7 +12,7 @@ from scipy import ndimage
 from deepliif_ray.training.synthetic.nuclei import BoolArray, FloatArray, Nucleus, Rng, smooth_noise
 
 MOST_HEMATOXYLIN = 1.5
-_REACH = 14
+_CRUMB_REACH = 14
 
 
 @dataclass
@@ -201,10 +201,13 @@ def _crumbs(
     layer = np.zeros_like(plane)
     spots = rng.normal(0, 1, (count, 2)) * spread + centre
     for y, x in spots:
-        if not (_REACH < y < len(plane) - _REACH - 1 and _REACH < x < len(plane) - _REACH - 1):
+        if not (
+            _CRUMB_REACH < y < len(plane) - _CRUMB_REACH - 1
+            and _CRUMB_REACH < x < len(plane) - _CRUMB_REACH - 1
+        ):
             continue
         size = rng.uniform(*sizes)
-        around = tuple(slice(int(at) - _REACH, int(at) + _REACH + 1) for at in (y, x))
+        around = tuple(slice(int(at) - _CRUMB_REACH, int(at) + _CRUMB_REACH + 1) for at in (y, x))
         ys, xs = np.mgrid[around]
         stretch = rng.uniform(0.5, 1.0)
         spot = np.exp(-(((ys - y) * stretch) ** 2 + (xs - x) ** 2) / (2 * size**2))

@@ -1,12 +1,45 @@
-"""Which failed slides are worth trying again."""
+"""Which slides of a manifest there is something to do for."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 from deepliif_ray import __version__, storage
-from deepliif_ray.engine.work import Job, fingerprint
+from deepliif_ray.engine.work import Job, fingerprint, staging_folder
 from deepliif_ray.errors import DeepliifRayError, lasting_reasons
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.tables.ledger import Ledger
+
+
+def not_done(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
+    """Return the slides not yet committed from the same model, configuration, file and manifest row."""
+    slides = Ledger(job.results, must_exist=False).slides()
+    committed = {row["slide_id"]: row for row in slides.to_pylist()}
+
+    def is_done(entry: SlideEntry) -> bool:
+        row = committed.get(entry.slide_id)
+        if row is None:
+            return False
+        stated = row["mpp"] if row["mpp_source"] == "manifest" else None
+        if (
+            (row["model_digest"], row["config_fingerprint"]) != (job.model_digest, job.config_fingerprint)
+            or (row["patient_id"], row["marker"]) != (entry.patient_id, entry.marker)
+            or dict(row["attributes"]) != entry.attributes
+            or stated != entry.mpp
+        ):
+            return False
+        try:
+            return bool(fingerprint(entry) == row["slide_fingerprint"])
+        except DeepliifRayError:
+            return False  # scoring it will tell what is wrong
+
+    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
+        done = list(pool.map(is_done, entries))
+    # A run killed between a slide's commit and the end of its tidying left its blocks behind.
+    staged = {storage.parent(url) for url in storage.list_files(storage.join(job.results, "_staging"))}
+    for entry in (entry for entry, known in zip(entries, done, strict=True) if known):
+        folder = staging_folder(job, entry, committed[entry.slide_id]["slide_fingerprint"])
+        if folder in staged:
+            storage.remove(folder)
+    return [entry for entry, known in zip(entries, done, strict=True) if not known]
 
 
 def fingerprints(entries: list[SlideEntry]) -> dict[str, str | None]:

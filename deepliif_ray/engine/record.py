@@ -1,0 +1,164 @@
+"""The record of one run: what it scored, what failed and why, where its time went."""
+
+import logging
+import uuid
+from collections.abc import Generator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from deepliif_ray import __version__, storage
+from deepliif_ray.engine.finalize import Scored, origin
+from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.todo import not_done
+from deepliif_ray.engine.work import PLAN, Failure, Job, fingerprint, staging_folder
+from deepliif_ray.errors import DeepliifRayError, LeaseLostError, SlideChangedError, StorageError
+from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.tables.commit import write_failure, write_run
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    run_id : str
+    results : str
+        URL of the results.
+    slides, scored, skipped, failed : int
+        Slides of the manifest; scored now; done before; failed.
+    cells, tiles : int
+        Of the slides scored now.
+    seconds : float
+    failures : tuple of (str, str)
+        slide_id and message of each failure.
+    spent : dict of str to float
+        Seconds by step (`deepliif_ray.engine.progress.STEPS`), summed over workers.
+    set_aside : int
+        Slides not tried again, because they failed before for a lasting reason.
+    """
+
+    run_id: str
+    results: str
+    slides: int
+    scored: int
+    skipped: int
+    failed: int
+    cells: int
+    tiles: int
+    seconds: float
+    failures: tuple[tuple[str, str], ...]
+    spent: dict[str, float] = field(default_factory=dict)
+    set_aside: int = 0
+
+
+class RunRecord:
+    """Keeps the record of one run."""
+
+    def __init__(self, job: Job, manifest: str, engine: str, progress: Progress) -> None:
+        self._job, self._progress = job, progress
+        self._failures: list[tuple[str, str]] = []
+        self.fingerprints: dict[str, str | None] = {}
+        self._tiles = 0
+        self._row: dict[str, Any] = {
+            "run_id": job.run_id,
+            "manifest_uri": manifest,
+            "results_uri": job.results,
+            "model_uri": job.model_uri,
+            "model_digest": job.model_digest,
+            "config": job.config.model_dump_json(),
+            "config_fingerprint": job.config_fingerprint,
+            "software_version": __version__,
+            "engine": engine,
+            "started_at": datetime.now(UTC),
+            "n_slides": progress.slides,
+        }
+
+    def __enter__(self) -> Self:
+        self._write("running", {})
+        told = ("manifest_uri", "results_uri", "model_uri", "engine", "software_version", "n_slides")
+        _log.info("run.started", extra={name: self._row[name] for name in told})
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            self._finish("finished")
+            return
+        with suppress(StorageError):  # it would hide what happened
+            self._finish("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed")
+
+    def record(self, outcomes: Generator[tuple[SlideEntry, Scored | Failure], None, None]) -> RunSummary:
+        """Follow a run to its end, writing down failures as they come."""
+        with closing(outcomes):
+            for entry, outcome in outcomes:
+                if not isinstance(outcome, Failure):
+                    self._tiles += outcome.tiles
+                    self._progress.spend({"finalize": outcome.seconds})
+                    self._progress.add(scored=1, cells=outcome.cells)
+                    _log.info("slide.scored", extra={"slide_id": entry.slide_id, "cells": outcome.cells})
+                elif outcome.reason == LeaseLostError.reason:
+                    raise LeaseLostError(outcome.message)
+                elif self._was_done_by_another(entry, outcome):
+                    self._progress.add(skipped=1)
+                else:
+                    self._fail(entry, outcome)
+        progress = self._progress
+        return RunSummary(
+            run_id=self._job.run_id,
+            results=self._job.results,
+            slides=progress.slides,
+            scored=progress.scored,
+            skipped=progress.skipped,
+            failed=progress.failed,
+            cells=progress.cells,
+            tiles=self._tiles,
+            seconds=progress.seconds,
+            failures=tuple(self._failures),
+            spent=progress.spent,
+            set_aside=progress.set_aside,
+        )
+
+    def _was_done_by_another(self, entry: SlideEntry, failure: Failure) -> bool:
+        """Tell whether a slide failed because another run committed it, and removed what was staged."""
+        if failure.stage in ("fetch", "open", "plan") or failure.reason == SlideChangedError.reason:
+            return False
+        try:
+            folder = staging_folder(self._job, entry, fingerprint(entry))
+            return not storage.exists(storage.join(folder, PLAN)) and not not_done(self._job, [entry])
+        except DeepliifRayError:
+            return False
+
+    def _fail(self, entry: SlideEntry, failure: Failure) -> None:
+        row = origin(self._job, entry) | asdict(failure)
+        row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
+        row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}
+        write_failure(self._job.results, row)
+        told = {name: getattr(failure, name) for name in ("stage", "reason", "tile")}
+        _log.info("slide.failed", extra={"slide_id": entry.slide_id, "why": failure.message, **told})
+        self._failures.append((entry.slide_id, failure.message))
+        self._progress.fail(entry.slide_id, failure.reason, failure.message)
+
+    def _finish(self, status: str) -> None:
+        progress = self._progress
+        counts = {name: getattr(progress, name) for name in ("scored", "skipped", "failed", "cells")}
+        seconds = {"seconds": round(progress.seconds, 1), "spent": progress.spent}
+        _log.info(f"run.{status}", extra=counts | seconds)
+        self._write(
+            status,
+            {
+                "finished_at": datetime.now(UTC),
+                "n_scored": progress.scored,
+                "n_skipped": progress.skipped,
+                "n_failed": progress.failed,
+                "n_tiles": self._tiles,
+                "n_cells": progress.cells,
+                "timings": {f"{name}_s": seconds for name, seconds in progress.spent.items()},
+            },
+        )
+
+    def _write(self, status: str, ended: dict[str, Any]) -> None:
+        write_run(self._job.results, self._row | {"status": status} | ended)

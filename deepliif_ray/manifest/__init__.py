@@ -1,0 +1,6 @@
+"""The cohort manifest: one row a slide."""
+
+from deepliif_ray.manifest.rows import Record, read_rows, write_rows
+from deepliif_ray.manifest.slides import Manifest, SlideEntry, check_row, read_manifest
+
+__all__ = ["Manifest", "Record", "SlideEntry", "check_row", "read_manifest", "read_rows", "write_rows"]
