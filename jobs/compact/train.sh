@@ -15,14 +15,25 @@ cp "$data"/deepliif/train/{Bladder1,Lung1}.png real/
 cp -r "$data"/deepliif/official/{34_3,6_2} real/
 cp "$data"/deepliif/large/ROI_{1,7}.png unlabelled/
 
-[ -e synthetic ] || deepliif-ray panels synthesize synthetic --count 600 --seed 8
+make_once() {  # FOLDER COMMAND...: what a stop left half done is made anew
+  [ -e "$1" ] || { rm -rf "$1.part"; "${@:2}" "$1.part"; mv "$1.part" "$1"; }
+}
+synthesize() { deepliif-ray panels synthesize "$1" --count 600 --seed 8; }
+distill() { deepliif-ray panels distill pretrained/model unlabelled "$1" --assume-mpp 0.25; }
+
+make_once synthetic synthesize
 [ -e pretrained/model ] || deepliif-ray train pretrain.yaml pretrained --engine local
-[ -e distilled ] || deepliif-ray panels distill pretrained/model unlabelled distilled --assume-mpp 0.25
-run=finetuned model=model
+make_once distilled distill
+name=finetuned model=model
 if [ $# -gt 2 ]; then
-  run=without-$3 model=model-without-$3
+  name=without-$3 model=model-without-$3
 fi
-grep -v "real/${3:-nothing}" finetune.yaml > "$run.yaml"
-[ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
-python "$here/average.py" pretrained/model "$run/model" "$model"
+runs=()
+for seed in 2 3 4; do
+  run=$name-$seed
+  grep -v "real/${3:-nothing}" finetune.yaml | sed "s/^seed: .*/seed: $seed/" > "$run.yaml"
+  [ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
+  runs+=("$run/model")
+done
+python "$here/average.py" "$model" pretrained/model "${runs[@]}"
 sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was
