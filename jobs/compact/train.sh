@@ -24,16 +24,11 @@ distill() { deepliif-ray panels distill pretrained/model unlabelled "$1" --assum
 make_once synthetic synthesize
 [ -e pretrained/model ] || deepliif-ray train pretrain.yaml pretrained --engine local
 make_once distilled distill
-name=finetuned model=model
+run=finetuned model=model
 if [ $# -gt 2 ]; then
-  name=without-$3 model=model-without-$3
+  run=without-$3 model=model-without-$3
 fi
-runs=()
-for seed in 2 3 4; do
-  run=$name-$seed
-  grep -v "real/${3:-nothing}" finetune.yaml | sed "s/^seed: .*/seed: $seed/" > "$run.yaml"
-  [ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
-  runs+=("$run/model")
-done
-python "$here/average.py" "$model" pretrained/model "${runs[@]}"
+grep -v "real/${3:-nothing}" finetune.yaml > "$run.yaml"
+[ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
+python "$here/average.py" pretrained/model "$run/model" "$model"
 sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was
