@@ -1,4 +1,5 @@
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
@@ -140,3 +141,32 @@ def test_local_slides_are_used_where_they_are(tmp_path):
     slide.write_bytes(b"1")
     assert storage.localize(str(slide), tmp_path / "cache") == slide
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("where", ["local", "memory"])
+def test_of_many_that_create_at_once_one_does(tmp_path, where):
+    root = str(tmp_path) if where == "local" else f"memory://{tmp_path.name}"
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(100):
+            barrier = threading.Barrier(8)
+
+            def create(n, url=f"{root}/{number}", barrier=barrier):
+                barrier.wait()
+                return storage.create_bytes(url, b"%d" % n)
+
+            made = list(pool.map(create, range(8)))
+            assert sum(made) == 1
+            assert storage.read_bytes(f"{root}/{number}") == b"%d" % made.index(True)
+    assert len(storage.list_files(root)) == 100
+
+
+def test_creating_on_a_disk_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    url = f"{tmp_path}/new/file"
+    assert storage.create_bytes(url, b"one")
+    assert not storage.create_bytes(url, b"two")
+    assert storage.read_bytes(url) == b"one"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]

@@ -172,21 +172,22 @@ class Lease:
 
     def _take(self) -> None:
         seen: dict[str, Any] | None = None
-        since = 0.0
+        same = 0
         while not storage.create_bytes(self._url, self._document()):
             holder = read_lease(self._results)
             if holder is None:
                 continue
             if holder.get("run_id") == self._run_id:  # written, but the answer was lost
                 break
-            # That time has passed says nothing by itself: this process may have stood still.
-            stale = holder == seen and time.monotonic() - since >= STALE_S
+            # Looks are counted, not seconds: this process, or all of the machine, may have stood still.
+            same += holder == seen
+            stale = same * _LOOK_S >= STALE_S
             if self._take_over or _is_gone(holder) or stale:
                 _log.warning("lease.taken_over", extra={"results": self._results, "from": _who(holder)})
                 storage.write_bytes(self._url, self._document())
                 break
             if seen is None:
-                seen, since = holder, time.monotonic()
+                seen = holder
                 why = f"in use by {_who(holder)}; waiting up to {STALE_S:.0f} s to see if it is alive"
                 _log.warning("lease.watched", extra={"results": self._results, "why": why})
             elif holder != seen:

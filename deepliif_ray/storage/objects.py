@@ -1,10 +1,12 @@
 """Whole objects: read, written, listed, removed."""
 
+import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.urls import is_local, join
 
 READ_THREADS = 16
+_memory = threading.Lock()  # memory:// looks first and writes then
 
 T = TypeVar("T")
 
@@ -100,13 +103,31 @@ def create_bytes(url: str, data: bytes) -> bool:
     fs, path = filesystem(url)
     try:
         if is_local(url):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        retried(url, lambda: fs.pipe_file(path, data, mode="create"))
+            _create_local(Path(path), data)
+        else:
+            with _memory if url.startswith("memory://") else nullcontext():
+                retried(url, lambda: fs.pipe_file(path, data, mode="create"))
     except FileExistsError:
         return False
     except FAILURES as error:
         raise trouble(url, "cannot be written", error) from None
     return True
+
+
+def _create_local(target: Path, data: bytes) -> None:
+    """Write a file that must not be there yet. fsspec looks first and writes then: two may both get it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links; readers may then find half of it
+        with target.open("xb") as file:
+            file.write(data)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_file(url: str, source: Path) -> None:

@@ -11,7 +11,7 @@ import time
 import fsspec
 import pytest
 
-from deepliif_ray import score
+from deepliif_ray import score, storage
 from deepliif_ray.engine import lease as module
 from deepliif_ray.engine.lease import Lease, fence, lease_url, read_lease
 from deepliif_ray.errors import LeaseLostError, ResultsInUseError
@@ -161,6 +161,27 @@ def test_who_stood_still_for_longer_than_the_bound_does_not_take_over(tmp_path, 
             pass
         first.check()
         assert read_lease(str(tmp_path))["run_id"] == "first"
+
+
+def test_where_all_stood_still_the_holder_gets_time_to_beat(tmp_path, monkeypatch):
+    holder = {"run_id": "first", "host": "elsewhere", "pid": 1, "beat_at": "1"}
+    storage.write_bytes(lease_url(str(tmp_path)), json.dumps(holder).encode())
+    naps = []
+
+    def nap(_):
+        naps.append(1)
+        if len(naps) == 1:
+            sleep(0.5)
+        elif len(naps) == 2:
+            storage.write_bytes(lease_url(str(tmp_path)), json.dumps(holder | {"beat_at": "2"}).encode())
+
+    sleep = time.sleep
+    monkeypatch.setattr(module, "STALE_S", 0.3)
+    monkeypatch.setattr(module, "_LOOK_S", 0.1)
+    monkeypatch.setattr(module.time, "sleep", nap)
+    with pytest.raises(ResultsInUseError), Lease(str(tmp_path), "second", dict):
+        pass
+    assert read_lease(str(tmp_path))["run_id"] == "first"
 
 
 def test_a_holder_that_was_taken_over_sees_it_and_may_not_commit(tmp_path, quick):
