@@ -1,6 +1,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -170,3 +171,14 @@ def test_creating_on_a_disk_without_hard_links(tmp_path, monkeypatch):
     assert not storage.create_bytes(url, b"two")
     assert storage.read_bytes(url) == b"one"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing_created(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StorageError, match="No space left"):
+            storage.create_bytes(f"{tmp_path}/file", b"one")
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,5 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
-import logging
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,6 @@ from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, load_model, registered_models
 
 ENGINES = ("ray", "local")
-_log = logging.getLogger(__name__)
 
 
 def score(

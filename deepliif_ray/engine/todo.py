@@ -10,7 +10,10 @@ from deepliif_ray.tables.ledger import Ledger
 
 
 def not_done(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
-    """Return the slides not yet committed from the same model, configuration, file and manifest row."""
+    """Return the slides not yet committed from the same model, configuration, file and manifest row.
+
+    Of those that are, what a killed run left staged is removed.
+    """
     slides = Ledger(job.results, must_exist=False).slides()
     committed = {row["slide_id"]: row for row in slides.to_pylist()}
 

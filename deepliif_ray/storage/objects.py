@@ -59,15 +59,22 @@ def _read(url: str, call: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _complete(target: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``target``; what is there at the end becomes ``target`` at once."""
+def _beside(target: Path) -> Iterator[Path]:
+    """Give a temporary name in the folder of ``target``, which is made; nothing of that name is left."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _complete(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``target``; what is there at the end becomes ``target`` at once."""
+    with _beside(target) as temporary:
+        yield temporary
+        temporary.replace(target)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -116,18 +123,15 @@ def create_bytes(url: str, data: bytes) -> bool:
 
 def _create_local(target: Path, data: bytes) -> None:
     """Write a file that must not be there yet. fsspec looks first and writes then: two may both get it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with _beside(target) as temporary:
         temporary.write_bytes(data)
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without hard links; readers may then find half of it
-        with target.open("xb") as file:
-            file.write(data)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links; readers may then find half of it
+            with target.open("xb") as file:
+                file.write(data)
 
 
 def write_file(url: str, source: Path) -> None:
