@@ -5,6 +5,8 @@ from scipy import ndimage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.training.panels import MODALITIES, SEG
 from deepliif_ray.training.synthetic import draw_segmentation, synthetic_panels
+from deepliif_ray.training.synthetic.nuclei import Nucleus
+from deepliif_ray.training.synthetic.staining import add_smears, paint
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,29 @@ def test_touching_cells_are_kept_apart():
     inside = {int(cells[16, 10]), int(cells[16, 22]), int(cells[0, 0])}
     assert count == len(inside) == 3
     assert tuple(seg[16, 10]) == (255, 0, 0) and tuple(seg[16, 22]) == (0, 0, 255)
+
+
+def test_smears_outside_the_canvas_are_left_out():
+    at_the_edge = Nucleus(
+        x=95.0,
+        y=40.0,
+        radius=20.0,
+        stretch=1.2,
+        angle=0.4,
+        blue=0.4,
+        brown=2.0,
+        positive=True,
+        vesicular=0.0,
+        softness=1.0,
+        patchy=0.0,
+        crenated=0.0,
+    )
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        canvas = paint(rng, [at_the_edge], 96)
+        before = canvas.dab.copy()
+        add_smears(rng, canvas, [at_the_edge] * 1000)
+        assert (canvas.dab >= before).all() and (canvas.dab > before).any()
 
 
 def test_too_small():

@@ -117,8 +117,9 @@ def add_smears(rng: Rng, canvas: Canvas, nuclei: list[Nucleus]) -> None:
         away, turn = n.radius * rng.uniform(0.5, 1.4), rng.uniform(0, 6.3)
         y, x, size = n.y + away * np.sin(turn), n.x + away * np.cos(turn), n.radius * rng.uniform(0.3, 0.7)
         reach = int(3 * size) + 1
-        y0, x0 = max(0, int(y) - reach), max(0, int(x) - reach)
-        window = (slice(y0, min(side, int(y) + reach)), slice(x0, min(side, int(x) + reach)))
+        # A cloud beside a nucleus at the edge may lie outside altogether; then the window is empty.
+        (y0, y1), (x0, x1) = (np.clip((int(at) - reach, int(at) + reach), 0, side) for at in (y, x))
+        window = (slice(y0, y1), slice(x0, x1))
         ys, xs = np.mgrid[window]
         cloud = np.exp(-((ys - y) ** 2 + (xs - x) ** 2) / (2 * size**2))
         layer[window] = np.maximum(layer[window], min(n.brown, 3.0) * rng.uniform(0.03, 0.25) * cloud)
