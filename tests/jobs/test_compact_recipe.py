@@ -1,18 +1,22 @@
 """The parts of the shipped model's recipe that are not commands of the package."""
 
+import os
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.compact import CompactNetwork
 from deepliif_ray.models.compact_spec import CompactSpec
 
-AVERAGE = Path(__file__).parents[2] / "jobs" / "compact" / "average.py"
+RECIPE = Path(__file__).parents[2] / "jobs" / "compact"
+AVERAGE = RECIPE / "average.py"
 SPEC = CompactSpec(widths=(4, 8), depths=(1, 1))
 
 
@@ -47,3 +51,64 @@ def test_other_layers_are_refused(tmp_path, average):
     with pytest.raises(SystemExit, match="other layers"):
         average(before, other, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+RECORDER = """#!/usr/bin/env bash
+echo "$*" >> "$COMMANDS"
+case "$1 $2" in
+  "panels synthesize") mkdir "$3" ;;
+  "panels distill") [ -e "$3/model.json" ] && mkdir "$5" ;;
+  *) mkdir -p "$3" && cp -r "$BUNDLE" "$3/model" ;;
+esac
+"""
+"""Stands in for ``deepliif-ray``, which would take an hour."""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Run the script, and return the commands it gave."""
+    data = tmp_path / "data/deepliif"
+    for tile in ("34_3", "6_2"):
+        (data / "official" / tile).mkdir(parents=True)
+    for folder, name in (("train", "Bladder1"), ("train", "Lung1"), ("large", "ROI_1"), ("large", "ROI_7")):
+        (data / folder).mkdir(exist_ok=True)
+        (data / folder / f"{name}.png").touch()
+    (tmp_path / "bin").mkdir()
+    recorder = tmp_path / "bin/deepliif-ray"
+    recorder.write_text(RECORDER)
+    recorder.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("COMMANDS", str(tmp_path / "commands"))
+    monkeypatch.setenv("BUNDLE", write(tmp_path / "bundle", 1.0, data=f"{tmp_path / 'work'}/synthetic"))
+
+    def run(*held_out):
+        (tmp_path / "commands").write_text("")
+        command = [RECIPE / "train.sh", tmp_path / "data", tmp_path / "work", *held_out]
+        subprocess.run(command, check=True, capture_output=True)
+        return (tmp_path / "commands").read_text().splitlines()
+
+    return run
+
+
+def test_each_step_once_and_in_order(recipe, tmp_path):
+    (tmp_path / "work/synthetic.part/left by a stop").mkdir(parents=True)
+    assert recipe() == [
+        "panels synthesize synthetic.part --count 600 --seed 8",
+        "train pretrain.yaml pretrained --engine local",
+        "panels distill pretrained/model unlabelled distilled.part --assume-mpp 0.25",
+        "train finetuned.yaml finetuned --engine local",
+    ]
+    assert not list((tmp_path / "work/synthetic").iterdir())
+    model = read_bundle(str(tmp_path / "work/model"))
+    assert model.metadata["averaged_with"] == "pretrained/model"
+    assert model.metadata["data"] == "synthetic", "named from WORK, wherever that was"
+    assert recipe() == []
+
+
+def test_a_tile_left_out_is_in_no_source(recipe, tmp_path):
+    recipe()
+    assert recipe("6_2") == ["train without-6_2.yaml without-6_2 --engine local"]
+    assert (tmp_path / "work/model-without-6_2/model.json").exists()
+    config = yaml.safe_load((tmp_path / "work/without-6_2.yaml").read_text())
+    uris = [source["uri"] for source in config["data"]]
+    assert uris == ["synthetic", "real/Bladder1.png", "real/Lung1.png", "real/34_3", "distilled"]

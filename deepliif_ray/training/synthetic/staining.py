@@ -20,7 +20,6 @@ class Canvas:
     """What is drawn so far: who owns each pixel, and densities."""
 
     owner: NDArray[np.int32]
-    depth: FloatArray
     hematoxylin: FloatArray
     dab: FloatArray
     dapi: FloatArray
@@ -32,7 +31,6 @@ def paint(rng: Rng, nuclei: list[Nucleus], side: int) -> Canvas:
     zeros = np.zeros((side, side), np.float32)
     canvas = Canvas(
         owner=np.zeros((side, side), np.int32),
-        depth=np.full((side, side), -99, np.float32),
         hematoxylin=zeros.copy(),
         dab=zeros.copy(),
         dapi=zeros.copy(),
@@ -90,9 +88,7 @@ def paint(rng: Rng, nuclei: list[Nucleus], side: int) -> Canvas:
             below = plane[window]
             plane[window] = body * np.maximum(value, 0.45 * below) + (1 - body) * below
         canvas.rim[window] = np.maximum(canvas.rim[window] * (1 - body), rim * body)
-        owner, deepest = canvas.owner[window], canvas.depth[window]
-        owner[inside] = number
-        deepest[inside] = depth[inside]
+        canvas.owner[window][inside] = number
     return canvas
 
 
