@@ -11,7 +11,7 @@ FOLD = 2
 RGB = 3
 MAX_TILE_SIZE = 4096
 MAX_PARAMETERS = 200_000_000
-"""The network that ships has half a million."""
+"""The network that ships has a million."""
 MAX_MODALITIES = 16
 
 

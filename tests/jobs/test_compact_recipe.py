@@ -61,7 +61,7 @@ case "$1 $2" in
   *) mkdir -p "$3" && cp -r "$BUNDLE" "$3/model" ;;
 esac
 """
-"""Stands in for ``deepliif-ray``, which would take an hour."""
+"""Stands in for ``deepliif-ray``, which would take half an hour."""
 
 
 @pytest.fixture
