@@ -9,7 +9,7 @@ from deepliif_ray.errors import ConfigError
 
 DEFAULT_MODEL = "compact"
 """What scores when nobody chooses: the model that ships with the package."""
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised whenever a release changes numbers, so that slides scored before are scored again."""
 
 

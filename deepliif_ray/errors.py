@@ -25,6 +25,12 @@ class StorageError(DeepliifRayError):
     reason = "storage"
 
 
+class StorageMissingError(StorageError, FileNotFoundError):
+    """There is no object at the URL."""
+
+    reason = "missing"
+
+
 class ManifestError(DeepliifRayError):
     """The manifest cannot be used; the message lists every problem by row.
 
@@ -101,6 +107,13 @@ class SlideUnreadableError(SlideError):
     """The file is not a slide or image that can be opened."""
 
     reason = "unreadable"
+    lasting = True
+
+
+class SlideUnsuitableError(SlideError):
+    """The file is sound, but it is not one RGB brightfield image that can be scored."""
+
+    reason = "unsuitable"
     lasting = True
 
 

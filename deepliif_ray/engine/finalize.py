@@ -88,7 +88,7 @@ def _read_cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments
         yield tile.fragments
 
 
-def _tables(work: Work, pieces: Iterator[SlideCells], has_marker: bool) -> Iterator[pa.Table]:
+def _tables(work: Work, attempt: str, pieces: Iterator[SlideCells], has_marker: bool) -> Iterator[pa.Table]:
     """Yield the slide's rows of the ``cells`` schema, a table a piece."""
     mpp = work.plan.mpp
     first_id = 0
@@ -96,7 +96,8 @@ def _tables(work: Work, pieces: Iterator[SlideCells], has_marker: bool) -> Itera
         table = cells_table(cells, has_marker=has_marker, has_rgb=True, first_id=first_id)
         count = table.num_rows
         first_id += count
-        for name, value in (("slide_id", work.entry.slide_id), ("patient_id", work.entry.patient_id)):
+        named = {"slide_id": work.entry.slide_id, "patient_id": work.entry.patient_id, "attempt": attempt}
+        for name, value in named.items():
             table = table.append_column(name, pa.repeat(pa.scalar(value), count))
         for name, source, scale in (("x_um", "x", mpp), ("y_um", "y", mpp), ("area_um2", "area_px", mpp**2)):
             table = table.append_column(name, pa.array(table[source].to_numpy() * scale))
@@ -153,7 +154,7 @@ def finalize(job: Job, folder: str) -> Scored:
                 spill.add(cells)
             n_cells = len(spill)
             _check_bad(job, work, totals)
-            write_cells(job.results, path, _tables(work, spill.pieces(_ROW_GROUP), has_marker))
+            write_cells(job.results, path, _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker))
         thresholds = derive_thresholds(
             totals.sizes,
             totals.marker_histogram,

@@ -8,9 +8,19 @@ from deepliif_ray import connect
 from deepliif_ray.tables.schema import column_names
 
 VOLATILE = {
-    "cells": set(),
-    "slides": {"run_id", "attempt", "committed_at", "cells_path", "timings"},
-    "failures": {"run_id", "attempt", "failed_at"},
+    "cells": {"attempt"},
+    "slides": {
+        "run_id",
+        "attempt",
+        "committed_at",
+        "epoch",
+        "cells_path",
+        "cells_bytes",
+        "cells_digest",
+        "slide_version",
+        "timings",
+    },
+    "failures": {"run_id", "attempt", "failed_at", "epoch", "slide_version"},
 }
 
 

@@ -31,7 +31,7 @@ def test_cells():
     assert column_names("cells")[:3] == ("slide_id", "patient_id", "marker")
     assert "marker" not in schema.names
     assert schema.field("marker_max").type == pa.uint8()
-    assert [field.name for field in schema if field.nullable] == ["marker_max"]
+    assert [field.name for field in schema if field.nullable] == ["attempt", "marker_max"]
     assert schema.field("x_um").metadata[b"unit"] == b"um"
     geo = json.loads(schema.metadata[b"geo"])
     assert geo["version"] == "1.1.0"
