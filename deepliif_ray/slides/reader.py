@@ -33,6 +33,8 @@ class OpenSlideSlide(Slide):
     error, because a damaged tile spoils the handle for every later read.
     """
 
+    reader = "openslide"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle: openslide.OpenSlide | None = openslide.OpenSlide(path)
@@ -119,6 +121,8 @@ class FieldSlide(Slide):
     The dpi of a PNG, JPEG or TIFF is a print size more often than not, so it is not taken for one.
     """
 
+    reader = "pillow"
+
     def __init__(self, path: Path, pixels: NDArray[np.uint8], vendor: str) -> None:
         self.path = path
         self.vendor = vendor
@@ -140,13 +144,15 @@ class FieldSlide(Slide):
         """Do nothing: the file is closed already."""
 
 
-def open_slide(path: Path) -> Slide:
+def open_slide(path: Path, *, series: int | None = None, plane: int | None = None) -> Slide:
     """Open a slide or a plain image.
 
     Parameters
     ----------
     path : Path
         A local file; for a DICOM slide any of its ``.dcm`` files, alone with its series in a folder.
+    series, plane : int, optional
+        Which image of the file, and which focal plane, from 0; chosen by the reader where not given.
 
     Raises
     ------

@@ -31,12 +31,28 @@ class Slide(ABC):
         Resolutions, finest first.
     background : tuple of int
         RGB shown where the slide has no pixels.
+    reader : str
+        The library that reads it: ``openslide``, ``tifffile``, ``zarr``, ``wsidicom``, ``czi`` or ``pillow``.
+    series, plane : int or None
+        Which image of the file and which focal plane of it is read, from 0; None where there is one.
+    n_planes : int
+        Focal planes of that image.
+    bounds : tuple of int or None
+        ``x, y, width, height`` of the scanned area in level-0 pixels, where the file says.
+    notes : tuple of str
+        What a person should know about how the file was read.
     """
 
     path: Path
     vendor: str
     levels: tuple[Level, ...]
     background: tuple[int, int, int] = (255, 255, 255)
+    reader: str = ""
+    series: int | None = None
+    plane: int | None = None
+    n_planes: int = 1
+    bounds: tuple[int, int, int, int] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
