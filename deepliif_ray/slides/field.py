@@ -50,7 +50,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Field:
-    """A plain image: pixels uint8 (height, width, 3), kind, orientation (1 is upright), what to tell of it."""
+    """A plain image: uint8 pixels (height, width, 3), kind, orientation (1 is upright), what to tell."""
 
     pixels: NDArray[np.uint8]
     kind: str
@@ -108,7 +108,7 @@ def _decode(plugin: type[ImageFile], file: BinaryIO, name: str, kind: str) -> Fi
         raise SlideUnsuitableError(
             f"{name}: a {what} image; stains are told apart by colour: export the slide as 8-bit RGB"
         )
-    orientation, notes = 1, ()
+    notes: tuple[str, ...] = ()
     try:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
         deep = _deep_pixels(file, kind)

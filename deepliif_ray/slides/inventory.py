@@ -88,7 +88,7 @@ class Picture:
     mpp: tuple[float, float] | None
     flaw: str | None = None
     at: tuple[tuple[int, int, int | None], ...] = ()
-    """Where its levels are: tifffile's series, level in it, and the page where a series is split into pages."""
+    """Where its levels are: tifffile's series, level in it, and the page where a series is split."""
 
     @property
     def planes(self) -> int:
@@ -128,12 +128,13 @@ class Inventory:
         SlideUnsuitableError
             There is no such image, several could be meant, or it is not one RGB brightfield image.
         """
+        notes: tuple[str, ...] = ()
         if series is not None:
             if not 0 <= series < len(self.pictures):
                 raise SlideUnsuitableError(
                     f"{self.name}: there is no series {series}; the file holds {self._list()}"
                 )
-            number, notes = series, ()
+            number = series
         else:
             number, notes = self._slide()
         picture = self.pictures[number]
@@ -145,16 +146,16 @@ class Inventory:
         images = [n for n, picture in enumerate(self.pictures) if picture.role == "image"]
         if not images:
             raise SlideUnsuitableError(
-                f"{self.name}: holds no image of tissue, only {self._list()}; export the slide again, or choose "
-                "one by the manifest's column series"
+                f"{self.name}: holds no image of tissue, only {self._list()}; export the slide again, or "
+                "choose one by the manifest's column series"
             )
         area = {n: self.pictures[n].width * self.pictures[n].height for n in images}
         largest = max(images, key=lambda n: area[n])
         fields = [n for n in images if area[n] * _LESSER >= area[largest]]
         if len(fields) > 1:
             raise SlideUnsuitableError(
-                f"{self.name}: holds {len(fields)} images that could be meant: {self._list(fields)}; choose one "
-                "by the manifest's column series, a row an image"
+                f"{self.name}: holds {len(fields)} images that could be meant: {self._list(fields)}; choose "
+                "one by the manifest's column series, a row an image"
             )
         others = [n for n in images if n != largest]
         if not others:
@@ -204,7 +205,7 @@ def take_inventory(path: Path) -> Inventory:
                 )
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001  # a damaged directory can make it raise anything
+        except Exception as error:  # a damaged directory can make it raise anything
             raise SlideUnreadableError(
                 f"{path.name}: a damaged or truncated TIFF file ({_short(error)}); export or copy it again"
             ) from error
@@ -213,7 +214,9 @@ def take_inventory(path: Path) -> Inventory:
             f"{path.name}: a damaged or truncated TIFF file ({_short(said[0])}); export or copy it again"
         )
     if not pictures:
-        raise SlideUnreadableError(f"{path.name}: a TIFF file without an image; export it again")
+        raise SlideUnreadableError(
+            f"{path.name}: a TIFF file without an image, or cut short; export or copy it again"
+        )
     return inventory
 
 
@@ -324,7 +327,7 @@ def _jpeg(file: tifffile.TiffFile, page: Any) -> JpegFacts | None:
 
 
 def ome_channels(file: tifffile.TiffFile, number: int) -> tuple[tuple[str, ...], str | None]:
-    """Return the names of an OME image's channels, and why they are no red, green and blue, if they are not."""
+    """Return the names of an OME image's channels, and why they are no red, green and blue."""
     document = tifffile.xml2dict(file.ome_metadata or "<OME/>").get("OME", {})
     images = document.get("Image", [])
     image = (images if isinstance(images, list) else [images])[number : number + 1]

@@ -25,8 +25,9 @@ from deepliif_ray.errors import (
 from deepliif_ray.slides.field import load_field
 from deepliif_ray.slides.inventory import Inventory, Picture, take_inventory
 from deepliif_ray.slides.pixel_size import PRINT_MPP
-from deepliif_ray.slides.slide import Level, Slide, square_mpp, upright
+from deepliif_ray.slides.slide import Level, Slide, square_mpp
 from deepliif_ray.slides.tiff import TiffSlide
+from deepliif_ray.slides.upright import upright
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _PLAIN = ("generic-tiff",)
@@ -40,12 +41,13 @@ class OpenSlideSlide(Slide):
     """A slide that OpenSlide reads.
 
     The handle is opened anew in a forked process, because OpenSlide's are not safe to share, and after an
-    error, because a damaged tile spoils the handle for every later read.
+    error, because a damaged tile spoils the handle for every later read. ``mpp`` is what the file says in
+    words that OpenSlide does not read.
     """
 
     reader = "openslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mpp: tuple[float, float] | None = None) -> None:
         self.path = path
         self._handle: openslide.OpenSlide | None = openslide.OpenSlide(path)
         self._pid = os.getpid()
@@ -73,6 +75,8 @@ class OpenSlideSlide(Slide):
             self.bounds = (x, y, width, height)
         self._mpp_x = _positive(properties.get(openslide.PROPERTY_NAME_MPP_X))
         self._mpp_y = _positive(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+        if mpp is not None:
+            self._mpp_x, self._mpp_y = mpp
 
     @property
     def mpp(self) -> float | None:  # noqa: D102  # as in Slide
@@ -212,7 +216,7 @@ def _open_tiff(path: Path, series: int | None, plane: int | None) -> Slide:
     number, picture, notes = inventory.choose(series)
     if vendor is not None and _is_plain(inventory, picture):
         with suppress(openslide.OpenSlideError):
-            slide = OpenSlideSlide(path)
+            slide = OpenSlideSlide(path, picture.mpp)
             if [(level.width, level.height) for level in slide.levels] == list(picture.levels):
                 return slide
             slide.close()
@@ -222,7 +226,7 @@ def _open_tiff(path: Path, series: int | None, plane: int | None) -> Slide:
 
 
 def _scanner_slide(path: Path) -> Slide | None:
-    """Return a scanner's own format read by OpenSlide; None if that fails, or its colours are tagged wrongly."""
+    """Return a scanner's own format read by OpenSlide; None if it fails, or would take colours wrongly."""
     try:
         slide = OpenSlideSlide(path)
     except openslide.OpenSlideError:
@@ -239,7 +243,7 @@ def _scanner_slide(path: Path) -> Slide | None:
 
 
 def _is_plain(inventory: Inventory, picture: Picture) -> bool:
-    """Tell whether nothing in a TIFF can be misunderstood: one upright image of 8-bit colours, tagged as it is."""
+    """Tell whether nothing in a TIFF can be misunderstood: one upright image of 8-bit colours, tagged so."""
     said = None if picture.jpeg is None else picture.jpeg.color
     return (
         len(inventory.pictures) == 1

@@ -17,8 +17,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from deepliif_ray.errors import SlideCorruptError, SlideTooLargeError, SlideUnsuitableError
-from deepliif_ray.slides.inventory import JPEG, Inventory, Picture
+from deepliif_ray.errors import (
+    SlideCorruptError,
+    SlideTooLargeError,
+    SlideUnreadableError,
+    SlideUnsuitableError,
+)
+from deepliif_ray.slides.inventory import JPEG, Inventory
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
 
 MAX_SEGMENT = 500_000_000
@@ -28,6 +33,10 @@ _SAMPLED = 64
 """Segments that are looked at for the range of 16-bit values."""
 _OPAQUE = 255
 _YCBCR_JPEG_2000 = 33003
+_VENDORS = {
+    "svs": "aperio", "ndpi": "hamamatsu", "scn": "leica", "bif": "ventana", "philips": "philips",
+    "ome": "ome-tiff", "imagej": "imagej",
+}  # fmt: skip
 Segment = NDArray[np.uint8] | NDArray[np.uint16]
 
 
@@ -61,7 +70,10 @@ class TiffSlide(Slide):
     ) -> None:
         self.path = path
         self.picture = picture = inventory.pictures[number]
-        self.vendor = inventory.kinds[0] if inventory.kinds else "generic-tiff"
+        self.vendor = next(
+            (vendor for kind, vendor in _VENDORS.items() if kind in inventory.kinds),
+            "generic-tiff" if picture.tiled else "tiff",
+        )
         self.series = number if len(inventory.pictures) > 1 else None
         self.n_planes = picture.planes
         self.plane, plane_notes = chosen_plane(self.name, picture.planes, plane)
@@ -105,12 +117,12 @@ class TiffSlide(Slide):
             pixels = key.tilewidth * key.tilelength if key.is_tiled else key.imagewidth * key.rowsperstrip
             if min(pixels, key.imagewidth * key.imagelength) > MAX_SEGMENT:
                 raise SlideTooLargeError(
-                    f"{self.name}: its pixels are compressed in pieces of {pixels:,}; convert it into a tiled TIFF"
+                    f"{self.name}: its pixels are compressed in pieces of {pixels:,}; make it a tiled one"
                 )
             if page.keyframe.compression not in tifffile.TIFF.DECOMPRESSORS and key.compression != 1:
-                raise SlideUnsuitableError(
-                    f"{self.name}: compressed as {self.picture.compression}, which cannot be read here; export "
-                    "it with JPEG, JPEG 2000, LZW or Deflate compression"
+                raise SlideUnreadableError(
+                    f"{self.name}: compressed as {self.picture.compression}, which cannot be read here; "
+                    "export it with JPEG, JPEG 2000, LZW or Deflate compression"
                 )
 
     def _sample(self) -> Iterator[Segment]:
@@ -192,10 +204,12 @@ class TiffSlide(Slide):
 
     def _as_bytes(self, values: Segment) -> NDArray[np.uint8]:
         if values.dtype == np.uint8:
-            return values
+            return values.astype(np.uint8, copy=False)
         most = 2**self._bits - 1
-        scaled = (np.minimum(values, most).astype(np.uint32) * 255 + most // 2) // most
-        return scaled.astype(np.uint8)
+        scaled: NDArray[np.uint8] = (
+            (np.minimum(values, most).astype(np.uint32) * 255 + most // 2) // most
+        ).astype(np.uint8)
+        return scaled
 
     def _segment(self, level: int, number: int, page: Any, index: int) -> Segment | None:
         """Return a decoded tile or strip, (rows, columns, samples); None where the file has no pixels."""
@@ -227,7 +241,7 @@ class TiffSlide(Slide):
             return self._uncompress(page, index, data)
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001  # decoders raise anything over damaged bytes
+        except Exception as error:  # decoders raise anything over damaged bytes
             raise self._corrupt(index, " ".join(str(error).split())[:150] or type(error).__name__) from error
 
     def _uncompress(self, page: Any, index: int, data: bytes) -> Segment:
@@ -256,7 +270,7 @@ class TiffSlide(Slide):
 
     def _corrupt(self, index: int, why: str) -> SlideCorruptError:
         return SlideCorruptError(
-            f"{self.name}: piece {index} of its pixels cannot be decoded ({why}); export or copy the file again"
+            f"{self.name}: piece {index} of its pixels cannot be decoded ({why}); export or copy it again"
         )
 
     def close(self) -> None:  # noqa: D102  # as in Slide
@@ -294,4 +308,5 @@ def ycbcr_to_rgb(pixels: Segment) -> NDArray[np.uint8]:
         ],
         axis=-1,
     )
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return rounded
