@@ -2,7 +2,7 @@
 
     python -m benchmarks.inputs [--model stain] [--side 1200]
 
-Prints a Markdown table, a row a kind, and ends with exit code 1 if a row is not right. Another kind is added in
+Prints a Markdown table, a row a kind; exit code 1 says that a row is not right. Another kind is added in
 `benchmarks.odd_files`.
 """
 
