@@ -19,7 +19,8 @@ class ScoreConfig(BaseModel):
     Attributes
     ----------
     tile_size : int, optional
-        Side of a tile in level-0 pixels; by resolution when not given (512 at 40x, 256 at 20x, 128 at 10x).
+        Side of a tile in level-0 pixels. When not given, what shows tissue at the model's own scale (128 µm
+        for models that ship), or as published: 512 at 40x, 256 at 20x, 128 at 10x.
     overlap : int, optional
         Context on each side of a tile in level-0 pixels; a sixteenth of the tile when not given.
     assume_mpp : float, optional
@@ -29,7 +30,8 @@ class ScoreConfig(BaseModel):
         count as not read. 1 by default: a damaged block in a scan of thousands of tiles does not cost the
         slide, while one of under a hundred tiles, where each matters, fails at the first.
     seg_thresh, noise_thresh, large_noise_thresh
-        See `deepliif_ray.cells.extract_cells`.
+        See `deepliif_ray.cells.extract_cells`. Sizes are pixels at 40x (0.0625 µm²) and scaled to the slide's,
+        except for published models, for which they are pixels of the slide.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

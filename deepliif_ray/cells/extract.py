@@ -16,9 +16,9 @@ from deepliif_ray.cells.thresholds import (
     NOISE_THRESH,
     SEG_THRESH,
     SizeCounts,
+    SizeRules,
     large_noise_threshold,
     marker_threshold,
-    size_threshold_of_counts,
 )
 from deepliif_ray.errors import ConfigError
 
@@ -63,7 +63,7 @@ def derive_thresholds(
     counts: SizeCounts,
     marker_histogram: NDArray[np.int64],
     *,
-    resolution: str,
+    rules: SizeRules,
     seg_thresh: int,
     noise_thresh: int,
     large_noise_thresh: int | None,
@@ -75,7 +75,7 @@ def derive_thresholds(
         seg_thresh=seg_thresh,
         noise_thresh=noise_thresh,
         large_noise_thresh=large_noise_thresh,
-        size_thresh=size_threshold_of_counts(sizes, cells_of_size, resolution),
+        size_thresh=rules.size_threshold(sizes, cells_of_size),
         marker_thresh=marker_threshold(marker_histogram) if has_marker else None,
     )
 
@@ -216,7 +216,7 @@ def extract_cells(
         thresholds=derive_thresholds(
             counts,
             histogram,
-            resolution=resolution,
+            rules=SizeRules(resolution),
             seg_thresh=seg_thresh,
             noise_thresh=noise_thresh,
             large_noise_thresh=limit,

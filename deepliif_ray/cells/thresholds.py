@@ -1,5 +1,6 @@
 """Published default thresholds, from counts that can be added up over cores."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,41 @@ NOISE_THRESH = 4
 _LARGE_NOISE = {"40x": 16000, "20x": 4000, "10x": 1000}
 _SQRT_SIZE_RANGE = {"40x": (4, 7, 10), "20x": (3, 4, 6), "10x": (2, 2, 3)}  # least, default, most
 _KDE_POINTS = 500
+_MPP_40X = 0.25
+
+
+@dataclass(frozen=True)
+class SizeRules:
+    """The published size rules at one scale.
+
+    Attributes
+    ----------
+    resolution : {'40x', '20x', '10x'}
+        Whose numbers apply.
+    factor : float
+        Pixels that one pixel of those numbers stands for: 1 where the published numbers apply as they are.
+    """
+
+    resolution: str
+    factor: float = 1.0
+
+    @classmethod
+    def physical(cls, mpp: float) -> "SizeRules":
+        """Return the rules of 40x as areas: a pixel of theirs is 0.0625 µm², whatever the slide's are."""
+        return cls("40x", (_MPP_40X / mpp) ** 2)
+
+    def pixels(self, size: int) -> int:
+        """Return a size that is meant at the rules' own scale in pixels of the slide."""
+        return round(size * self.factor)
+
+    def large_noise(self, value: int | str | None) -> int | None:
+        """Return `large_noise_threshold` in pixels of the slide."""
+        limit = large_noise_threshold(value, self.resolution)
+        return None if limit is None else self.pixels(limit)
+
+    def size_threshold(self, values: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
+        """Return `size_threshold_of_counts` in pixels of the slide."""
+        return size_threshold_of_counts(values, counts, self.resolution, self.factor)
 
 
 def large_noise_threshold(value: int | str | None, resolution: str) -> int | None:
@@ -92,11 +128,16 @@ def size_threshold(sizes: NDArray[np.int64], resolution: str) -> int:
     return size_threshold_of_counts(values, counts, resolution)
 
 
-def size_threshold_of_counts(values: NDArray[np.int64], counts: NDArray[np.int64], resolution: str) -> int:
-    """Return `size_threshold` of ``counts`` cells of each of the sizes ``values``, distinct and ascending."""
+def size_threshold_of_counts(
+    values: NDArray[np.int64], counts: NDArray[np.int64], resolution: str, factor: float = 1.0
+) -> int:
+    """Return `size_threshold` of ``counts`` cells of each of the sizes ``values``, distinct and ascending.
+
+    ``factor`` is the number of pixels of these sizes that make one of the published ones.
+    """
     if counts.sum() < 2:
         return 0
-    roots = np.sqrt(values.astype(np.float64))
+    roots = np.sqrt(values / factor)
     step = float((roots[-1] + 1) / _KDE_POINTS)
     density = _density(roots, counts, step)
     inner = density[1:-1]
@@ -107,7 +148,7 @@ def size_threshold_of_counts(values: NDArray[np.int64], counts: NDArray[np.int64
         root = least
     elif root > most:
         root = default
-    return round(root * root)
+    return round(root * root * factor)
 
 
 def marker_threshold(histogram: NDArray[np.int64]) -> int:

@@ -20,8 +20,12 @@ _MOST_FAILURES = 20
 
 ManifestArgument = Annotated[str, typer.Argument(help="URL of the manifest: CSV, Parquet or JSON Lines.")]
 ResultsArgument = Annotated[str, typer.Argument(help="URL of the results.")]
+ModelOption = Annotated[
+    str, typer.Option(help="A name that `models` lists, or the URL of a model bundle or published folder.")
+]
 TileSize = Annotated[
-    int | None, typer.Option(help="Side of a tile, level-0 px; by default 512, 256 or 128, by resolution.")
+    int | None,
+    typer.Option(help="Side of a tile, level-0 px; by default 128 µm, or as published: 512, 256 or 128 px."),
 ]
 Overlap = Annotated[
     int | None, typer.Option(help="Context on each side of a tile, px; by default a sixteenth of it.")
@@ -35,10 +39,7 @@ AssumeMpp = Annotated[
 def score(
     manifest: ManifestArgument,
     results: ResultsArgument,
-    model: Annotated[
-        str,
-        typer.Option(help="A name that `models` lists, or the URL of a model bundle or published folder."),
-    ] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     engine: Annotated[str, typer.Option(help="ray, or local: this process alone.")] = "ray",
     address: Annotated[
         str | None,
@@ -59,9 +60,9 @@ def score(
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
     seg_thresh: Annotated[int, typer.Option(help="Red plus blue of a cell's pixel exceed this.")] = 120,
-    noise_thresh: Annotated[int, typer.Option(help="Cells are larger than this, px.")] = 4,
+    noise_thresh: Annotated[int, typer.Option(help="Cells are larger than this, px at 40x.")] = 4,
     large_noise_thresh: Annotated[
-        str, typer.Option(help="Cells are smaller than this, px; 'default' by resolution, or 'none'.")
+        str, typer.Option(help="Cells are smaller than this, px at 40x; 'default', or 'none'.")
     ] = "default",
     log_format: Annotated[
         str, typer.Option(help="human, or json: one object a line instead of all other messages.")
@@ -128,6 +129,7 @@ def _large_noise(value: str) -> object:
 @app.command()
 def plan(
     manifest: ManifestArgument,
+    model: ModelOption = DEFAULT_MODEL,
     tile_size: TileSize = None,
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
@@ -138,7 +140,7 @@ def plan(
     from deepliif_ray.engine.preview import preview
 
     config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
-    table = preview(manifest, config)
+    table = preview(manifest, config, model)
     show(table, form)
     tiles = sum(table["tiles"].drop_null().to_pylist())
     failed = table.num_rows - table["problem"].null_count

@@ -21,11 +21,20 @@ from deepliif_ray.cells.extract import Thresholds, cells_table, count_sizes, der
 from deepliif_ray.cells.fragments import CoreFragments, blank_core
 from deepliif_ray.cells.nodes import SlideCells
 from deepliif_ray.cells.seams import join_rows
-from deepliif_ray.cells.thresholds import SizeCounts, large_noise_threshold
+from deepliif_ray.cells.thresholds import SizeCounts
 from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
-from deepliif_ray.engine.work import Failure, Job, StepError, Work, fingerprint, load_work, step
+from deepliif_ray.engine.work import (
+    Failure,
+    Job,
+    StepError,
+    Work,
+    fingerprint,
+    load_work,
+    size_rules,
+    step,
+)
 from deepliif_ray.errors import ResultsError, SlideChangedError, SlideCorruptError, StorageError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
@@ -137,7 +146,8 @@ def finalize(job: Job, folder: str) -> Scored:
                 f"{work.entry.uri}: the file changed while it was being scored; run again when it is complete"
             )
         plan, config = work.plan, job.config
-        limit = large_noise_threshold(config.large_noise_thresh, plan.resolution)
+        rules = size_rules(plan)
+        limit, noise = rules.large_noise(config.large_noise_thresh), rules.pixels(config.noise_thresh)
         totals = _Totals()
         row_edges = np.array(plan.grid.row_edges, dtype=np.int64)
         has_marker = job.background_marker is not None
@@ -148,7 +158,7 @@ def finalize(job: Job, folder: str) -> Scored:
                 _cores(job, work, totals),
                 np.array(plan.grid.column_edges, dtype=np.int64),
                 row_edges,
-                noise_thresh=config.noise_thresh,
+                noise_thresh=noise,
                 large_noise_thresh=limit,
             ):
                 count_sizes(totals.sizes, cells)
@@ -159,9 +169,9 @@ def finalize(job: Job, folder: str) -> Scored:
         thresholds = derive_thresholds(
             totals.sizes,
             totals.marker_histogram,
-            resolution=plan.resolution,
+            rules=rules,
             seg_thresh=config.seg_thresh,
-            noise_thresh=config.noise_thresh,
+            noise_thresh=noise,
             large_noise_thresh=limit,
             has_marker=has_marker,
         )
@@ -211,11 +221,24 @@ def _bad_warning(work: Work, totals: _Totals) -> list[str]:
     ]
 
 
+def _median(sizes: NDArray[np.int64], cells: NDArray[np.int64]) -> float | None:
+    """Return the median size of cells, of which there are ``cells`` of each of the ascending ``sizes``."""
+    total = int(cells.sum())
+    if total == 0:
+        return None
+    upto = np.cumsum(cells)
+    low, high = (
+        int(sizes[np.searchsorted(upto, rank, side="right")]) for rank in ((total - 1) // 2, total // 2)
+    )
+    return (low + high) / 2
+
+
 def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: _Totals) -> dict[str, object]:
     plan = work.plan
     sizes, cells, positive = totals.sizes.arrays()
     counted, _ = call_cells(sizes, np.ones(len(sizes), dtype=np.bool_), size_thresh=thresholds.size_thresh)
     n_called, n_positive = int(cells[counted].sum()), int(positive[counted].sum())
+    median = _median(sizes[counted], cells[counted])
     return origin(job, work.entry) | {
         "width_px": plan.width,
         "height_px": plan.height,
@@ -231,6 +254,7 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "resolution": plan.resolution,
         "tile_px": plan.tile,
         "overlap_px": plan.overlap,
+        "native_mpp": plan.native_mpp,
         "n_tiles": len(plan.grid),
         "n_tiles_inferred": len(work.todo) - totals.empty - len(totals.bad),
         "n_tiles_empty": totals.empty,
@@ -238,6 +262,8 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "n_tiles_bad": len(totals.bad),
         "tissue_mm2": plan.tissue_mm2,
         "n_cells": n_cells,
+        "nucleus_area_um2": None if median is None else median * plan.mpp**2,
+        "small_percent": 100 * (n_cells - n_called) / n_cells if n_cells else None,
         "seg_thresh": thresholds.seg_thresh,
         "noise_thresh": thresholds.noise_thresh,
         "large_noise_thresh": thresholds.large_noise_thresh,

@@ -5,9 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from deepliif_ray.config import ScoreConfig
+from deepliif_ray.config import DEFAULT_MODEL, ScoreConfig
 from deepliif_ray.engine.work import StepError, plan_entry
 from deepliif_ray.manifest import SlideEntry, read_manifest
+from deepliif_ray.models import native_scale
 
 _THREADS = 4
 _SCHEMA = pa.schema(
@@ -30,7 +31,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def preview(manifest: str, config: ScoreConfig) -> pa.Table:
+def preview(manifest: str, config: ScoreConfig, model: str = DEFAULT_MODEL) -> pa.Table:
     """Plan every slide of a manifest; one row a slide, ``problem`` null where it can be scored.
 
     Raises
@@ -38,11 +39,12 @@ def preview(manifest: str, config: ScoreConfig) -> pa.Table:
     ManifestError
         The manifest cannot be used.
     """
+    scale = native_scale(model)
 
     def row(entry: SlideEntry) -> dict[str, Any]:
         named = {"slide_id": entry.slide_id, "patient_id": entry.patient_id, "marker": entry.marker}
         try:
-            plan = plan_entry(entry, config)
+            plan = plan_entry(entry, config, *scale)
         except StepError as error:
             return named | {"problem": error.failure.message}
         return named | {

@@ -103,6 +103,8 @@ def score(
             config=config,
             batch_size=batch_size,
             log=logs.current(),
+            native_mpp=loaded.native_mpp,
+            native_tile=loaded.native_tile,
         )
         logs.name_run(job.run_id)
         progress = Progress(slides=len(cohort.slides))

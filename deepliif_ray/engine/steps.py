@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepliif_ray.cells.fragments import measure_core
-from deepliif_ray.cells.thresholds import large_noise_threshold
 from deepliif_ray.engine.staging import StagedTile, write_block
-from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, step
+from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, size_rules, step
 from deepliif_ray.errors import SlideCorruptError
 from deepliif_ray.slides import Slide, Tile, is_empty, open_guarded
 
@@ -231,7 +230,7 @@ def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
         core=plan.grid[work.todo[maps.task.ordinal]].core,
         slide=(plan.width, plan.height),
         seg_thresh=job.config.seg_thresh,
-        large_noise_thresh=large_noise_threshold(job.config.large_noise_thresh, plan.resolution),
+        large_noise_thresh=size_rules(plan).large_noise(job.config.large_noise_thresh),
     )
     if maps.bad is not None:
         fragments = replace(fragments, marker_histogram=np.zeros_like(fragments.marker_histogram))

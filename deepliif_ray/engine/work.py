@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from deepliif_ray import storage
-from deepliif_ray.cells.thresholds import large_noise_threshold
+from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
 from deepliif_ray.engine.logs import LogConfig
@@ -21,7 +21,6 @@ from deepliif_ray.errors import DeepliifRayError, SlideMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
 from deepliif_ray.slides.dicom import check_one_series
-from deepliif_ray.slides.tissue import MASK_MIN_CORE
 from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
@@ -59,6 +58,9 @@ class Job:
         Tiles that networks run at once on a GPU.
     log : LogConfig, optional
         How workers log; not at all when None.
+    native_mpp : float, optional
+    native_tile : int
+        The scale that the model sees tissue at; see `Model`.
     """
 
     results: str
@@ -72,6 +74,8 @@ class Job:
     config: ScoreConfig
     batch_size: int | None
     log: LogConfig | None = None
+    native_mpp: float | None = None
+    native_tile: int = 512
 
     @property
     def config_fingerprint(self) -> str:
@@ -199,8 +203,22 @@ def staging_folder(job: Job, entry: SlideEntry, slide_fingerprint: str) -> str:
     return storage.join(job.results, "_staging", slide_key(entry.slide_id), key)
 
 
-def plan_entry(entry: SlideEntry, config: ScoreConfig) -> SlidePlan:
+def size_rules(plan: SlidePlan) -> SizeRules:
+    """Return the size rules of a slide: areas, or the published ones of its resolution."""
+    return SizeRules(plan.resolution) if plan.native_mpp is None else SizeRules.physical(plan.mpp)
+
+
+def plan_entry(
+    entry: SlideEntry, config: ScoreConfig, native_mpp: float | None = None, native_tile: int = 512
+) -> SlidePlan:
     """Open a slide and plan it.
+
+    Parameters
+    ----------
+    entry : SlideEntry
+    config : ScoreConfig
+    native_mpp, native_tile
+        Of the model; see `deepliif_ray.slides.plan_slide`.
 
     Raises
     ------
@@ -222,11 +240,13 @@ def plan_entry(entry: SlideEntry, config: ScoreConfig) -> SlidePlan:
             assume_mpp=config.assume_mpp,
             tile_size=config.tile_size,
             overlap=config.overlap,
+            native_mpp=native_mpp,
+            native_tile=native_tile,
         )
-        limit = large_noise_threshold(config.large_noise_thresh, plan.resolution)
-        if limit is None or limit > MASK_MIN_CORE:  # a tile not looked at could be part of a cell
-            plan = replace(plan, masked=())
-        return plan
+        limit = size_rules(plan).large_noise(config.large_noise_thresh)
+        # A core that is not looked at must be too large to lie within a cell.
+        masked = () if limit is None else tuple(i for i in plan.masked if plan.grid[i].core_px >= limit)
+        return replace(plan, masked=masked)
 
 
 def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[int]]:
@@ -247,7 +267,7 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         known = _read(url) if storage.exists(url) else {}
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
-        plan = plan_entry(entry, job.config)
+        plan = plan_entry(entry, job.config, job.native_mpp, job.native_tile)
     work = Work(entry, plan, slide_fingerprint, folder)
     asked = f"{job.run_id}/{number}"
     if known.get("asked") == asked:

@@ -9,8 +9,9 @@ from pathlib import Path
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
-__all__ = ["Inference", "Model", "load_model", "registered_models"]
+__all__ = ["Inference", "Model", "load_model", "native_scale", "registered_models"]
 
+_PUBLISHED_TILE = 512
 _ZOO = Path(__file__).parent / "zoo"
 _REGISTERED = {
     "compact": "small network shipped with its weights: segmentation and four modalities; see its card",
@@ -21,6 +22,20 @@ _REGISTERED = {
 def registered_models() -> dict[str, str]:
     """Return the names that `load_model` knows without a folder, each with a one-line description."""
     return dict(_REGISTERED)
+
+
+def native_scale(uri: str) -> tuple[float | None, int]:
+    """Return ``native_mpp`` and ``native_tile`` of a model without loading a published folder's weights.
+
+    Raises
+    ------
+    ModelError
+        The bundle cannot be used.
+    """
+    from deepliif_ray.models.bundle import is_bundle  # slow to import
+
+    model = load_model(uri, "cpu") if uri in _REGISTERED or is_bundle(uri) else None
+    return (None, _PUBLISHED_TILE) if model is None else (model.native_mpp, model.native_tile)
 
 
 def load_model(

@@ -51,6 +51,11 @@ class Model(Protocol):
         Marker value (0–255) that published software gives to a tile it skips as empty.
     has_marker : bool
         Whether `infer` returns a marker map.
+    native_mpp : float or None
+        µm per pixel at which it sees tissue: tiles are cut so that it does, whatever the slide's. None where
+        the published rule says how large tiles are: 512, 256 or 128 px.
+    native_tile : int
+        Side of the tiles that it sees at that scale, px.
     """
 
     @property
@@ -67,6 +72,10 @@ class Model(Protocol):
     def background_marker(self) -> int: ...  # noqa: D102
     @property
     def has_marker(self) -> bool: ...  # noqa: D102
+    @property
+    def native_mpp(self) -> float | None: ...  # noqa: D102
+    @property
+    def native_tile(self) -> int: ...  # noqa: D102
 
     def infer(self, tiles: UInt8Array, modalities: Sequence[str] = ()) -> Inference:
         """Return segmentation, marker map and the named modalities of ``tiles``, uint8 (N, H, W, 3).

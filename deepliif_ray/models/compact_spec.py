@@ -28,8 +28,10 @@ class CompactSpec:
     modalities : tuple of str
         Images that are made beside the segmentation, in order.
     tile_size : int
-        Side of the tiles that it was made for, px at 40x. Tiles of another side are taken for the same field
-        at another resolution, and resized, as in published inference.
+        Side of the tiles that it was made for, px. Tiles of another side are taken for the same field at
+        another resolution, and resized.
+    native_mpp : float
+        µm per pixel of the tiles that it was made for.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class CompactSpec:
     depths: tuple[int, ...] = (1, 2, 2, 2)
     modalities: tuple[str, ...] = ("hematoxylin", "dapi", "lap2", "marker")
     tile_size: int = 512
+    native_mpp: float = 0.25
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or len(self.widths) != len(self.depths):
@@ -62,6 +65,8 @@ class CompactSpec:
         if len(set(self.modalities)) != len(self.modalities):
             raise ModelError(f"compact network: modalities {self.modalities} repeat")
 
+        if not isinstance(self.native_mpp, int | float) or not 0.05 <= self.native_mpp <= 4:
+            raise ModelError(f"compact network: native_mpp {self.native_mpp!r} is not within 0.05 to 4 µm")
         if self.tile_size % self.divisor or not 0 < self.tile_size <= MAX_TILE_SIZE:
             raise ModelError(
                 f"compact network: tile_size {self.tile_size} is no multiple of {self.divisor} "

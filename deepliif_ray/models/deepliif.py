@@ -56,6 +56,8 @@ class DeepLIIF:
         self.options = checkpoint.options
         self.background_marker = self.options.background_marker
         self.has_marker = self.options.marker is not None
+        self.native_mpp: float | None = None  # the published rule
+        self.native_tile = 512
         self.modality_names = tuple(self.options.modality_names[index] for index in checkpoint.translators)
         self.batch_size = CUDA_BATCH
         try:

@@ -102,6 +102,8 @@ class Stain:
     modality_names: tuple[str, ...] = ()
     background_marker = BACKGROUND_MARKER
     has_marker = True
+    native_mpp: float | None = 0.25
+    native_tile = 512
 
     def __init__(self, modalities: Sequence[str] = (), parameters: StainParameters | None = None) -> None:
         self.parameters = parameters or StainParameters()

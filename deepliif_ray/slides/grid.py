@@ -70,6 +70,12 @@ class Tile:
     y: int
     core: tuple[int, int, int, int]
 
+    @property
+    def core_px(self) -> int:
+        """Number of pixels that it owns."""
+        x0, y0, x1, y1 = self.core
+        return (x1 - x0) * (y1 - y0)
+
 
 @dataclass(frozen=True)
 class TileGrid:

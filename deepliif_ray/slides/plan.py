@@ -18,6 +18,7 @@ USUAL_MPP = (0.1, 2.0)
 POSSIBLE_MPP = (0.05, 4.0)
 """Micrometres per pixel between which a nucleus can be told from noise."""
 MAX_DISAGREEMENT = 0.2
+MOST_OFF_NOMINAL = 0.15
 MAX_SIDE = 4_000_000
 """Pixels; 40 cm at 0.1 µm per pixel. What is larger is a damaged header, not a slide."""
 MAX_TILES = 4_000_000
@@ -44,6 +45,8 @@ class SlidePlan:
         ``40x``, ``20x`` or ``10x``: which of the published thresholds apply; from the tile size.
     tile, overlap : int
         The grid, in level-0 pixels.
+    native_mpp : float, optional
+        µm per pixel at which the model sees tissue; None where the published tile sizes apply.
     tissue_mm2 : float
         Area of the tissue.
     masked : tuple of int
@@ -73,6 +76,7 @@ class SlidePlan:
     plane: int | None = None
     n_planes: int = 1
     bounds: tuple[int, int, int, int] | None = None
+    native_mpp: float | None = None
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -117,6 +121,8 @@ def plan_slide(
     assume_mpp: float | None = None,
     tile_size: int | None = None,
     overlap: int | None = None,
+    native_mpp: float | None = None,
+    native_tile: int = 512,
 ) -> SlidePlan:
     """Plan a slide; reads a coarse level of it.
 
@@ -129,7 +135,12 @@ def plan_slide(
     assume_mpp : float, optional
         What to take when neither the manifest nor the file says.
     tile_size, overlap : int, optional
-        Level-0 pixels; by default the published ones, `tile_size_for` and a sixteenth of the tile.
+        Level-0 pixels; by default the published ones, `tile_size_for` and a sixteenth of the tile, or what
+        shows the model tissue at its own scale.
+    native_mpp : float, optional
+        µm per pixel at which the model sees tissue; None: the published tile sizes.
+    native_tile : int
+        Side of a tile at that scale, px.
 
     Raises
     ------
@@ -144,14 +155,21 @@ def plan_slide(
     """
     warnings: list[str] = list(slide.notes)
     value, source = _resolution(slide, mpp, assume_mpp, warnings)
-    tile = tile_size_for(value) if tile_size is None else tile_size
+    fitting_tile = tile_size_for(value) if native_mpp is None else round(native_tile * native_mpp / value)
+    tile = fitting_tile if tile_size is None else tile_size
     overlap = default_overlap(tile) if overlap is None else overlap
     check_tile(tile, overlap)
     name, fitting = resolution_name(tile), resolution_name(tile_size_for(value))
-    if name != fitting:
+    if native_mpp is not None:
+        name = fitting
+        warnings += _off_scale(tile, fitting_tile, native_mpp)
+    elif name != fitting:
         warnings.append(
             f"tile size {tile} is that of {name}, but {value:g} µm per pixel is nearer to {fitting}"
         )
+    else:
+        nominal = next(mpp for _, mpp in _NOMINAL if tile_size_for(mpp) == tile_size_for(value))
+        warnings += _off_nominal(value, nominal, name)
     _check_size(slide, tile - 2 * overlap)
     grid = TileGrid(slide.width, slide.height, tile, overlap)
     masked = np.flatnonzero(masked_tiles(slide, grid))
@@ -178,7 +196,25 @@ def plan_slide(
         plane=slide.plane,
         n_planes=slide.n_planes,
         bounds=slide.bounds,
+        native_mpp=native_mpp,
     )
+
+
+def _off_scale(tile: int, fitting: int, native_mpp: float) -> list[str]:
+    if abs(tile / fitting - 1) <= MOST_OFF_NOMINAL:
+        return []
+    return [f"tile size {tile} was asked for, but {fitting} gives the model its {native_mpp:g} µm per pixel"]
+
+
+def _off_nominal(mpp: float, nominal: float, name: str) -> list[str]:
+    """Warn of a slide between the published magnifications: its cells look larger or smaller than trained."""
+    off = abs(mpp / nominal - 1)
+    if off <= MOST_OFF_NOMINAL:
+        return []
+    return [
+        f"{mpp:g} µm per pixel is {100 * off:.0f} % from the {nominal:g} of {name}; published models see cells "
+        "at a scale they were not trained at, and counts may be off"
+    ]
 
 
 def _check_size(slide: Slide, step: int) -> None:

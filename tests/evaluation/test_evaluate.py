@@ -23,6 +23,8 @@ class Drawn:
     modality_names = ("Hema",)
     background_marker = 0
     has_marker = False
+    native_mpp = None
+    native_tile = 512
 
     def __init__(self, name="drawn", shift=0, swap=False):
         self.name, self.shift, self.swap = name, shift, swap

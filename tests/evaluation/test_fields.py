@@ -14,6 +14,8 @@ class Echo:
     modality_names = ("Hema",)
     background_marker = 7
     has_marker = True
+    native_mpp = None
+    native_tile = 512
 
     def __init__(self):
         self.sizes = []
