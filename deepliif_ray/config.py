@@ -30,8 +30,8 @@ class ScoreConfig(BaseModel):
         count as not read. 1 by default: a damaged block in a scan of thousands of tiles does not cost the
         slide, while one of under a hundred tiles, where each matters, fails at the first.
     seg_thresh, noise_thresh, large_noise_thresh
-        See `deepliif_ray.cells.extract_cells`. Sizes are pixels at 40x (0.0625 µm²) and scaled to the slide's,
-        except for published models, for which they are pixels of the slide.
+        See `deepliif_ray.cells.extract_cells`. Sizes are pixels at 40x (0.0625 µm²), scaled to the slide;
+        for published models they are pixels of the slide.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -20,6 +20,7 @@ from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, size_rules, step
 from deepliif_ray.errors import SlideCorruptError
 from deepliif_ray.slides import Slide, Tile, is_empty, open_guarded
+from deepliif_ray.slides.unscanned import fill_unscanned
 
 if TYPE_CHECKING:  # PyTorch is slow to import, and only the models' own workers need it
     from deepliif_ray.models import Model
@@ -131,6 +132,8 @@ class SlideReader:
             slide = self._slide(work)
             try:
                 pixels = slide.read_tile(tile.x, tile.y, work.plan.tile)
+                if work.plan.native_mpp is not None:
+                    pixels = fill_unscanned(pixels, work.plan.mpp, work.plan.glass)
             except SlideCorruptError as error:
                 bad = str(error)
                 pixels = np.full((work.plan.tile, work.plan.tile, 3), 255, np.uint8)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepliif_ray.errors import ResolutionError, SlideTooLargeError
+from deepliif_ray.slides.brightfield import check_brightfield
 from deepliif_ray.slides.grid import TileGrid, check_tile, default_overlap
 from deepliif_ray.slides.quality import SlideQuality, measure_quality
 from deepliif_ray.slides.slide import Slide
@@ -57,6 +58,8 @@ class SlidePlan:
         What quality control measured; None in a plan of an older version.
     reader, series, plane, n_planes, bounds
         How the file was read; see `Slide`.
+    glass : tuple of int
+        RGB of what was taken for glass.
     """
 
     width: int
@@ -77,6 +80,7 @@ class SlidePlan:
     n_planes: int = 1
     bounds: tuple[int, int, int, int] | None = None
     native_mpp: float | None = None
+    glass: tuple[int, int, int] = (255, 255, 255)
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -93,6 +97,7 @@ class SlidePlan:
         values: dict[str, Any] = json.loads(text)
         values["masked"] = tuple(values["masked"])
         values["warnings"] = tuple(values["warnings"])
+        values["glass"] = tuple(values["glass"])
         values["bounds"] = None if values["bounds"] is None else tuple(values["bounds"])
         quality = values.get("quality")
         values["quality"] = None if quality is None else SlideQuality(**quality)
@@ -148,6 +153,8 @@ def plan_slide(
         The resolution is unknown, or such that nuclei cannot be told.
     SlideTooLargeError
         The slide claims a size that no slide has, or makes millions of tiles.
+    SlideUnsuitableError
+        Its pixels are not those of a stained section in transmitted light.
     SlideCorruptError
         More of the overview cannot be decoded than `deepliif_ray.slides.tissue.MAX_UNREAD_PERCENT`.
     ConfigError
@@ -174,6 +181,8 @@ def plan_slide(
     grid = TileGrid(slide.width, slide.height, tile, overlap)
     masked = np.flatnonzero(masked_tiles(slide, grid))
     tissue = tissue_mask(slide, value)
+    check_brightfield(slide.name, tissue)
+    warnings += tissue.warnings
     if tissue.unread_percent:
         warnings.append(
             f"{tissue.unread_percent:.2g} % of the overview cannot be decoded and counts as no tissue"
@@ -197,6 +206,7 @@ def plan_slide(
         n_planes=slide.n_planes,
         bounds=slide.bounds,
         native_mpp=native_mpp,
+        glass=tuple(int(channel) for channel in tissue.white.round()),
     )
 
 
@@ -212,8 +222,8 @@ def _off_nominal(mpp: float, nominal: float, name: str) -> list[str]:
     if off <= MOST_OFF_NOMINAL:
         return []
     return [
-        f"{mpp:g} µm per pixel is {100 * off:.0f} % from the {nominal:g} of {name}; published models see cells "
-        "at a scale they were not trained at, and counts may be off"
+        f"{mpp:g} µm per pixel is {100 * off:.0f} % from the {nominal:g} of {name}; published models see "
+        "cells at a scale they were not trained at, and counts may be off"
     ]
 
 

@@ -37,7 +37,7 @@ class SlideQuality:
     focus : float, optional
         Median over patches of tissue of the variance of the Laplacian; see `laplacian_variance`.
     tissue_percent, pen_percent : float
-        Share of the slide's area.
+        Share of the area that was scanned.
     hematoxylin_od, dab_od : float, optional
         Mean optical density of each stain on tissue without ink.
     background_grey, background_cast : float, optional
@@ -66,16 +66,17 @@ def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> SlideQualit
     """
     every = math.ceil(math.sqrt(tissue.mask.size / MAX_SQUARES))
     mean, mask = tissue.mean[::every, ::every], tissue.mask[::every, ::every]
+    scanned = tissue.scanned[::every, ::every]
     density = np.log10(tissue.white.astype(np.float32) / np.maximum(mean, 1.0))
     pen = pen_mask(density)
     stained = mask & ~pen
     hematoxylin, dab = stain_strength(density, stained)
-    glass = ~mask & ~pen & (density.mean(axis=2) < TISSUE_OD)
+    glass = ~mask & ~pen & scanned & (density.mean(axis=2) < TISSUE_OD)
     grey, cast = glass_color(mean, glass, slide.background)
     return SlideQuality(
         focus=_focus(slide, stained, tissue.size * every, mpp),
-        tissue_percent=100 * tissue.area_px / (slide.width * slide.height),
-        pen_percent=100 * float(pen.mean()),
+        tissue_percent=100 * tissue.area_px / max(tissue.scanned_px, 1.0),
+        pen_percent=100 * float(pen.sum()) / max(int(scanned.sum()), 1),
         hematoxylin_od=hematoxylin,
         dab_od=dab,
         background_grey=grey,

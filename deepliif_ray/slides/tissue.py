@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from deepliif_ray.errors import SlideCorruptError
 from deepliif_ray.slides.grid import TileGrid
+from deepliif_ray.slides.levels import has_shape, usable_level
 from deepliif_ray.slides.slide import Slide
 
 EMPTY_VARIANCE = 9.0
@@ -25,15 +26,15 @@ MASK_DOWNSAMPLES = (4.0, 32.0)
 MASK_MARGIN = 2
 MASK_MIN_CORE = 16_000
 """A core of fewer pixels could lie within one cell (the published upper limit of a cell at 40x)."""
-AUDITED_TILES = 16
-AUDIT_VARIANCE = EMPTY_VARIANCE / 4
-"""Noise near the rule's limit may be above it in a tile that was not audited."""
 
 MASK_MPP = 8.0
 WHITE_FLOOR = 230
 WHITE_PERCENTILE = 99
 TISSUE_OD = 0.05
 SPECK_UM2 = 2500.0
+BLACK = 4
+"""Area that was not scanned is stored as 0, 0, 0; compression makes up to so much of it."""
+BLACK_SHARE = 0.9
 MAX_UNREAD_PERCENT = 5.0
 """Of a slide's overview may be undecodable; whether too many tiles are is decided when all are read."""
 _BLOCK = 2048
@@ -62,12 +63,10 @@ def is_empty(tile: NDArray[np.uint8]) -> bool:
 def masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
     """Return which tiles are certain to be empty, from a coarse level of the slide.
 
-    A level is a summary: averaging and compression hide noise that the published rule would count. So a tile
-    is masked only if everything under it and `MASK_MARGIN` pixels around it is exactly one colour (whose grey
-    is not 0 or 255: those are left out of the rule's variance, which the few other pixels then decide), or
-    fully transparent. Then `AUDITED_TILES` of the masked tiles are read in full; if one varies by a quarter
-    of what the rule allows, the slide's levels are not to be trusted and nothing is masked. Tiles are
-    masked only if they own `MASK_MIN_CORE` pixels.
+    A level is a summary, and may lack what level 0 has, so it only hints: where everything under a tile and
+    `MASK_MARGIN` pixels around it is exactly one colour (whose grey is not 0 or 255: those are left out of
+    the rule's variance, which the few other pixels then decide), or fully transparent, the tile is read at
+    level 0 and the rule asked. Tiles are masked only if they own `MASK_MIN_CORE` pixels.
 
     Parameters
     ----------
@@ -90,7 +89,9 @@ def masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
 def _masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
     masked = np.zeros(len(grid), bool)
     low, high = MASK_DOWNSAMPLES
-    usable = [n for n, level in enumerate(slide.levels) if low <= level.downsample <= high]
+    usable = [
+        n for n, level in enumerate(slide.levels) if low <= level.downsample <= high and has_shape(slide, n)
+    ]
     if not usable:
         return masked
     number = max(usable, key=lambda n: slide.levels[n].downsample)
@@ -105,14 +106,9 @@ def _masked_tiles(slide: Slide, grid: TileGrid) -> NDArray[np.bool_]:
             uniform[row, column] = _is_uniform(low_rgba[x0:x1].min(axis=0), high_rgba[x0:x1].max(axis=0))
     widths, heights = np.diff(grid.column_edges), np.diff(grid.row_edges)
     masked[:] = (uniform & (np.outer(heights, widths) >= MASK_MIN_CORE)).ravel()
-    candidates = np.flatnonzero(masked)
-    for pick in np.unique(np.linspace(0, candidates.size - 1, AUDITED_TILES).round().astype(int)):
-        if candidates.size == 0:
-            break
-        tile = grid[int(candidates[pick])]
-        if grey_variance(slide.read_tile(tile.x, tile.y, grid.tile)) >= AUDIT_VARIANCE:
-            masked[:] = False
-            break
+    for index in np.flatnonzero(masked):
+        tile = grid[int(index)]
+        masked[index] = is_empty(slide.read_tile(tile.x, tile.y, grid.tile))
     return masked
 
 
@@ -147,8 +143,14 @@ class TissueMask:
         Average red, green and blue of each square.
     white : ndarray of float, shape (3,)
         What was taken for glass.
+    scanned : ndarray of bool, shape (rows, columns)
+        False where there is nothing but black in quantity: area that was not scanned. It counts as glass.
+    scanned_px : float
+        Area that was scanned, in level-0 pixels.
     unread_percent : float
         Share of the slide that could not be decoded and counts as glass.
+    warnings : tuple of str
+        Levels that could not be used.
     """
 
     mask: NDArray[np.bool_]
@@ -156,17 +158,22 @@ class TissueMask:
     area_px: float
     mean: NDArray[np.float32]
     white: NDArray[np.floating]
+    scanned: NDArray[np.bool_]
+    scanned_px: float
     unread_percent: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     """Find the tissue of a slide at 8 to 16 µm per square.
 
-    The finest-fitting level is read block by block (level 0 if the slide has no other, in bounded memory)
-    and averaged. White is, per channel, the 99th percentile of the averages but at least 230, so a field
-    that is tissue all over does not take its own tissue for glass. Tissue is where the optical density
-    ``log10(white / value)``, averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm²
-    (and a hundredth of the slide) are dropped. Ink and folds count as tissue, undecodable pixels do not.
+    The finest-fitting level that shows what level 0 shows is read block by block (level 0 if the slide has
+    no other, in bounded memory) and averaged. Squares that are black, 0 to 4 in every channel, in pieces of
+    at least 2,500 µm² were not scanned; squares beside them are averaged without their black pixels. White
+    is, per channel, the 99th percentile of the averages but at least 230, so a field that is tissue all over
+    does not take its own tissue for glass. Tissue is where the optical density ``log10(white / value)``,
+    averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm² (and a hundredth of the
+    slide) are dropped. Ink and folds count as tissue, undecodable pixels do not.
 
     Parameters
     ----------
@@ -181,28 +188,41 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
         Over `MAX_UNREAD_PERCENT` cannot be decoded.
     """
     target = max(MASK_MPP / mpp, 1.0)
-    number = max((n for n, lv in enumerate(slide.levels) if lv.downsample <= target), default=0)
+    number, warnings = usable_level(slide, target)
     level = slide.levels[number]
     factor = max(1, math.ceil(target / level.downsample - 1e-6))
     overview = _Overview(slide, number, factor)
     step = max(1, _BLOCK // factor) * factor
     for y, x in product(range(0, level.height, step), range(0, level.width, step)):
         overview.add(x, y, min(step, level.width - x), min(step, level.height - y))
-    mean = overview.mean
-    percentile = np.nanpercentile if overview.unread else np.percentile
-    white = np.clip(percentile(mean, WHITE_PERCENTILE, axis=(0, 1)), WHITE_FLOOR, 255)
-    density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
     size = factor * level.downsample
-    squares = min(round(SPECK_UM2 / (size * mpp) ** 2), density.size // 100)
+    speck = max(1, round(SPECK_UM2 / (size * mpp) ** 2))
+    mean, scanned = overview.without_black(speck)
+    seen = mean[scanned] if scanned.any() else mean.reshape(-1, 3)
+    percentile = np.nanpercentile if overview.unread else np.percentile
+    white = np.clip(percentile(seen, WHITE_PERCENTILE, axis=0), WHITE_FLOOR, 255)
+    mean[~scanned] = white
+    density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
+    squares = min(speck, density.size // 100)
     mask = _drop_small(density >= TISSUE_OD, squares)
-    mask = ~_drop_small(~mask, squares)
+    mask = ~_drop_small(~mask, squares) & scanned
     heights = np.minimum(factor, level.height - factor * np.arange(mask.shape[0]))
     widths = np.minimum(factor, level.width - factor * np.arange(mask.shape[1]))
-    share = float(heights @ mask @ widths) / (level.width * level.height)
+    whole = slide.width * slide.height / (level.width * level.height)
     unread_percent = 100 * overview.unread / (level.width * level.height)
     if overview.unread:
         mean = np.where(np.isnan(mean), white.astype(np.float32), mean)
-    return TissueMask(mask, size, share * slide.width * slide.height, mean, white, unread_percent)
+    return TissueMask(
+        mask=mask,
+        size=size,
+        area_px=float(heights @ mask @ widths) * whole,
+        mean=mean,
+        white=white,
+        scanned=scanned,
+        scanned_px=float(heights @ scanned @ widths) * whole,
+        unread_percent=unread_percent,
+        warnings=warnings,
+    )
 
 
 class _Overview:
@@ -213,6 +233,8 @@ class _Overview:
         self._slide, self._number, self._factor = slide, number, factor
         self._most = MAX_UNREAD_PERCENT / 100 * level.width * level.height
         self.mean = np.full((-(-level.height // factor), -(-level.width // factor), 3), np.nan, np.float32)
+        self._black = np.zeros(self.mean.shape[:2], np.float32)
+        self._lit = np.zeros(self.mean.shape, np.float32)
         self.unread = 0
 
     def add(self, x: int, y: int, width: int, height: int) -> None:
@@ -231,7 +253,29 @@ class _Overview:
             return
         averages = np.asarray(Image.fromarray(block).reduce(self._factor), np.float32)
         row, column = y // self._factor, x // self._factor
-        self.mean[row : row + averages.shape[0], column : column + averages.shape[1]] = averages
+        place = slice(row, row + averages.shape[0]), slice(column, column + averages.shape[1])
+        self.mean[place] = averages
+        black = block.max(axis=2) <= BLACK
+        if black.any():
+            share = np.asarray(Image.fromarray(black.astype(np.float32)).reduce(self._factor))
+            lit = np.asarray(Image.fromarray(np.where(black[..., None], 0, block)).reduce(self._factor))
+            self._black[place] = share
+            self._lit[place] = lit / np.maximum(1 - share, 1e-3)[..., None]
+
+    def without_black(self, squares: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the averages, those beside black area without its pixels, and what is not black.
+
+        Parameters
+        ----------
+        squares : int
+            Least size of a piece of black.
+        """
+        unscanned = _drop_small(self._black >= BLACK_SHARE, squares)
+        beside = ndimage.binary_dilation(unscanned, np.ones((3, 3), bool), iterations=2)
+        mixed = beside & ~unscanned & (self._black > 0)
+        unscanned |= mixed & (self._black >= BLACK_SHARE)
+        mean = np.where(mixed[..., None], np.minimum(self._lit, 255), self.mean)
+        return mean.astype(np.float32), ~unscanned
 
 
 def _drop_small(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:

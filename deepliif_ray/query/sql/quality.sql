@@ -9,18 +9,23 @@
 --   background_min       dark_background    grey level of glass below this
 --   cast_max             tinted_background  channels of glass further apart
 --   bad_max_percent      bad_tiles          more of the tiles could not be read
+--   nucleus_min_um2,     implausible_scale  median area of the counted cells below or above these: the size of a
+--   nucleus_max_um2                         pixel is probably not what the manifest or the file says
+--   small_max_percent    implausible_scale  more of the cells are smaller than a cell counts
 -- What was not measured (a record of an older version, no glass, no tissue) is NULL and flags nothing.
 -- For instance: SELECT i.* FROM slide_indices AS i JOIN slide_quality AS q USING (slide_id) WHERE len(q.flags) = 0;
 CREATE MACRO slide_quality_at(
   focus_min := 40, tissue_min_percent := 1, pen_max_percent := 0.1, hematoxylin_min := 0.03,
-  background_min := 200, cast_max := 25, bad_max_percent := 0
+  background_min := 200, cast_max := 25, bad_max_percent := 0,
+  nucleus_min_um2 := 14, nucleus_max_um2 := 150, small_max_percent := 60
 ) AS TABLE
 WITH measured AS (
   SELECT
     slide_id, patient_id, marker, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, background_grey,
     background_cast,
     100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
-    100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent
+    100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent,
+    nucleus_area_um2, small_percent
   FROM slides
 )
 SELECT
@@ -33,7 +38,11 @@ SELECT
       CASE WHEN hematoxylin_od < hematoxylin_min THEN 'pale_hematoxylin' END,
       CASE WHEN background_grey < background_min THEN 'dark_background' END,
       CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
-      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END
+      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END,
+      CASE
+        WHEN nucleus_area_um2 < nucleus_min_um2 OR nucleus_area_um2 > nucleus_max_um2
+          OR small_percent > small_max_percent THEN 'implausible_scale'
+      END
     ],
     lambda flag: flag IS NOT NULL
   ) AS flags
