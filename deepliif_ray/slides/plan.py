@@ -187,6 +187,7 @@ def plan_slide(
         warnings.append(
             f"{tissue.unread_percent:.2g} % of the overview cannot be decoded and counts as no tissue"
         )
+    red, green, blue = tissue.white
     return SlidePlan(
         width=slide.width,
         height=slide.height,
@@ -206,7 +207,7 @@ def plan_slide(
         n_planes=slide.n_planes,
         bounds=slide.bounds,
         native_mpp=native_mpp,
-        glass=tuple(int(channel) for channel in tissue.white.round()),
+        glass=(round(float(red)), round(float(green)), round(float(blue))),
     )
 
 
