@@ -14,6 +14,7 @@ MOST_DARK = 0.5
 BRIGHT_PERCENTILE = 90
 LEAST_BRIGHT, CERTAINLY_BRIGHT = 115, 200
 LEAST_SPREAD = 8.0
+LEAST_CONTRAST = 25.0
 SPREAD_PERCENTILE = 95
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -25,7 +26,8 @@ def check_brightfield(name: str, tissue: TissueMask) -> None:
     or it is below 200 and over half of the squares are below 60. Of 97 real brightfield pictures the darkest
     (100 µm of endometrium, most of it stained) has 136, and 40 % below 60; of 12 real fluorescence pictures
     the brightest has 105, and 62 %. *Grey*: the 95th percentile, over tissue, of the distance between
-    channels is below 8. Real pictures have at least 24, grey ones up to 3.
+    channels is below 8, and luma varies by 25, which empty glass does not. Real pictures have at least 24,
+    grey ones up to 3.
 
     Parameters
     ----------
@@ -49,7 +51,8 @@ def check_brightfield(name: str, tissue: TissueMask) -> None:
             "sections in transmitted light (brightfield) are scored"
         )
     stained = tissue.mean[tissue.mask]
-    if len(stained) and np.percentile(np.ptp(stained, axis=1), SPREAD_PERCENTILE) < LEAST_SPREAD:
+    varies = float(np.ptp(np.percentile(luma, (1, 99)))) >= LEAST_CONTRAST
+    if varies and len(stained) and np.percentile(np.ptp(stained, axis=1), SPREAD_PERCENTILE) < LEAST_SPREAD:
         raise SlideUnsuitableError(
             f"{name}: a grey picture; stains are told apart by colour: export the slide in colour"
         )

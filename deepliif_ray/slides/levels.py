@@ -16,7 +16,7 @@ from deepliif_ray.slides.slide import Slide
 MISFIT = 3.0
 """Pixels of a level by which its sides may be off: they are rounded, and some scanners pad them."""
 BLOCKS = 16
-LEAST_BLOCK = 1024
+LEAST_BLOCK = 512
 """A slide is compared in at most so many blocks a side, none smaller than so many level-0 pixels."""
 HINTS = 256
 """Squares that a level shows as one colour, or without pixels, are compared too: up to so many of them."""

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepliif_ray.cells.thresholds import marker_threshold, size_threshold
+from deepliif_ray.cells.thresholds import (
+    SizeRules,
+    marker_threshold,
+    size_threshold,
+    size_threshold_of_counts,
+)
 from tests.cells import oracle
 
 RANGES = {"40x": (4, 7, 10), "20x": (3, 4, 6), "10x": (2, 2, 3)}
@@ -40,3 +45,17 @@ def test_marker_threshold_of_a_large_histogram():
     histogram = np.zeros(256, dtype=np.int64)
     histogram[[10, 200]] = 999_999_000, 1000
     assert marker_threshold(histogram) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("mpp", [0.125, 0.25, 0.36, 0.72])
+def test_physical_rules_are_areas(mpp):
+    rules = SizeRules.physical(mpp)
+    assert rules.large_noise("default") * mpp**2 == pytest.approx(1000, abs=mpp**2)
+    assert rules.large_noise(None) is None
+    assert rules.pixels(4) * mpp**2 == pytest.approx(0.25, abs=mpp**2 / 2 + 1e-9)
+    sizes = (np.array([1, 2, 25, 30, 40]) / mpp**2).round().astype(np.int64)
+    found = rules.size_threshold(sizes, np.array([9, 5, 50, 90, 40])) * mpp**2
+    assert 1 - mpp**2 / 2 <= found <= 6.25 + mpp**2 / 2
+    assert SizeRules("20x").size_threshold(sizes, np.array([9, 5, 50, 90, 40])) == size_threshold_of_counts(
+        sizes, np.array([9, 5, 50, 90, 40]), "20x"
+    )

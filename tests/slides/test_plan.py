@@ -63,7 +63,7 @@ def test_json_round_trip(tiff):
 
 
 def test_masked_tiles_are_in_the_plan(tmp_path):
-    pixels = np.full((2000, 2000, 3), 200, np.uint8)
+    pixels = np.full((2000, 2000, 3), (205, 200, 195), np.uint8)
     pixels[:300, :300] = SyntheticTissue(300, 300, seed=1, coverage=1)[0:300, 0:300]
     write_pyramid(tmp_path / "a.tiff", pixels, mpp=0.5, quality=None)
     made = plan(tmp_path / "a.tiff")
@@ -97,7 +97,7 @@ def test_impossible_resolutions(png, mpp):
 
 @pytest.mark.parametrize(("mpp", "warned"), [(0.06, True), (0.1, False), (2.0, False), (3.0, True)])
 def test_unusual_resolutions(png, mpp, warned):
-    assert bool(plan(png, mpp=mpp).warnings) == warned
+    assert bool(plan(png, mpp=mpp, native_mpp=0.25).warnings) == warned
 
 
 def test_sizes_can_be_chosen(tiff):
@@ -127,3 +127,14 @@ def test_real_slides(shared_data):
         plan(camelyon)
     assert "28.9" in plan(camelyon, mpp=0.25).warnings[0]
     assert plan(slides / "boxes.tiff", assume_mpp=0.25).mpp_source == "assumed"
+
+
+@pytest.mark.parametrize("mpp", [0.125, 0.2271, 0.3461, 0.36, 0.72])
+def test_a_model_with_a_scale_of_its_own_gets_tiles_of_its_physical_size(png, mpp):
+    made = plan(png, mpp=mpp, native_mpp=0.25)
+    assert made.tile * mpp == pytest.approx(128, abs=mpp)
+    assert (made.native_mpp, made.warnings) == (0.25, ())
+    assert plan(png, mpp=mpp, native_mpp=0.5, native_tile=256).tile == made.tile
+    published = plan(png, mpp=mpp)
+    assert published.tile in (512, 256, 128)
+    assert any("published" in text for text in published.warnings) == (mpp != 0.2271)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from deepliif_ray.errors import SlideUnsuitableError
 from deepliif_ray.slides import (
     Level,
     Slide,
@@ -19,6 +20,9 @@ from deepliif_ray.slides import (
     tissue_mask,
     write_pyramid,
 )
+from deepliif_ray.slides.brightfield import check_brightfield
+from deepliif_ray.slides.quality import measure_quality
+from deepliif_ray.slides.unscanned import fill_unscanned
 
 
 def published_variance(tile):
@@ -150,15 +154,6 @@ def test_mask_never_goes_beyond_the_rule(background, downsample, kind, strength,
         assert (masked == (large_cores(grid) & (0 < grey < 255))).all()
 
 
-def test_noise_near_the_limit_unmasks_the_slide():
-    # Noise of variance below 9 is empty by the rule, but elsewhere it could be above.
-    y, x = np.indices((1024, 1024))
-    rgb = np.repeat((200 + np.where((x + y) % 2, 2, -2))[..., None], 3, axis=2).astype(np.uint8)
-    slide = Pyramid(opaque(rgb), 16)
-    assert is_empty(slide.read_tile(0, 0, 512))
-    assert not masked_tiles(slide, TileGrid(1024, 1024, 256, 16)).any()
-
-
 def test_sparse_regions_are_masked_and_the_edge_of_tissue_is_not():
     rgba = np.zeros((1024, 1024, 4), np.uint8)
     rgba[:300, :300] = opaque(SyntheticTissue(300, 300, seed=1, coverage=1)[0:300, 0:300])
@@ -183,10 +178,96 @@ def test_mask_needs_a_level_of_use_and_cores_of_size():
     assert 0 < masked.sum() < len(uneven)
 
 
-def test_audit_reads_at_most_sixteen_tiles():
+def test_every_masked_tile_was_looked_at_at_level_0():
     slide = Pyramid(opaque(np.full((4096, 4096, 3), 200, np.uint8)), 32)
-    assert masked_tiles(slide, TileGrid(4096, 4096, 256, 16)).sum() > 200
-    assert slide.full_reads == 16
+    masked = masked_tiles(slide, TileGrid(4096, 4096, 256, 16))
+    assert masked.sum() == slide.full_reads > 200
+
+
+@pytest.mark.parametrize("missing", [(255, 255, 255, 0), (0, 0, 0, 255), (240, 240, 240, 255)])
+def test_a_coarse_level_without_tiles_hides_nothing(missing):
+    pixels = SyntheticTissue(1024, 1024, seed=1, coverage=1)[0:1024, 0:1024]
+    slide = Pyramid(opaque(pixels), 8)
+    whole = slide.read_level
+
+    def read_level(level, x, y, width, height):
+        found = whole(level, x, y, width, height).copy()
+        if level:
+            found[:, max(0, 64 - x) :] = missing
+        return found
+
+    expected = tissue_mask(slide, 0.5)
+    assert expected.warnings == ()
+    slide.read_level = read_level
+    assert not masked_tiles(slide, TileGrid(1024, 1024, 256, 16)).any()
+    found = tissue_mask(slide, 0.5)
+    assert "level 1 does not show what level 0 shows" in found.warnings[0]
+    assert found.area_px == pytest.approx(expected.area_px, rel=0.02)
+
+
+def test_a_level_that_shows_another_picture_or_has_another_shape_is_passed_over():
+    pixels = SyntheticTissue(1024, 1024, seed=1, coverage=0.5)[0:1024, 0:1024]
+    slide = Pyramid(opaque(pixels), 8)
+    expected = tissue_mask(slide, 0.5).area_px
+    whole = slide.read_level
+    slide.read_level = lambda level, x, y, width, height: (
+        whole(level, x, 128 - y - height, width, height)[::-1] if level else whole(0, x, y, width, height)
+    )
+    assert tissue_mask(slide, 0.5).warnings
+    slide.read_level = whole
+    slide.levels = (*slide.levels, Level(300, 90, 5.0))
+    found = tissue_mask(slide, 0.5)
+    assert "another shape" in found.warnings[0]
+    assert found.area_px == expected
+
+
+def test_black_in_quantity_was_not_scanned():
+    pixels = SyntheticTissue(1024, 2048, seed=1, coverage=1)[0:2048, 0:1024]
+    alone = tissue_mask(Pyramid(opaque(pixels[:1024]), 4), 0.5)
+    pixels[1024:] = np.random.default_rng(0).integers(0, 4, (1024, 1024, 3))  # as JPEG leaves it
+    slide = Pyramid(opaque(pixels), 4)
+    half = tissue_mask(slide, 0.5)
+    assert half.area_px == pytest.approx(alone.area_px, rel=0.03)
+    assert half.scanned_px == pytest.approx(1024 * 1024, rel=0.03)
+    quality = measure_quality(slide, half, 0.5)
+    assert quality.pen_percent == 0
+    assert quality.tissue_percent == pytest.approx(100 * alone.area_px / 1024**2, rel=0.03)
+
+
+def test_what_is_no_brightfield_is_refused():
+    tissue = SyntheticTissue(1024, 1024, seed=1, coverage=0.6)[0:1024, 0:1024]
+    grey = np.repeat(luma(tissue).round().astype(np.uint8)[..., None], 3, axis=2)
+    for pixels, why in ((255 - tissue, "dark"), (grey, "grey"), (np.zeros_like(tissue), "black")):
+        with pytest.raises(SlideUnsuitableError, match=why):
+            check_brightfield("a.tif", tissue_mask(Pyramid(opaque(pixels), 4), 0.5))
+    for pixels in (tissue, np.full_like(tissue, 255), np.full_like(tissue, 200)):
+        check_brightfield("a.tif", tissue_mask(Pyramid(opaque(pixels), 4), 0.5))
+
+
+def test_real_fluorescence_is_refused_and_real_sections_are_not(shared_data):
+    for path in sorted((shared_data / "deepliif/official").glob("*/*.png")):
+        with open_slide(path) as slide:
+            tissue = tissue_mask(slide, 0.25)
+        if path.stem in ("ihc", "hematoxylin"):
+            check_brightfield(path.name, tissue)
+        elif path.stem in ("dapi", "lap2", "marker"):
+            with pytest.raises(SlideUnsuitableError):
+                check_brightfield(path.name, tissue)
+    for folder in ("bcdata", "pen", "unlabelled", "fields", "endonuke"):
+        for path in sorted((shared_data / folder).glob("*.png"))[:12]:
+            with open_slide(path) as slide:
+                check_brightfield(path.name, tissue_mask(slide, 0.25))
+
+
+def test_unscanned_parts_of_a_tile_are_filled_and_black_nuclei_are_not():
+    tile = np.full((512, 512, 3), 200, np.uint8)
+    tile[disc(512, 40)] = 0  # 314 µm², more than any nucleus
+    assert fill_unscanned(tile, 0.25, (240, 240, 240)) is tile
+    tile[:, :100] = 2
+    tile[:, 100:102] = 60  # what compression leaves at the edge
+    filled = fill_unscanned(tile, 0.25, (240, 241, 242))
+    assert (filled[:, :103] == (240, 241, 242)).all()
+    assert (filled[:, 104:] == tile[:, 104:]).all()
 
 
 @pytest.mark.parametrize("quality", [None, 30, 85])
