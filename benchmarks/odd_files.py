@@ -123,6 +123,27 @@ def ome_fluorescence_of_three_channels(path: Path, picture: Picture) -> None:
 
 
 @odd("unsuitable", suffix=".ome.tif")
+def ome_colours_in_three_files(path: Path, picture: Picture) -> None:
+    names = [path.name, f"green-{path.name}", f"blue-{path.name}"]
+    height, width = picture.shape[:2]
+    parts = "".join(
+        f'<TiffData FirstC="{c}" IFD="0"><UUID FileName="{name}">urn:uuid:{c}</UUID></TiffData>'
+        for c, name in enumerate(names)
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{c}" SamplesPerPixel="1"/>' for c in range(3))
+    for c, name in enumerate(names):
+        text = (
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:{c}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+            f'Type="uint8" SizeX="{width}" SizeY="{height}" SizeC="3" SizeZ="1" SizeT="1">'
+            f"{channels}{parts}</Pixels></Image></OME>"
+        )
+        plane = np.ascontiguousarray(picture[..., c])
+        options = {"tile": (128, 128), "photometric": "minisblack", "metadata": None}
+        tifffile.imwrite(path.parent / name, plane, description=text, **options)
+
+
+@odd("unsuitable", suffix=".ome.tif")
 def ome_four_channels(path: Path, picture: Picture) -> None:
     ome(path, np.concatenate([planes(picture), planes(picture)[:1]]), "CYX")
 

@@ -200,7 +200,8 @@ def take_inventory(path: Path) -> Inventory:
     """
     with _complaints() as said:
         try:
-            with tifffile.TiffFile(path) as file:
+            # A slide is the one file that was asked for: others that OME-XML names are not followed.
+            with tifffile.TiffFile(path, _multifile=False) as file:
                 pictures = _pictures(file)
                 inventory = Inventory(
                     path.name, pictures, file.byteorder, file.is_bigtiff, tuple(sorted(file.flags))
@@ -280,7 +281,9 @@ def _picture(file: tifffile.TiffFile, series: Any, number: int, index: int | Non
         mpp=pixel_size(file, number, key),
         at=tuple(levels),
     )
-    return replace(picture, flaw=_flaw(picture, stain))
+    missing = index is None and any(part is None for part in series.pages)
+    elsewhere = "some of its pages are not in this file; export the slide as one file" if missing else None
+    return replace(picture, flaw=elsewhere or _flaw(picture, stain))
 
 
 def _size(page: Any) -> tuple[int, int]:
