@@ -123,6 +123,27 @@ def ome_fluorescence_of_three_channels(path: Path, picture: Picture) -> None:
 
 
 @odd("unsuitable", suffix=".ome.tif")
+def ome_colours_in_three_files(path: Path, picture: Picture) -> None:
+    names = [path.name, f"green-{path.name}", f"blue-{path.name}"]
+    height, width = picture.shape[:2]
+    parts = "".join(
+        f'<TiffData FirstC="{c}" IFD="0"><UUID FileName="{name}">urn:uuid:{c}</UUID></TiffData>'
+        for c, name in enumerate(names)
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{c}" SamplesPerPixel="1"/>' for c in range(3))
+    for c, name in enumerate(names):
+        text = (
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:{c}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+            f'Type="uint8" SizeX="{width}" SizeY="{height}" SizeC="3" SizeZ="1" SizeT="1">'
+            f"{channels}{parts}</Pixels></Image></OME>"
+        )
+        plane = np.ascontiguousarray(picture[..., c])
+        options = {"tile": (128, 128), "photometric": "minisblack", "metadata": None}
+        tifffile.imwrite(path.parent / name, plane, description=text, **options)
+
+
+@odd("unsuitable", suffix=".ome.tif")
 def ome_four_channels(path: Path, picture: Picture) -> None:
     ome(path, np.concatenate([planes(picture), planes(picture)[:1]]), "CYX")
 
@@ -363,17 +384,34 @@ def imagej_z_stack(path: Path, picture: Picture) -> None:
 
 
 # Colours tagged wrongly; byte orders
-def _jpeg(colours: str, tagged: int, sampling: str = "444", **more: Any) -> Maker:
+def _bare(stream: bytes) -> bytes:
+    """Return a JPEG stream without what tells its colours: no APP0 and APP14, components named 0, 1, 2."""
+    out, place = bytearray(stream[:2]), 2
+    while stream[place + 1] != 0xDA:
+        size = int.from_bytes(stream[place + 2 : place + 4], "big") + 2
+        part = bytearray(stream[place : place + size])
+        if part[1] == 0xC0:
+            part[10::3] = bytes(range(3))
+        if part[1] not in (0xE0, 0xEE):
+            out += part
+        place += size
+    scan = bytearray(stream[place:])
+    scan[5:11:2] = bytes(range(3))
+    return bytes(out + scan)
+
+
+def _jpeg(colours: str, tagged: int, sampling: str = "444", *, bare: bool = False, **more: Any) -> Maker:
     def make(path: Path, picture: Picture) -> None:
         def tiles() -> Iterator[bytes]:
             for y in range(0, picture.shape[0], 128):
                 for x in range(0, picture.shape[1], 128):
                     tile = picture[y : y + 128, x : x + 128]
                     pad = ((0, 128 - tile.shape[0]), (0, 128 - tile.shape[1]), (0, 0))
-                    yield imagecodecs.jpeg8_encode(
+                    stream = imagecodecs.jpeg8_encode(
                         np.pad(tile, pad, mode="edge"), level=95, colorspace="RGB", outcolorspace=colours,
                         subsampling=sampling,
                     )  # fmt: skip
+                    yield _bare(stream) if bare else stream
 
         with tifffile.TiffWriter(path, **more) as file:
             file.write(tiles(), shape=picture.shape, dtype=np.uint8, compression="jpeg", **TILED, **MPP)
@@ -389,6 +427,9 @@ odd(name="jpeg_ycbcr_420_tagged_rgb", tolerance=3)(_jpeg("YCbCr", _TAGGED_RGB, "
 odd(name="jpeg_rgb_tagged_ycbcr", tolerance=3)(_jpeg("RGB", _TAGGED_YCBCR))
 odd(name="jpeg_rgb_tagged_rgb", tolerance=3)(_jpeg("RGB", _TAGGED_RGB))
 odd(name="jpeg_ycbcr_420_tagged_ycbcr", tolerance=3)(_jpeg("YCbCr", _TAGGED_YCBCR, "420"))
+for _name, _tag in (("rgb", _TAGGED_RGB), ("ycbcr", _TAGGED_YCBCR)):
+    odd(name=f"jpeg_rgb_unmarked_tagged_{_name}", tolerance=3)(_jpeg("RGB", _tag, bare=True))
+    odd(name=f"jpeg_ycbcr_unmarked_tagged_{_name}", tolerance=3)(_jpeg("YCbCr", _tag, bare=True))
 odd(name="jpeg_big_endian_classic", tolerance=3)(_jpeg("YCbCr", _TAGGED_RGB, "420", byteorder=">"))
 odd(name="jpeg_big_endian_big", tolerance=3)(_jpeg("YCbCr", _TAGGED_YCBCR, byteorder=">", bigtiff=True))
 

@@ -16,7 +16,7 @@ from typing import Any
 import tifffile
 
 from deepliif_ray.errors import SlideUnreadableError, SlideUnsuitableError
-from deepliif_ray.slides.jpeg import JpegFacts, jpeg_facts
+from deepliif_ray.slides.jpeg import JpegFacts, jpeg_facts, likelier_color
 from deepliif_ray.slides.pixel_size import pixel_size
 
 JPEG = frozenset((6, 7, 34892, 33007))
@@ -34,6 +34,8 @@ _LESSER = 8
 """An image with less than one in so many of the largest one's pixels is no field beside it."""
 _LISTED = 8
 _HEADER = 4096
+_LOOKED_AT, _LOOKED_AT_BYTES = 8, 1 << 20
+"""Tiles or strips that are decoded, and how large they may be, where JPEG data leave their colours open."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ def take_inventory(path: Path) -> Inventory:
     """
     with _complaints() as said:
         try:
-            with tifffile.TiffFile(path) as file:
+            # A slide is the one file that was asked for: others that OME-XML names are not followed.
+            with tifffile.TiffFile(path, _multifile=False) as file:
                 pictures = _pictures(file)
                 inventory = Inventory(
                     path.name, pictures, file.byteorder, file.is_bigtiff, tuple(sorted(file.flags))
@@ -278,7 +281,9 @@ def _picture(file: tifffile.TiffFile, series: Any, number: int, index: int | Non
         mpp=pixel_size(file, number, key),
         at=tuple(levels),
     )
-    return replace(picture, flaw=_flaw(picture, stain))
+    missing = index is None and any(part is None for part in series.pages)
+    elsewhere = "some of its pages are not in this file; export the slide as one file" if missing else None
+    return replace(picture, flaw=elsewhere or _flaw(picture, stain))
 
 
 def _size(page: Any) -> tuple[int, int]:
@@ -317,13 +322,22 @@ def _with_levels(pictures: list[Picture]) -> list[Picture]:
 
 
 def _jpeg(file: tifffile.TiffFile, page: Any) -> JpegFacts | None:
-    """Return what the first segment of a page says of its colours."""
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-        if offset and count:
-            file.filehandle.seek(offset)
-            head = page.keyframe.jpegheader or b""
-            return jpeg_facts(head + file.filehandle.read(min(count, _HEADER)))
-    return None
+    """Return what the data of a page say of its colours: the first segment's markers, else the pixels."""
+    there = [place for place in zip(page.dataoffsets, page.databytecounts, strict=False) if all(place)]
+    if not there:
+        return None
+    offset, count = there[0]
+    file.filehandle.seek(offset)
+    head = page.keyframe.jpegheader or b""
+    facts = jpeg_facts(head + file.filehandle.read(min(count, _HEADER)))
+    if facts.color is None and facts.components == 3 and page.keyframe.planarconfig == 1:
+        streams = []
+        for offset, count in there[:: -(-len(there) // _LOOKED_AT)]:
+            if count <= _LOOKED_AT_BYTES:
+                file.filehandle.seek(offset)
+                streams.append(head + file.filehandle.read(count))
+        facts = replace(facts, color=likelier_color(streams, page.jpegtables))
+    return facts
 
 
 def ome_channels(file: tifffile.TiffFile, number: int) -> tuple[tuple[str, ...], str | None]:

@@ -1,9 +1,14 @@
 """What JPEG data says of its own colours: containers are often wrong about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import imagecodecs
+import numpy as np
 
 _APP0, _APP14, _DQT_TO_SOS = 0xE0, 0xEE, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BRIGHTEST_PERCENT, _CLEARLY = 90, 40
 _LETTERS = (82, 71, 66)  # "RGB" as component names
 
 
@@ -75,3 +80,43 @@ def _of_frame(body: bytes, is_jfif: bool, transform: int | None) -> JpegFacts:
         elif ids == _LETTERS:
             color = "rgb"
     return JpegFacts(count, color, subsampled)
+
+
+def likelier_color(streams: Sequence[bytes], tables: bytes | None) -> str | None:
+    """Return how JPEG streams of three components without any marker are meant, by what they show.
+
+    The brightest pixels of brightfield are glass or pale tissue, near to grey. Taken for the other kind of
+    colours they become magenta or red.
+
+    Parameters
+    ----------
+    streams : sequence of bytes
+        Parts of one picture; damaged ones are passed over.
+    tables : bytes, optional
+        Tables that they share.
+
+    Returns
+    -------
+    str or None
+        ``rgb`` or ``ycbcr``; None where neither is clearly nearer to grey.
+    """
+    tint = {}
+    for color in ("rgb", "ycbcr"):
+        found = []
+        for stream in streams:
+            try:
+                pixels = imagecodecs.jpeg8_decode(
+                    stream, tables=tables, colorspace=color.upper(), outcolorspace="RGB"
+                )
+            except (RuntimeError, ValueError):
+                continue
+            found.append(np.asarray(pixels)[::4, ::4].reshape(-1, 3).astype(np.int32))
+        if not found:
+            return None
+        flat = np.concatenate(found)
+        light = flat.sum(axis=1)
+        bright = flat[light >= np.percentile(light, _BRIGHTEST_PERCENT)]
+        tint[color] = float(np.ptp(bright, axis=1).mean())
+    if abs(tint["rgb"] - tint["ycbcr"]) < _CLEARLY:
+        return None
+    return min(tint, key=lambda color: tint[color])

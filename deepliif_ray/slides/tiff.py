@@ -77,7 +77,7 @@ class TiffSlide(Slide):
         self.series = number if len(inventory.pictures) > 1 else None
         self.n_planes = picture.planes
         self.plane, plane_notes = chosen_plane(self.name, picture.planes, plane)
-        self._file = tifffile.TiffFile(path)
+        self._file = tifffile.TiffFile(path, _multifile=False)
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._cache: OrderedDict[tuple[int, int, int], Segment | None] = OrderedDict()
         self._held = 0
