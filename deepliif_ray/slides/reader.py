@@ -19,6 +19,7 @@ from deepliif_ray.slides.field import load_field
 from deepliif_ray.slides.slide import Level, Slide
 
 MAX_ANISOTROPY = 1.1
+ZARR_ARCHIVES = (".zarr.zip", ".ozx")
 PRINT_MPP = 10.0
 """A TIFF's resolution tag coarser than this (µm per pixel; 2,540 dpi) is a print size, no microscope's."""
 
@@ -163,6 +164,10 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
     SlideCorruptError
         It is a plain image that cannot be decoded whole.
     """
+    if path.is_dir() or path.name.lower().endswith(ZARR_ARCHIVES):
+        from deepliif_ray.slides.ome_zarr import open_zarr  # zarr takes a second to import
+
+        return open_zarr(path, series=series, plane=plane)
     try:
         with path.open("rb") as file:
             if not file.read(1):

@@ -1,5 +1,6 @@
 """What every kind of slide offers: its size, resolution and pixels."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,10 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deepliif_ray.errors import ResolutionError
+
+MAX_ANISOTROPY = 1.1
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,22 @@ class Slide(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def square_mpp(name: str, x_um: float, y_um: float) -> float:
+    """Return the side of a pixel in µm, from its width and height.
+
+    Raises
+    ------
+    ResolutionError
+        One is more than 10 % longer than the other.
+    """
+    if not 1 / MAX_ANISOTROPY <= x_um / y_um <= MAX_ANISOTROPY:
+        raise ResolutionError(
+            f"{name}: pixels are {x_um:g} × {y_um:g} µm, not square; resample the slide, or give its mpp in the "
+            "manifest if the file is wrong"
+        )
+    return math.sqrt(x_um * y_um)
 
 
 def flatten(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:

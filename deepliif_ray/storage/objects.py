@@ -42,6 +42,43 @@ def read_range(url: str, start: int | None, end: int | None) -> bytes:
     return _read(url, lambda: bytes(fs.cat_file(path, start=start, end=end)))
 
 
+def read_ranges(folder: str, wanted: list[tuple[str, int | None, int | None]]) -> list[bytes | None]:
+    """Return parts of files below ``folder``, asked for together; None for files that are not there.
+
+    Parameters
+    ----------
+    folder : str
+    wanted : list of (name, start, end)
+        A file's path below the folder; its first byte, negative from the end; the byte to stop before. What lies
+        beyond the file's end is left out.
+
+    Raises
+    ------
+    StorageError
+        One of them cannot be read.
+    """
+    fs, path = filesystem(folder)
+    paths = [f"{path.rstrip('/')}/{name}" for name, _, _ in wanted]
+
+    def ask() -> list[bytes | None]:
+        starts, ends = [start for _, start, _ in wanted], [end for _, _, end in wanted]
+        found = fs.cat_ranges(paths, starts, ends, on_error="return")
+        return [_piece(answer) for answer in found]
+
+    try:
+        return retried(folder, ask)
+    except FAILURES as error:
+        raise trouble(folder, "cannot be read", error) from None
+
+
+def _piece(answer: bytes | BaseException) -> bytes | None:
+    if isinstance(answer, FileNotFoundError):
+        return None
+    if isinstance(answer, BaseException):
+        raise answer
+    return bytes(answer)
+
+
 def size(url: str) -> int | None:
     """Return the size of ``url`` in bytes, None where the store does not tell; raises as `read_bytes`."""
     fs, path = filesystem(url)
