@@ -25,8 +25,8 @@ from deepliif_ray.storage.client import FAILURES, is_passing, trouble
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.download import download
 from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, Lock, try_lock
-from deepliif_ray.storage.slide_files import SlideFile, digest, slide_files
-from deepliif_ray.storage.urls import is_local
+from deepliif_ray.storage.slide_files import SlideFile, digest, slide_files, zarr_folder
+from deepliif_ray.storage.urls import is_local, parent
 
 STALL_S = 600.0
 """Another process's download is waited for as long as it gets on at least this often."""
@@ -35,10 +35,10 @@ _KEY = re.compile(r"[0-9a-f]{24}")
 _latest = threading.local()
 
 
-def localize(url: str, cache: Path, expected: str | None = None) -> Path:
+def localize(url: str, cache: Path, expected: str | None = None) -> Path | str:
     """Return a local path for the slide at ``url``, downloading it into ``cache`` if it is remote.
 
-    One process of a machine downloads, the others wait for it. The slide is not evicted before this thread
+    An OME-Zarr folder in a store is not downloaded: its URL is returned, for reading what is needed of it. One process of a machine downloads, the others wait for it. The slide is not evicted before this thread
     asks for another; `pin` it to read on.
 
     Parameters
@@ -61,8 +61,11 @@ def localize(url: str, cache: Path, expected: str | None = None) -> Path:
     files = slide_files(url)
     if expected is not None and digest(files) != expected:
         raise _changed(url)
+    folder = zarr_folder(files)
     if is_local(url):
-        return Path(files[0].path)
+        return Path(folder or files[0].path)
+    if folder is not None:
+        return parent(url) if PurePosixPath(url).name == PurePosixPath(files[0].path).name else url
     copy = _Copy(url, cache, files)
     _latest.pin = None  # it may be in the way of the room, or of a repair
     try:

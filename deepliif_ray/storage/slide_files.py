@@ -13,6 +13,9 @@ _VERSION_KEYS = (
 )  # fmt: skip
 
 
+_ZARR = ("zarr.json", ".zattrs", ".zgroup")
+
+
 @dataclass(frozen=True)
 class SlideFile:
     """A file of a slide.
@@ -37,7 +40,7 @@ def slide_files(url: str) -> list[SlideFile]:
     """Return all files of the slide at ``url``, the one to open first.
 
     A DICOM slide is every ``.dcm`` file of its folder, named by the folder or by one of them; a MIRAX slide
-    its ``.mrxs`` file and the folder of the same name.
+    its ``.mrxs`` file and the folder of the same name; an OME-Zarr slide all of its folder, its metadata first.
 
     Raises
     ------
@@ -58,12 +61,19 @@ def slide_files(url: str) -> list[SlideFile]:
 
 
 def _slide_files(fs: Any, path: str, local: bool) -> list[SlideFile]:
+    if PurePosixPath(path).name in _ZARR:
+        path = str(PurePosixPath(path).parent)
     opened = fs.info(path)
     pure = PurePosixPath(path)
     others: list[dict[str, Any]] = []
     if opened["type"] == "directory":
         members = _below(fs, path)
-        first = [info for info in members if str(info["name"]).lower().endswith(".dcm")] or members
+        groups = {f"{path.rstrip('/')}/{name}" for name in _ZARR}
+        first = (
+            [info for info in members if str(info["name"]) in groups]
+            or [info for info in members if str(info["name"]).lower().endswith(".dcm")]
+            or members
+        )
         if not first:
             raise FileNotFoundError(path)
         opened = first[0]
@@ -93,6 +103,12 @@ def _slide_file(info: dict[str, Any], local: bool) -> SlideFile:
     else:
         version = str(next((info[key] for key in _VERSION_KEYS if info.get(key)), None))
     return SlideFile(path, info["size"], version)
+
+
+def zarr_folder(files: list[SlideFile]) -> str | None:
+    """Return the path of the folder if ``files`` are those of an OME-Zarr slide."""
+    opened = PurePosixPath(files[0].path)
+    return str(opened.parent) if opened.name in _ZARR else None
 
 
 def digest(files: list[SlideFile]) -> str:
