@@ -11,7 +11,6 @@ import atexit
 import itertools
 import os
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,9 @@ class GuardedSlide(Slide):
             "series": series,
             "plane": plane,
         }
-        self._fetch = None if isinstance(place, Path) else partial(storage.read_ranges, place)
+        self._fetch: Fetch | None = None
+        if isinstance(place, str):
+            self._fetch = lambda wanted: storage.read_ranges(place, wanted)
         self._closed = False
         # The helper may be replaced; what it reads must stay.
         self._pin = storage.pin(place) if isinstance(place, Path) else None

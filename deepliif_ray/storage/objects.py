@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+from botocore.exceptions import ClientError
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
@@ -19,6 +20,7 @@ from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.urls import is_local, join
 
 READ_THREADS = 16
+_BEYOND = ("InvalidRange", "416")  # S3, of an object that ends before the range begins; of an empty one always
 _memory = threading.Lock()  # memory:// looks first and writes then
 
 T = TypeVar("T")
@@ -49,8 +51,8 @@ def read_ranges(folder: str, wanted: list[tuple[str, int | None, int | None]]) -
     ----------
     folder : str
     wanted : list of (name, start, end)
-        A file's path below the folder; its first byte, negative from the end; the byte to stop before. What lies
-        beyond the file's end is left out.
+        A file's path below the folder; its first byte, negative from the end; the byte to stop before. What
+        lies beyond the file's end is left out.
 
     Raises
     ------
@@ -75,6 +77,9 @@ def _piece(answer: bytes | BaseException) -> bytes | None:
     if isinstance(answer, FileNotFoundError):
         return None
     if isinstance(answer, BaseException):
+        cause = answer.__cause__
+        if isinstance(cause, ClientError) and cause.response["Error"].get("Code") in _BEYOND:
+            return b""
         raise answer
     return bytes(answer)
 
