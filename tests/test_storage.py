@@ -101,7 +101,7 @@ def test_slides_of_several_files_arrive_whole(memory, tmp_path):
         "s.mrxs",
     ]
     dicom = storage.localize("memory://in/dicom", tmp_path)
-    assert dicom.suffix == ".dcm" and len(list(dicom.parent.iterdir())) == 2
+    assert dicom.name == "dicom" and len(list(dicom.iterdir())) == 2
 
 
 def test_many_may_ask_for_the_same_slide_at_once(tmp_path):

@@ -20,7 +20,6 @@ from deepliif_ray.engine.logs import LogConfig
 from deepliif_ray.errors import DeepliifRayError, SlideMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
-from deepliif_ray.slides.dicom import check_one_series
 from deepliif_ray.slides.tissue import MASK_MIN_CORE
 from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
@@ -212,8 +211,6 @@ def plan_entry(entry: SlideEntry, config: ScoreConfig) -> SlidePlan:
     with step("fetch"):
         place = fetch(entry)
     with step("open"):
-        if isinstance(place, Path) and not entry.uri.lower().endswith(".dcm"):
-            check_one_series(place)  # a folder was given, and its first file taken
         slide = open_guarded(place, series=entry.series, plane=entry.plane)
     with slide, step("plan"):
         plan = plan_slide(

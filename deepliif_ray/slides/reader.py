@@ -20,6 +20,8 @@ from deepliif_ray.slides.slide import Level, Slide
 
 MAX_ANISOTROPY = 1.1
 ZARR_ARCHIVES = (".zarr.zip", ".ozx")
+ZARR_MARKERS = ("zarr.json", ".zattrs", ".zgroup")
+"""Files one of which lies directly in every Zarr group."""
 PRINT_MPP = 10.0
 """A TIFF's resolution tag coarser than this (µm per pixel; 2,540 dpi) is a print size, no microscope's."""
 
@@ -151,7 +153,7 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
     Parameters
     ----------
     path : Path
-        A local file; for a DICOM slide any of its ``.dcm`` files, alone with its series in a folder.
+        A local file; for a DICOM slide its folder or any of its files; for OME-Zarr its folder.
     series, plane : int, optional
         Which image of the file, and which focal plane, from 0; chosen by the reader where not given.
 
@@ -165,12 +167,11 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
         It is a plain image that cannot be decoded whole.
     """
     if path.is_dir() or path.name.lower().endswith(ZARR_ARCHIVES):
-        from deepliif_ray.slides.ome_zarr import open_zarr  # zarr takes a second to import
-
-        return open_zarr(path, series=series, plane=plane)
+        return _open_folder(path, series, plane)
     try:
         with path.open("rb") as file:
-            if not file.read(1):
+            head = file.read(132)
+            if not head:
                 raise SlideUnreadableError(f"{path.name}: the file is empty; copy it again")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SlideMissingError(f"{path}: no such file; correct the uri in the manifest") from error
@@ -179,6 +180,10 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
     except OSError as error:
         raise SlideUnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
+        if head[128:] == b"DICM":
+            from deepliif_ray.slides.dicom import open_dicom
+
+            return open_dicom(path, series=series, plane=plane)
         return OpenSlideSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
         pixels, vendor = load_field(path)
@@ -187,6 +192,20 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
         raise SlideUnreadableError(
             f"{path.name}: OpenSlide cannot open it ({portable(error, path)}); export the slide again"
         ) from error
+
+
+def _open_folder(path: Path, series: int | None, plane: int | None) -> Slide:
+    """Open an OME-Zarr folder or archive, or a folder of DICOM files. Their libraries take long to import."""
+    if path.is_dir() and not any((path / marker).is_file() for marker in ZARR_MARKERS):
+        files = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        if len(files) == 1 and files[0].is_file():
+            return open_slide(files[0], series=series, plane=plane)
+        from deepliif_ray.slides.dicom import open_dicom
+
+        return open_dicom(path, series=series, plane=plane)
+    from deepliif_ray.slides.ome_zarr import open_zarr
+
+    return open_zarr(path, series=series, plane=plane)
 
 
 def portable(error: Exception, path: Path) -> str:

@@ -11,9 +11,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from deepliif_ray.slides.link import Wanted, is_inside
+from deepliif_ray.slides.reader import ZARR_MARKERS
 
-MARKERS = ("zarr.json", ".zattrs", ".zgroup")
-"""Files one of which lies directly in every Zarr group."""
 KEPT = 128 << 20
 """Bytes of fetched files that are kept: neighbouring tiles share chunks."""
 
@@ -46,7 +45,7 @@ def archive_reader(path: Path) -> Read:
     archive = zipfile.ZipFile(path)
     names = set(archive.namelist())
     groups = sorted(
-        (name for name in names if name.rpartition("/")[2] in MARKERS), key=lambda n: n.count("/")
+        (name for name in names if name.rpartition("/")[2] in ZARR_MARKERS), key=lambda n: n.count("/")
     )
     root = groups[0].rpartition("/")[0] if groups else ""
 

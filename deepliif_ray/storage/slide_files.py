@@ -105,10 +105,17 @@ def _slide_file(info: dict[str, Any], local: bool) -> SlideFile:
     return SlideFile(path, info["size"], version)
 
 
-def zarr_folder(files: list[SlideFile]) -> str | None:
-    """Return the path of the folder if ``files`` are those of an OME-Zarr slide."""
-    opened = PurePosixPath(files[0].path)
-    return str(opened.parent) if opened.name in _ZARR else None
+def is_zarr(files: list[SlideFile]) -> bool:
+    """Tell whether ``files`` are those of an OME-Zarr folder."""
+    return PurePosixPath(files[0].path).name in _ZARR
+
+
+def slide_folder(url: str, files: list[SlideFile]) -> str | None:
+    """Return the path of the folder that ``url`` names, if it names one; ``files`` are those of the slide."""
+    _, path = filesystem(url)
+    if is_zarr(files):
+        return str(PurePosixPath(files[0].path).parent)
+    return None if files[0].path.rstrip("/") == path.rstrip("/") else path
 
 
 def digest(files: list[SlideFile]) -> str:
