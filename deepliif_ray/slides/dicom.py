@@ -54,7 +54,16 @@ def read_instance(path: Path) -> Instance | None:
                 return None
             file.seek(0)
             return Instance(path, dcmread(file, stop_before_pixels=True), file.tell())
-    except (InvalidDicomError, OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, EOFError):
+    except (
+        InvalidDicomError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        EOFError,
+    ):
         return None
 
 
@@ -83,10 +92,15 @@ def open_dicom(path: Path, *, series: int | None = None, plane: int | None = Non
         if asked is None:  # OpenSlide tells what is wrong with it
             return _by_openslide(path)
         if asked.header.get("SOPClassUID") == "1.2.840.10008.1.3.10":
-            raise SlideUnreadableError(f"{path.name}: a DICOMDIR lists slides; give the uri of its folder or of a file")
+            raise SlideUnreadableError(
+                f"{path.name}: a DICOMDIR lists slides; give the uri of its folder or of a file"
+            )
         uid = asked.header.get("SeriesInstanceUID")
         beside = (read_instance(file) for file in _files(path.parent.iterdir()) if file != path)
-        found = [asked, *(other for other in beside if other and other.header.get("SeriesInstanceUID") == uid)]
+        found = [
+            asked,
+            *(other for other in beside if other and other.header.get("SeriesInstanceUID") == uid),
+        ]
     name = path.name
     volumes = _volumes(found, name)
     for instance in volumes:
@@ -138,7 +152,8 @@ def _chosen(folder: Path, series: int | None) -> list[Instance]:
         return instances  # refused for what they are
     if series is None and len(slides) > 1:
         listed = "; ".join(
-            f"{uid} ({found[0].path.relative_to(folder).as_posix()})" for uid, found in list(slides.items())[:_LISTED]
+            f"{uid} ({found[0].path.relative_to(folder).as_posix()})"
+            for uid, found in list(slides.items())[:_LISTED]
         )
         raise SlideUnreadableError(
             f"{folder.name}: the folder holds {len(slides)} DICOM series: {listed}; give the uri of one file of the "
@@ -157,7 +172,9 @@ def _volumes(found: list[Instance], name: str) -> list[Instance]:
     if not volumes:
         kinds = {" ".join(i.header.get("ImageType", ())[2:3]).lower() for i in found} - {""}
         classes = {UID(i.header.get("SOPClassUID", "")).name for i in found}
-        said = ", ".join(sorted(kinds) if classes == {VLWholeSlideMicroscopyImageStorage.name} else sorted(classes))
+        said = ", ".join(
+            sorted(kinds) if classes == {VLWholeSlideMicroscopyImageStorage.name} else sorted(classes)
+        )
         raise SlideUnsuitableError(f"{name}: no image of a slide in this DICOM series but {said or 'none'}")
     return list(reversed(volumes.values()))
 
@@ -166,7 +183,9 @@ def _joined(volumes: list[Instance]) -> list[list[Instance]]:
     """Return the files of each image: several where it is a concatenation, in its order."""
     images: dict[str, list[Instance]] = defaultdict(list)
     for instance in volumes:
-        images[str(instance.header.get("ConcatenationUID") or instance.header.SOPInstanceUID)].append(instance)
+        images[str(instance.header.get("ConcatenationUID") or instance.header.SOPInstanceUID)].append(
+            instance
+        )
     for parts in images.values():
         parts.sort(key=lambda part: int(part.header.get("ConcatenationFrameOffsetNumber") or 0))
     return list(images.values())
@@ -178,7 +197,9 @@ def _check(header: Any, name: str) -> None:
     paths = header.get("OpticalPathSequence") or []
     count = max(int(header.get("NumberOfOpticalPaths") or 1), len(paths))
     light = " ".join(
-        str(kind.get("CodeMeaning", "")) for path in paths for kind in path.get("IlluminationTypeCodeSequence") or []
+        str(kind.get("CodeMeaning", ""))
+        for path in paths
+        for kind in path.get("IlluminationTypeCodeSequence") or []
     )
     what = None
     if colours not in _COLOURS or samples != 3:

@@ -92,7 +92,9 @@ class Frames:
             raise SlideUnreadableError(
                 f"{name}: its colours are subsampled without compression, which is not read; export the slide again"
             )
-        across, down = (-(-size // side) for size, side in zip((self.width, self.height), self.tile, strict=True))
+        across, down = (
+            -(-size // side) for size, side in zip((self.width, self.height), self.tile, strict=True)
+        )
         self._across, self._down = across, down
         if not self.is_sparse and sum(self._counts) != across * down * self.n_planes:
             raise SlideUnreadableError(

@@ -40,12 +40,16 @@ class DicomSlide(Slide):
         if self.n_planes > 1:
             self.plane = self.n_planes // 2 if plane is None else plane
             if plane is None:
-                notes.append(f"of {self.n_planes} focal planes the middle one is read, number {self.plane} from 0")
+                notes.append(
+                    f"of {self.n_planes} focal planes the middle one is read, number {self.plane} from 0"
+                )
         self._images, levels = [], []
         for image in images:
             downsample = finest.width / image.width
             if abs(finest.height / downsample - image.height) > 1:
-                notes.append(f"a level of {image.width} × {image.height} pixels is left out: its shape is another")
+                notes.append(
+                    f"a level of {image.width} × {image.height} pixels is left out: its shape is another"
+                )
                 continue
             self._images.append(image)
             levels.append(Level(image.width, image.height, downsample))
@@ -73,7 +77,9 @@ class DicomSlide(Slide):
                 x0, x1 = max(column * wide, x), min((column + 1) * wide, right)
                 y0, y1 = max(row * high, y), min((row + 1) * high, bottom)
                 inside = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
-                inside[..., :3] = frame[y0 - row * high : y1 - row * high, x0 - column * wide : x1 - column * wide]
+                inside[..., :3] = frame[
+                    y0 - row * high : y1 - row * high, x0 - column * wide : x1 - column * wide
+                ]
                 inside[..., 3] = 255
         return pixels
 

@@ -133,7 +133,10 @@ class _Copy:
         """The files' paths below the folder: those at the store, as far as a local disk allows them."""
         root, old = posixpath.split((self.asked or self.files[0].path).rstrip("/"))
         new = old if len(old.encode()) <= _LONGEST_NAME else f"slide{PurePosixPath(old).suffix[:20]}"
-        renamed = {PurePosixPath(old).stem: PurePosixPath(new).stem, old: new}  # MIRAX: a folder named as the file
+        renamed = {
+            PurePosixPath(old).stem: PurePosixPath(new).stem,
+            old: new,
+        }  # MIRAX: a folder named as the file
         names = []
         for file in self.files:
             below = posixpath.relpath(file.path, root).split("/")

@@ -20,7 +20,10 @@ from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.urls import is_local, join
 
 READ_THREADS = 16
-_BEYOND = ("InvalidRange", "416")  # S3, of an object that ends before the range begins; of an empty one always
+_BEYOND = (
+    "InvalidRange",
+    "416",
+)  # S3, of an object that ends before the range begins; of an empty one always
 _memory = threading.Lock()  # memory:// looks first and writes then
 
 T = TypeVar("T")

@@ -117,7 +117,9 @@ def test_several_images(tmp_path, image):
     root = zarr.create_group(folder, zarr_format=2)
     root.attrs["bioformats2raw.layout"] = 3
     other = 255 - image // 2
-    for number, (pixels, name) in enumerate(((image, "S1"), (other[:300, :400], "label image"), (other, "S2"))):
+    for number, (pixels, name) in enumerate(
+        ((image, "S1"), (other[:300, :400], "label image"), (other, "S2"))
+    ):
         write_zarr(None, pixels, group=root.create_group(str(number)), name=name)
     with pytest.raises(SlideUnsuitableError, match=r"holds 3 images \(0: 'S1' of 900 × 700; 1: .*series"):
         open_slide(folder)
@@ -138,7 +140,9 @@ def test_several_images(tmp_path, image):
         assert (slide.series, slide.width) == (1, 400)
 
 
-FLUORESCENT = [{"label": n, "color": c} for n, c in (("DAPI", "0000FF"), ("FITC", "00FF00"), ("Cy3", "FF0000"))]
+FLUORESCENT = [
+    {"label": n, "color": c} for n, c in (("DAPI", "0000FF"), ("FITC", "00FF00"), ("Cy3", "FF0000"))
+]
 CYAN = [{"label": f"Channel {i}", "color": color} for i, color in enumerate(("00FFFF", "FF00FF", "FFFF00"))]
 BGR = [{"label": f"Channel {i}", "color": color} for i, color in enumerate(("0000FF", "00FF00", "FF0000"))]
 
@@ -241,7 +245,9 @@ def test_a_damaged_chunk_is_corrupt_there_alone(tmp_path, image, how):
     data = chunk.read_bytes()
     chunk.write_bytes({"cut": data[: len(data) // 2], "rotten": b"\0" * len(data), "empty": b""}[how])
     with open_guarded(folder) as slide:
-        with pytest.raises(SlideCorruptError, match=r"a\.zarr: pixels at 300, 300 \(100 × 100, level 0\) cannot"):
+        with pytest.raises(
+            SlideCorruptError, match=r"a\.zarr: pixels at 300, 300 \(100 × 100, level 0\) cannot"
+        ):
             slide.read_rgb(0, 300, 300, 100, 100)
         np.testing.assert_array_equal(slide.read_rgb(0, 520, 0, 300, 300), image[:300, 520:820])
 

@@ -57,7 +57,12 @@ def asked(monkeypatch):
 
 def test_what_is_read_is_what_is_asked_for(local, url, asked):
     with open_slide(local) as here, open_guarded(url) as there:
-        assert (there.name, there.reader, there.levels, there.mpp) == ("slide.zarr", "zarr", here.levels, here.mpp)
+        assert (there.name, there.reader, there.levels, there.mpp) == (
+            "slide.zarr",
+            "zarr",
+            here.levels,
+            here.mpp,
+        )
         asked.clear()
         np.testing.assert_array_equal(there.read_tile(100, 300, 512), here.read_tile(100, 300, 512))
         assert [len(wanted) for wanted in asked] == [9]  # chunks, in one round
@@ -124,7 +129,9 @@ def test_limits(url, monkeypatch):
         slide.read_tile(0, 0, 800)
 
 
-@pytest.mark.parametrize("name", ["../key", "/etc/passwd", "a//b", "a/../../b", ".", "", "a\0", "a/", "x" * 2000])
+@pytest.mark.parametrize(
+    "name", ["../key", "/etc/passwd", "a//b", "a/../../b", ".", "", "a\0", "a/", "x" * 2000]
+)
 def test_only_files_below_the_folder_are_given_away(name):
     assert not is_inside(name)
     with pytest.raises(helper.Ended) as caught:

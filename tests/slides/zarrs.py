@@ -4,7 +4,9 @@ import numpy as np
 import zarr
 
 UNITS = {"micrometer": 1.0, "nanometer": 1000.0, "millimeter": 0.001}
-RGB = tuple({"label": f"Channel {i}", "color": color} for i, color in enumerate(("FF0000", "00FF00", "0000FF")))
+RGB = tuple(
+    {"label": f"Channel {i}", "color": color} for i, color in enumerate(("FF0000", "00FF00", "0000FF"))
+)
 
 
 def write_zarr(
