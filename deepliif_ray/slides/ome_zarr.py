@@ -8,7 +8,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from zarr.storage import StorePath
 
 from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.brightfield import DEPTHS, bit_depth, eight_bits, refuse_dark, sampled
 from deepliif_ray.slides.link import is_inside
 from deepliif_ray.slides.ngff import Dataset, Image, colour_order, micrometers, read_images
 from deepliif_ray.slides.reader import portable
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.zarr_level import ZarrLevel
 from deepliif_ray.slides.zarr_files import Read, ReadStore, archive_reader, folder_reader, kept
 
 # Codecs that only unpack numbers; another could run code (pickle) or is no lossless store of pixels.
@@ -30,41 +32,7 @@ _CODECS = frozenset(
     "sharding_indexed".split()
 )
 _VERSIONS: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"))
-_MOST_BITS = 16
-_DEPTHS = (8, 10, 12, 14, 16)
-_DARK = 0.25
-"""Where half of the pixels are darker than this part of the range in all colours, the light came from the specimen."""
-_SAMPLE_PX = 4_000_000
-_PATCH, _PATCHES = 512, 4
-_LONE_CHANNEL_PX = 4096
 _LISTED = 8
-
-
-@dataclass(frozen=True)
-class _Array:
-    """A level: its array, the axes, and which index of each axis that is neither y, x nor c is read."""
-
-    array: Any
-    axes: str
-    at: dict[str, int]
-
-    @property
-    def height(self) -> int:
-        return int(self.array.shape[self.axes.index("y")])
-
-    @property
-    def width(self) -> int:
-        return int(self.array.shape[self.axes.index("x")])
-
-    def chunk(self, axis: str) -> int:
-        return max(int(self.array.chunks[self.axes.index(axis)]), 1)
-
-    def read(self, y: slice, x: slice) -> NDArray[Any]:
-        """Return a rectangle as stored, shape (height, width, channels)."""
-        where = {"y": y, "x": x, "c": slice(None)} | {axis: at for axis, at in self.at.items()}
-        values = np.asarray(self.array[tuple(where[axis] for axis in self.axes)])
-        kept_axes = [axis for axis in self.axes if axis in "yxc"]
-        return values.transpose([kept_axes.index(axis) for axis in "yxc"])
 
 
 class ZarrSlide(Slide):
@@ -80,7 +48,6 @@ class ZarrSlide(Slide):
         image = self._chosen(read_images(self._file, self.name), series, notes)
         self._order = colour_order(image, self.name)
         self._arrays, self.levels = self._pyramid(image, plane, notes)
-        self._fill = self._arrays[0].array.fill_value or 0
         self._bits = 8
         self._judge(image, notes)
         self._mpp = self._pixel_size(image, notes)
@@ -98,11 +65,12 @@ class ZarrSlide(Slide):
         x0, x1 = min(max(x, 0), source.width), min(max(x + width, 0), source.width)
         y0, y1 = min(max(y, 0), source.height), min(max(y + height, 0), source.height)
         if x0 < x1 and y0 < y1:
-            where = f"pixels at {x}, {y} ({width} × {height}, level {level})"
-            values = self._values(source, slice(y0, y1), slice(x0, x1), where)
+            with self._told(f"pixels at {x}, {y} ({width} × {height}, level {level})"):
+                values = source.read(slice(y0, y1), slice(x0, x1))
+                absent = source.absent(values, y0, x0)
             inside = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
-            inside[..., :3] = self._eight_bits(values[..., self._order])
-            inside[..., 3] = np.where(self._absent(source, values, y0, x0, where), 0, 255)
+            inside[..., :3] = eight_bits(values[..., self._order], self._bits)
+            inside[..., 3] = np.where(absent, 0, 255)
         return pixels
 
     def close(self) -> None:
@@ -136,7 +104,7 @@ class ZarrSlide(Slide):
         size = f"{array.width} × {array.height}"
         return f"{image.name!r} of {size}" if image.name else size
 
-    def _open(self, image: Image, dataset: Dataset) -> _Array:
+    def _open(self, image: Image, dataset: Dataset) -> ZarrLevel:
         path = f"{image.group}/{dataset.path}" if image.group else dataset.path
         try:
             version, document = next(
@@ -162,11 +130,11 @@ class ZarrSlide(Slide):
                 f"{self.name}: level {dataset.path!r} has {array.ndim} axes, its metadata {len(image.axes)}; convert "
                 "the slide again"
             )
-        return _Array(array, image.axes, {})
+        return ZarrLevel(array, image.axes, {})
 
     def _pyramid(
         self, image: Image, plane: int | None, notes: list[str]
-    ) -> tuple[list[_Array], tuple[Level, ...]]:
+    ) -> tuple[list[ZarrLevel], tuple[Level, ...]]:
         opened = [(dataset, self._open(image, dataset)) for dataset in image.datasets]
         opened.sort(key=lambda pair: -pair[1].width * pair[1].height)
         finest, full = opened[0]
@@ -199,7 +167,7 @@ class ZarrSlide(Slide):
                 continue
             z = (self.plane or 0) * shape.get("z", 1) // depth
             at = {axis: z if axis == "z" else 0 for axis in image.axes if axis not in "yxc"}
-            arrays.append(_Array(source.array, image.axes, at))
+            arrays.append(ZarrLevel(source.array, image.axes, at))
             levels.append(Level(source.width, source.height, downsample))
         return arrays, tuple(levels)
 
@@ -224,23 +192,19 @@ class ZarrSlide(Slide):
     def _judge(self, image: Image, notes: list[str]) -> None:
         """Find the range of 16-bit values, and refuse pictures of fluorescence; both from a sample."""
         coarse = self._arrays[-1]
-        samples = [self._values(coarse, y, x, "a sample of its pixels") for y, x in _sampled(coarse)]
-        values = np.concatenate([sample.reshape(-1, 3) for sample in samples])
-        if values.dtype.itemsize * 8 == _MOST_BITS:
+        with self._told("a sample of its pixels"):
+            samples = [
+                coarse.read(slice(y, y + height), slice(x, x + width)).reshape(-1, 3)
+                for x, y, width, height in sampled(coarse.width, coarse.height)
+            ]
+        values = np.concatenate(samples)
+        if values.dtype == np.uint16:
             most = int(values.max(initial=0))
-            stated = {
-                int(float(dict(channel.get("window") or {}).get("max") or 0)) for channel in image.channels
-            }
-            depths = [bits for bits in _DEPTHS if most < 1 << bits]
-            said = [bits for bits in depths[:-1] if stated == {(1 << bits) - 1}]
-            self._bits = (said or depths)[0]
-            if self._bits < _MOST_BITS:
+            self._bits = bit_depth(most, _stated_bits(image))
+            if self._bits < DEPTHS[-1]:
                 notes.append(f"16-bit pixels are read as {self._bits}-bit ones: the brightest is {most}")
-        brightest = values.max(axis=1)[(values != self._fill).any(axis=1)]
-        if not image.is_rgb and brightest.size and np.median(brightest) < _DARK * ((1 << self._bits) - 1):
-            raise SlideUnsuitableError(
-                f"{self.name}: most of it is dark, as in fluorescence; only RGB brightfield images are scored"
-            )
+        if not image.is_rgb:
+            refuse_dark(values[(values != coarse.fill).any(axis=1)], self._bits, self.name)
 
     def _pixel_size(self, image: Image, notes: list[str]) -> tuple[float, float] | None:
         scale = self._finest.scale
@@ -253,56 +217,29 @@ class ZarrSlide(Slide):
             return None
         return sides[0], sides[1]
 
-    def _values(self, source: _Array, y: slice, x: slice, where: str) -> NDArray[Any]:
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Tell of pixels that cannot be read; zarr and its codecs raise anything."""
         try:
-            return source.read(y, x)
+            yield
         except (MemoryError, SlideError):
             raise
         except Exception as error:
             raise SlideCorruptError(
-                f"{self.name}: {where} cannot be decoded ({self._reason(error)}); export or copy it again"
+                f"{self.name}: {what} cannot be decoded ({self._reason(error)}); export or copy it again"
             ) from error
 
     def _reason(self, error: Exception) -> str:
         return f"{type(error).__name__}: {portable(error, self.path)}"
 
-    def _eight_bits(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        if values.dtype == np.uint8:
-            return values
-        return np.minimum(values >> (self._bits - 8), 255).astype(np.uint8)
 
-    def _absent(
-        self, source: _Array, values: NDArray[Any], top: int, left: int, where: str
-    ) -> NDArray[np.bool_]:
-        """Return which pixels lie in chunks without content, shape (height, width).
-
-        Raises
-        ------
-        SlideCorruptError
-            A chunk of one colour has content where that of another has none: it is lost.
-        """
-        filled = values == self._fill
-        absent = np.zeros(values.shape[:2], np.bool_)
-        lone = source.chunk("c") < values.shape[2]
-        if not (filled.all(axis=2).any() or lone and filled.any()):
-            return absent
-        for y, x in _chunks(source, values.shape, top, left):
-            part = filled[y.start - top : y.stop - top, x.start - left : x.stop - left]
-            colours = part.all(axis=(0, 1))
-            if not colours.any() or not (colours.all() or lone):
-                continue
-            whole = self._values(source, *_whole(source, y, x), where) == self._fill
-            colours = whole.all(axis=(0, 1))
-            if colours.all():
-                absent[y.start - top : y.stop - top, x.start - left : x.stop - left] = True
-            elif lone and self._fill == 0 and colours.any() and whole[..., 0].size >= _LONE_CHANNEL_PX:
-                raise SlideCorruptError(
-                    f"{self.name}: {where} cannot be decoded (a chunk of one colour is absent); export or copy it again"
-                )
-        return absent
+def _stated_bits(image: Image) -> int | None:
+    """Return of how many bits the values are by OMERO's windows, if they agree and say so."""
+    ends = {dict(channel.get("window") or {}).get("max") for channel in image.channels}
+    return next((bits for bits in DEPTHS if ends == {(1 << bits) - 1}), None)
 
 
-def _downsample(full: _Array, source: _Array) -> float | None:
+def _downsample(full: ZarrLevel, source: ZarrLevel) -> float | None:
     """Return how many pixels of the finest level one of this level spans; None if the two are of another shape."""
     across, down = full.width / source.width, full.height / source.height
     larger = across if full.width >= full.height else down
@@ -325,34 +262,6 @@ def _is_moved(axes: str, finest: Dataset, dataset: Dataset) -> bool:
         abs(dataset.translation[at] - finest.translation[at]) > 1.01 * dataset.scale[at]
         for at in (axes.index("y"), axes.index("x"))
     )
-
-
-def _chunks(source: _Array, shape: tuple[int, ...], top: int, left: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the part of each chunk that lies in a rectangle, in the level's pixels."""
-    high, wide = source.chunk("y"), source.chunk("x")
-    bottom, right = top + shape[0], left + shape[1]
-    for y in range(top // high * high, bottom, high):
-        for x in range(left // wide * wide, right, wide):
-            yield slice(max(y, top), min(y + high, bottom)), slice(max(x, left), min(x + wide, right))
-
-
-def _whole(source: _Array, y: slice, x: slice) -> tuple[slice, slice]:
-    """Return all of the chunk that a part is of."""
-    high, wide = source.chunk("y"), source.chunk("x")
-    top, left = y.start // high * high, x.start // wide * wide
-    return slice(top, min(top + high, source.height)), slice(left, min(left + wide, source.width))
-
-
-def _sampled(source: _Array) -> Iterator[tuple[slice, slice]]:
-    """Yield rectangles that tell what a level is like: all of a small one, patches of a large one."""
-    if source.width * source.height <= _SAMPLE_PX:
-        yield slice(0, source.height), slice(0, source.width)
-        return
-    for row in range(_PATCHES):
-        for column in range(_PATCHES):
-            y = max(int((row + 0.5) / _PATCHES * source.height) - _PATCH // 2, 0)
-            x = max(int((column + 0.5) / _PATCHES * source.width) - _PATCH // 2, 0)
-            yield slice(y, min(y + _PATCH, source.height)), slice(x, min(x + _PATCH, source.width))
 
 
 def _check_codecs(document: Any, name: str) -> None:

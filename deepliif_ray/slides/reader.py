@@ -184,6 +184,10 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
             from deepliif_ray.slides.dicom import open_dicom
 
             return open_dicom(path, series=series, plane=plane)
+        if head.startswith(b"ZISRAWFILE"):
+            from deepliif_ray.slides.czi import open_czi
+
+            return open_czi(path, series=series, plane=plane)
         return OpenSlideSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
         pixels, vendor = load_field(path)

@@ -348,7 +348,7 @@ def test_metadata_that_are_none_have_an_error_of_their_own(tmp_path, image, text
 
 def test_a_folder_that_is_no_slide(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SlideUnreadableError, match="no Zarr group"):
+    with pytest.raises(SlideUnreadableError, match="empty: a folder without DICOM or OME-Zarr"):
         open_slide(tmp_path / "empty")
     (tmp_path / "a.ozx").write_bytes(b"PK")
     with pytest.raises(SlideUnreadableError, match=r"a\.ozx: no sound ZIP archive"):
