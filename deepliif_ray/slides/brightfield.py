@@ -10,7 +10,7 @@ from deepliif_ray.errors import SlideUnsuitableError
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras give."""
 DARK = 0.25
-"""Where half of the pixels are darker than this part of the range in all colours, the light came from the specimen."""
+"""Half of the pixels darker than this part of the range in all colours: the light came from the specimen."""
 _SAMPLE_PX = 4_000_000
 _PATCH, _PATCHES = 512, 4
 
@@ -18,7 +18,7 @@ Area = tuple[int, int, int, int]
 
 
 def sampled(width: int, height: int) -> Iterator[Area]:
-    """Yield areas, ``x, y, width, height``, that tell what a level is like: all of a small one, patches of a large."""
+    """Yield areas, ``x, y, width, height``, that tell what a level is like: all of it, or patches."""
     if width * height <= _SAMPLE_PX:
         yield 0, 0, width, height
         return
@@ -30,7 +30,7 @@ def sampled(width: int, height: int) -> Iterator[Area]:
 
 
 def bit_depth(most: int, stated: int | None = None) -> int:
-    """Return of how many bits 16-bit values are: the stated number if all fit, else the next that cameras give.
+    """Return how many bits 16-bit values have: the stated number if all fit, else the next cameras give.
 
     Parameters
     ----------
@@ -48,7 +48,8 @@ def eight_bits(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
     """Return the upper 8 of ``bits`` bits; what is beyond the range is its end."""
     if values.dtype == np.uint8:
         return values.astype(np.uint8, copy=False)
-    return np.minimum(values >> (bits - 8), 255).astype(np.uint8)
+    shifted: NDArray[np.uint8] = np.minimum(values >> (bits - 8), 255).astype(np.uint8)
+    return shifted
 
 
 def refuse_dark(values: NDArray[np.integer], bits: int, name: str) -> None:

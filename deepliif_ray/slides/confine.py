@@ -1,15 +1,16 @@
 """What the process that reads slides gives up before it looks at one, by the means of the Linux kernel.
 
-A file that finds a hole in an image library can then do no more than lie about its own pixels: there is nobody to
-tell what it reads (no sockets), nothing to change (no writing) and nothing to run (no other programs). These means
-work without privileges, in containers too; they cannot be taken back, and hold for threads begun later.
+A file that finds a hole in an image library can then do no more than lie about its own pixels: there is
+nobody to tell what it reads (no sockets), nothing to change (no writing) and nothing to run (no other
+programs). These means work without privileges, in containers too; they cannot be taken back, and hold for
+threads begun later.
 
-* Landlock (kernel 5.13 on; ``landlock(7)``): the file system is read-only, and other processes, whose environment
-  holds credentials, cannot be looked into or signalled.
-* Capabilities (``capabilities(7)``): where the process is root's, it keeps that of reading any file and no other.
-  One of those given up looks into other processes past Landlock.
-* seccomp (``seccomp(2)``): system calls that connect, run programs, make processes, reach other processes, change
-  what files are called or say of themselves, or configure the kernel fail with EPERM.
+* Landlock (kernel 5.13 on; ``landlock(7)``): the file system is read-only, and other processes, whose
+  environment holds credentials, cannot be looked into or signalled.
+* Capabilities (``capabilities(7)``): where the process is root's, it keeps that of reading any file and no
+  other. One of those given up looks into other processes past Landlock.
+* seccomp (``seccomp(2)``): system calls that connect, run programs, make processes, reach other processes,
+  change what files are called or say of themselves, or configure the kernel fail with EPERM.
 """
 
 import ctypes
@@ -26,7 +27,8 @@ _NO_NEW_PRIVILEGES = 38  # prctl
 _SET_SECCOMP, _FILTER = 22, 2
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446  # the same on all architectures
 _VERSION_FLAG = 1
-# Rights over files by the version of Landlock that brought them: of the first, all but reading files and folders.
+# Rights over files by the version of Landlock that brought them: of the first, all but reading files and
+# folders.
 _RIGHTS = ((1, 0b1_1111_1111_0011), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
 _TCP, _SCOPES = (4, 0b11), (6, 0b11)
 
@@ -34,14 +36,14 @@ _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _X32 = 0x4000_0000
 # Number on x86_64, and on aarch64 where it has the call.
 _FORBIDDEN: tuple[tuple[int | None, int | None], ...] = (
-    (41, 198), (42, 203), (43, 202), (288, 242), (49, 200), (50, 201),  # socket connect accept accept4 bind listen
+    (41, 198), (42, 203), (43, 202), (288, 242), (49, 200), (50, 201),  # socket connect accept* bind listen
     (59, 221), (322, 281), (57, None), (58, None),  # execve execveat fork vfork
     (101, 117), (310, 270), (311, 271), (438, 438), (434, 434), (424, 424),  # ptrace process_vm_* pidfd_*
     (200, 130), (129, 138), (297, 240),  # tkill rt_sigqueueinfo rt_tgsigqueueinfo
     (425, 425), (426, 426), (427, 427),  # io_uring_*: would do all of this unseen
-    (165, 40), (166, 39), (155, 41), (161, 51), (272, 97), (308, 268),  # mount umount2 pivot_root chroot unshare setns
-    (428, 428), (429, 429), (430, 430), (431, 431), (432, 432), (433, 433), (442, 442),  # mounts, the newer calls
-    (321, 280), (298, 241), (323, 282), (248, 217), (249, 218), (250, 219),  # bpf perf_event_open userfaultfd keys
+    (165, 40), (166, 39), (155, 41), (161, 51), (272, 97), (308, 268),  # mount* *root unshare setns
+    (428, 428), (429, 429), (430, 430), (431, 431), (432, 432), (433, 433), (442, 442),  # newer mount*
+    (321, 280), (298, 241), (323, 282), (248, 217), (249, 218), (250, 219),  # bpf perf userfaultfd keys
     (175, 105), (313, 273), (176, 106), (246, 104), (320, 294), (169, 142),  # modules kexec_* reboot
     (90, None), (91, 52), (268, 53), (452, 452), (92, None), (93, 55), (94, None), (260, 54),  # chmod chown
     (132, None), (235, None), (261, None), (280, 88),  # utime utimes futimesat utimensat

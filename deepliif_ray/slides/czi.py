@@ -120,11 +120,13 @@ class CziSlide(Slide):
         if series is None and len(numbers) > 1:
             listed = "; ".join(f"{n}: {scenes[n].w} × {scenes[n].h}" for n in numbers[:_LISTED])
             raise SlideUnsuitableError(
-                f"{self.name}: it holds {len(numbers)} scenes ({listed}); say which one in the manifest's column series"
+                f"{self.name}: it holds {len(numbers)} scenes ({listed}); say which one in the "
+                "manifest's column series"
             )
         if series is not None and series not in (numbers or [0]):
             raise SlideUnsuitableError(
-                f"{self.name}: series {series} is asked for, but its scenes are {', '.join(map(str, numbers)) or '0'}"
+                f"{self.name}: series {series} is asked for, but its scenes are "
+                f"{', '.join(map(str, numbers)) or '0'}"
             )
         if len(numbers) > 1:
             self.series = series
@@ -175,12 +177,13 @@ class CziSlide(Slide):
             raise
         except Exception as error:
             raise SlideCorruptError(
-                f"{self.name}: {what} cannot be decoded ({portable(error, self.path)}); export or copy the file again"
+                f"{self.name}: {what} cannot be decoded ({portable(error, self.path)}); export or "
+                "copy the file again"
             ) from error
 
 
 def _pixel_size(text: str) -> tuple[float, float] | None:
-    """Return width and height of a pixel in µm by the file's metadata, in metres there; None if not stated."""
+    """Return width and height of a pixel in µm by the file's metadata (metres there); None if not stated."""
     sides = []
     for axis in "XY":
         found = _found(text, f"Metadata/Scaling/Items/Distance[@Id='{axis}']/Value")
@@ -224,7 +227,8 @@ def open_czi(path: Path, *, series: int | None = None, plane: int | None = None)
         from pylibCZIrw.czi import CziReader
     except ImportError as error:
         raise SlideError(
-            f"{path.name}: CZI files are read by a package that is not installed; pip install 'deepliif-ray[czi]'"
+            f"{path.name}: CZI files are read by a package that is not installed; pip install "
+            "'deepliif-ray[czi]'"
         ) from error
     try:
         handle = CziReader(str(path))

@@ -112,8 +112,8 @@ def open_dicom(path: Path, *, series: int | None = None, plane: int | None = Non
     for (width, height), images in by_size.items():
         if len(images) > 1:
             raise SlideUnsuitableError(
-                f"{name}: {len(images)} images of {width} × {height} pixels in one series, as of several optical paths "
-                "or focal planes; leave one of them in the folder"
+                f"{name}: {len(images)} images of {width} × {height} pixels in one series, as of "
+                "several optical paths or focal planes; leave one of them in the folder"
             )
     levels = sorted(frames, key=lambda image: -image.width * image.height)
     if _is_usual(volumes, levels):
@@ -156,7 +156,8 @@ def _chosen(folder: Path, series: int | None) -> list[Instance]:
             for uid, found in list(slides.items())[:_LISTED]
         )
         raise SlideUnreadableError(
-            f"{folder.name}: the folder holds {len(slides)} DICOM series: {listed}; give the uri of one file of the "
+            f"{folder.name}: the folder holds {len(slides)} DICOM series: {listed}; give the uri of "
+            "one file of the "
             "series that is meant, its number in the manifest's column series, or one folder a series"
         )
     if series is not None and series >= len(slides):

@@ -1,7 +1,8 @@
 """The frames of a DICOM image: where they lie in its files, what they show, and their pixels.
 
-Encoding of pixel data: DICOM PS3.5 section 8 and annex A.4; tiles: PS3.3 C.7.6.17. The colours of a JPEG are those that
-its own markers say; the photometric interpretation counts where there are none, because files are tagged wrongly.
+Encoding of pixel data: DICOM PS3.5 section 8 and annex A.4; tiles: PS3.3 C.7.6.17. The colours of a JPEG are
+those that its own markers say; the photometric interpretation counts where there are none, because files are
+tagged wrongly.
 """
 
 import struct
@@ -81,16 +82,18 @@ class Frames:
             ) from error
         if min(self.width, self.height, *self.tile) < 1 or self.tile[0] * self.tile[1] > _MAX_FRAME_PX:
             raise SlideUnreadableError(
-                f"{name}: {self.width} × {self.height} pixels in frames of {self.tile}; export the slide again"
+                f"{name}: {self.width} × {self.height} pixels in frames of {self.tile}; export the "
+                "slide again"
             )
         if self.syntax not in (*_NATIVE, *_JPEG, *_DECODERS, _RLE):
             raise SlideUnreadableError(
-                f"{name}: its pixels are encoded as {header.file_meta.TransferSyntaxUID.name}, which is not read; "
-                "export the slide again, as JPEG or JPEG 2000"
+                f"{name}: its pixels are encoded as {header.file_meta.TransferSyntaxUID.name}, which "
+                "is not read; export the slide again, as JPEG or JPEG 2000"
             )
         if self.syntax in _NATIVE and header.PhotometricInterpretation == "YBR_FULL_422":
             raise SlideUnreadableError(
-                f"{name}: its colours are subsampled without compression, which is not read; export the slide again"
+                f"{name}: its colours are subsampled without compression, which is not read; export "
+                "the slide again"
             )
         across, down = (
             -(-size // side) for size, side in zip((self.width, self.height), self.tile, strict=True)
@@ -98,8 +101,8 @@ class Frames:
         self._across, self._down = across, down
         if not self.is_sparse and sum(self._counts) != across * down * self.n_planes:
             raise SlideUnreadableError(
-                f"{name}: {sum(self._counts)} frames where {across} × {down} × {self.n_planes} are needed; copy all "
-                "of its files, or export the slide again"
+                f"{name}: {sum(self._counts)} frames where {across} × {down} × {self.n_planes} are "
+                "needed; copy all of its files, or export the slide again"
             )
 
     def _sparse(self) -> dict[tuple[int, int, int], int]:
@@ -121,8 +124,8 @@ class Frames:
         places = {(x, y, depths.index(depth)): number for number, (x, y, depth) in enumerate(found)}
         if len(places) != len(found):
             raise SlideUnsuitableError(
-                f"{self._name}: several frames at one place, as of several optical paths; only RGB brightfield images "
-                "are scored"
+                f"{self._name}: several frames at one place, as of several optical paths; only RGB "
+                "brightfield images are scored"
             )
         return places
 
@@ -133,7 +136,7 @@ class Frames:
             for group in (self.header.get(groups) or [])[:1]:
                 for measures in group.get("PixelMeasuresSequence") or []:
                     down, across = (float(side) * 1000 for side in measures.PixelSpacing)
-                    if 0 < min(down, across) and max(down, across) < float("inf"):
+                    if min(down, across) > 0 and max(down, across) < float("inf"):
                         return across, down
         return None
 
@@ -170,7 +173,7 @@ class Frames:
         part = 0
         while number >= self._counts[part]:
             number, part = number - self._counts[part], part + 1
-        path, header, _ = self._parts[part]
+        path = self._parts[part][0]
         if self.syntax == _DEFLATED:
             size = self._frame_bytes
             return bytes(self._inflated[part][number * size : (number + 1) * size])
@@ -242,7 +245,8 @@ class Frames:
         if pixels.dtype == np.uint8:
             return pixels
         shift = max(int(self.header.get("BitsStored") or self.header.BitsAllocated) - 8, 0)
-        return np.minimum(pixels >> shift, 255).astype(np.uint8)
+        shifted: NDArray[np.uint8] = np.minimum(pixels >> shift, 255).astype(np.uint8)
+        return shifted
 
 
 def _fragments(file: BinaryIO, end: int | None) -> bytes:
@@ -261,7 +265,8 @@ def _rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:
     y, cb, cr = (ybr[..., i].astype(np.float32) for i in range(3))
     cb, cr = cb - 128, cr - 128
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return rounded
 
 
 def jpeg_colours(data: bytes) -> str | None:
@@ -287,7 +292,7 @@ def jpeg_colours(data: bytes) -> str | None:
 
 
 def is_as_tagged(image: Frames) -> bool:
-    """Tell whether the colours of an image, by the markers of its first frame, are those it is tagged with."""
+    """Tell whether an image's colours, by the markers of its first frame, are those it is tagged with."""
     if image.syntax not in _JPEG:
         return bool(image.header.PhotometricInterpretation == "RGB")
     tagged = "YCBCR" if image.header.PhotometricInterpretation.startswith("YBR") else "RGB"

@@ -211,16 +211,16 @@ def open_guarded(place: Path | str, *, series: int | None = None, plane: int | N
     Parameters
     ----------
     place : Path or str
-        A local path, as for `deepliif_ray.slides.reader.open_slide`; or the URL of an OME-Zarr folder in a store, of
-        which only what is asked for is fetched.
+        A local path, as for `deepliif_ray.slides.reader.open_slide`; or the URL of an OME-Zarr folder in a
+        store, of which only what is asked for is fetched.
     series, plane : int, optional
         As for `deepliif_ray.slides.reader.open_slide`.
 
     Returns
     -------
     Slide
-        Every method may also raise `SlideCrashedError`, `SlideTimeoutError` or `SlideMemoryError`, and of a slide in
-        a store `SlideTooLargeError` and `StorageError`.
+        Every method may also raise `SlideCrashedError`, `SlideTimeoutError` or `SlideMemoryError`, and of a
+        slide in a store `SlideTooLargeError` and `StorageError`.
 
     Raises
     ------

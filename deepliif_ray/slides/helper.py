@@ -1,7 +1,8 @@
 """The process that reads slides, seen from the one it serves: started, asked, buried.
 
 It is given nothing that a slide could give away: no part of the environment that reading does not need, no
-network and no files to write (`deepliif_ray.slides.confine`). What it reads of a slide in a store it asks for here.
+network and no files to write (`deepliif_ray.slides.confine`). What it reads of a slide in a store it asks
+for here.
 """
 
 import fcntl
@@ -224,7 +225,7 @@ class Helper:
 
 
 def _checked(wanted: object) -> list[Wanted]:
-    """Return what a helper, which a file may have taken over, may ask for: parts of files below the slide's folder."""
+    """Return what is wanted, refused unless below the slide's folder: the helper may have been taken over."""
     checked: list[Wanted] = []
     for name, start, end in wanted if isinstance(wanted, list) else []:
         if not is_inside(str(name)):

@@ -1,7 +1,7 @@
 """How the process that reads slides and the one it serves talk, as the first sees it.
 
-Requests and answers are JSON. While it answers, the helper may ask back for parts of files of the slide's folder in
-a store: ``{"wanted": [[name, start, end], …]}``. It gets one message for each, in that order.
+Requests and answers are JSON. While it answers, the helper may ask back for parts of files of the slide's
+folder in a store: ``{"wanted": [[name, start, end], …]}``. It gets one message for each, in that order.
 """
 
 import json
@@ -31,8 +31,8 @@ class Link:
     ----------
     connection : Connection
     seconds : int
-        A request that takes longer ends the process, whatever a library is busy with. Waiting for a store does not
-        count.
+        A request that takes longer ends the process, whatever a library is busy with. Waiting for a store
+        does not count.
     """
 
     def __init__(self, connection: Connection, seconds: int) -> None:

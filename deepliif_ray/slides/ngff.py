@@ -1,6 +1,7 @@
 """What the metadata of an OME-Zarr folder say (NGFF 0.1 to 0.5, https://ngff.openmicroscopy.org).
 
-Version 0.4 lies in ``.zattrs`` files, 0.5 in ``zarr.json`` under ``attributes.ome``; what is read of both is the same.
+Version 0.4 lies in ``.zattrs`` files, 0.5 in ``zarr.json`` under ``attributes.ome``; otherwise they are the
+same here.
 """
 
 import json
@@ -19,15 +20,16 @@ MAX_SERIES = 1000
 
 Document = dict[str, Any]
 _UNIT_UM = {
-    "angstrom": 1e-4, "picometer": 1e-6, "pm": 1e-6, "nanometer": 1e-3, "nm": 1e-3, "micrometer": 1.0, "micron": 1.0,
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "millimeter": 1e3, "mm": 1e3, "centimeter": 1e4, "cm": 1e4, "meter": 1e6,
+    "angstrom": 1e-4, "picometer": 1e-6, "pm": 1e-6, "nanometer": 1e-3, "nm": 1e-3, "micrometer": 1.0,
+    "micron": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0,
+    "millimeter": 1e3, "mm": 1e3, "centimeter": 1e4, "cm": 1e4, "meter": 1e6,
     "m": 1e6, "inch": 25_400.0,
 }  # fmt: skip
 _PURE = {"FF0000": 0, "00FF00": 1, "0000FF": 2}
 _LETTERS = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2}
 _STAINS = re.compile(
-    r"dapi|hoechst|fitc|tritc|cy-?[2357]|alexa|\baf ?\d{3}|[gryc]fp\b|cherry|tomato|texas|rhodamine|opal|fluor|"
-    r"autofl|\bex\d|\bem\d|\d{3} ?nm",
+    r"dapi|hoechst|fitc|tritc|cy-?[2357]|alexa|\baf ?\d{3}|[gryc]fp\b|cherry|tomato|texas|rhodamine|opal|"
+    r"fluor|autofl|\bex\d|\bem\d|\d{3} ?nm",
     re.IGNORECASE,
 )
 _BESIDE = re.compile(r"label|macro|thumbnail|overview|preview", re.IGNORECASE)
@@ -35,7 +37,7 @@ _BESIDE = re.compile(r"label|macro|thumbnail|overview|preview", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Dataset:
-    """One level: the array's path below the image's group, and per axis the size of a pixel and where it begins."""
+    """One level: the array's path below the image's group; a pixel's size and its beginning by axis."""
 
     path: str
     scale: tuple[float, ...] | None
@@ -97,8 +99,8 @@ def read_images(read: Callable[[str], bytes | None], name: str) -> list[Image]:
         return _read_images(read, name)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise SlideUnreadableError(
-            f"{name}: its OME-Zarr metadata cannot be understood ({type(error).__name__}: {error}); convert the "
-            "slide again"
+            f"{name}: its OME-Zarr metadata cannot be understood ({type(error).__name__}: {error}); convert "
+            "the slide again"
         ) from error
 
 
@@ -111,7 +113,7 @@ def _read_images(read: Callable[[str], bytes | None], name: str) -> list[Image]:
             raise SlideUnsuitableError(
                 f"{name}: {what}, not a slide; give the uri of one field's image below it"
             )
-    if "image-label" in attributes or "labels" in attributes and "multiscales" not in attributes:
+    if "image-label" in attributes or ("labels" in attributes and "multiscales" not in attributes):
         raise SlideUnsuitableError(
             f"{name}: an image of labels, not of tissue; give the uri of the image above it"
         )

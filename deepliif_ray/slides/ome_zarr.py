@@ -1,7 +1,7 @@
 """OME-Zarr slides, read chunk by chunk by the zarr library: folders on disk and in stores, and ZIP archives.
 
-A pixel whose chunk is absent, or holds nothing but the array's fill value, was not scanned: its alpha is 0. Zarr's
-writers leave out such chunks, so the two are the same.
+A pixel whose chunk is absent, or holds nothing but the array's fill value, was not scanned: its alpha is 0.
+Zarr's writers leave out such chunks, so the two are the same.
 """
 
 import json
@@ -23,14 +23,16 @@ from deepliif_ray.slides.link import is_inside
 from deepliif_ray.slides.ngff import Dataset, Image, colour_order, micrometers, read_images
 from deepliif_ray.slides.reader import portable
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
-from deepliif_ray.slides.zarr_level import ZarrLevel
 from deepliif_ray.slides.zarr_files import Read, ReadStore, archive_reader, folder_reader, kept
+from deepliif_ray.slides.zarr_level import ZarrLevel
 
 # Codecs that only unpack numbers; another could run code (pickle) or is no lossless store of pixels.
 _CODECS = frozenset(
-    "bytes endian blosc zstd gzip zlib bz2 lz4 lzma shuffle delta transpose crc32 crc32c adler32 fletcher32 "
-    "sharding_indexed".split()
-)
+    (
+        "bytes", "endian", "blosc", "zstd", "gzip", "zlib", "bz2", "lz4", "lzma", "shuffle", "delta",
+        "transpose", "crc32", "crc32c", "adler32", "fletcher32", "sharding_indexed",
+    )
+)  # fmt: skip
 _VERSIONS: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarray"))
 _LISTED = 8
 
@@ -91,8 +93,8 @@ class ZarrSlide(Slide):
                     f"{number}: {self._title(image)}" for number, image in enumerate(images[:_LISTED])
                 )
                 raise SlideUnsuitableError(
-                    f"{self.name}: it holds {len(images)} images ({listed}); say which one in the manifest's column "
-                    "series"
+                    f"{self.name}: it holds {len(images)} images ({listed}); say which one in the "
+                    "manifest's column series"
                 )
             series = likely[0]
         if len(images) > 1:
@@ -122,13 +124,13 @@ class ZarrSlide(Slide):
             ) from None
         except Exception as error:
             raise SlideUnreadableError(
-                f"{self.name}: level {dataset.path!r} cannot be opened ({self._reason(error)}); convert the slide "
-                "again"
+                f"{self.name}: level {dataset.path!r} cannot be opened ({self._reason(error)}); "
+                "convert the slide again"
             ) from error
         if array.ndim != len(image.axes):
             raise SlideUnreadableError(
-                f"{self.name}: level {dataset.path!r} has {array.ndim} axes, its metadata {len(image.axes)}; convert "
-                "the slide again"
+                f"{self.name}: level {dataset.path!r} has {array.ndim} axes, its metadata "
+                f"{len(image.axes)}; convert the slide again"
             )
         return ZarrLevel(array, image.axes, {})
 
@@ -240,7 +242,7 @@ def _stated_bits(image: Image) -> int | None:
 
 
 def _downsample(full: ZarrLevel, source: ZarrLevel) -> float | None:
-    """Return how many pixels of the finest level one of this level spans; None if the two are of another shape."""
+    """Return how many pixels of the finest level one of this level spans; None if their shapes differ."""
     across, down = full.width / source.width, full.height / source.height
     larger = across if full.width >= full.height else down
     fits = abs(full.width / larger - source.width) <= 1 and abs(full.height / larger - source.height) <= 1
@@ -275,15 +277,15 @@ def _check_codecs(document: Any, name: str) -> None:
             codec = str(item.get("name", item.get("id"))).removeprefix("numcodecs.").lower()
             if codec not in _CODECS:
                 raise SlideUnreadableError(
-                    f"{name}: its pixels are packed by {codec!r}, which is not read; convert the slide again with "
-                    "Blosc, Zstandard or gzip"
+                    f"{name}: its pixels are packed by {codec!r}, which is not read; convert the "
+                    "slide again with Blosc, Zstandard or gzip"
                 )
             settings = item.get("configuration") or {}
             waiting += [settings.get("codecs"), settings.get("index_codecs")]
 
 
 def open_zarr(path: Path, *, series: int | None = None, plane: int | None = None) -> Slide:
-    """Open a local OME-Zarr folder or archive; parameters and errors as `deepliif_ray.slides.reader.open_slide`."""
+    """Open a local OME-Zarr folder or archive; as `deepliif_ray.slides.reader.open_slide`."""
     if path.is_dir():
         return ZarrSlide(path, folder_reader(path), series, plane)
     try:

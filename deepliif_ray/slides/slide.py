@@ -162,8 +162,8 @@ def square_mpp(name: str, x_um: float, y_um: float) -> float:
     """
     if not 1 / MAX_ANISOTROPY <= x_um / y_um <= MAX_ANISOTROPY:
         raise ResolutionError(
-            f"{name}: pixels are {x_um:g} × {y_um:g} µm, not square; resample the slide, or give its mpp in the "
-            "manifest if the file is wrong"
+            f"{name}: pixels are {x_um:g} × {y_um:g} µm, not square; resample the slide, or give its "
+            "mpp in the manifest if the file is wrong"
         )
     return math.sqrt(x_um * y_um)
 

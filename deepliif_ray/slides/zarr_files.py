@@ -1,4 +1,4 @@
-"""Zarr's store over files that are only read: of a folder, of a ZIP archive, or of a store through the guard."""
+"""Zarr's store over files that are only read: of a folder, a ZIP archive, or a store through the guard."""
 
 import asyncio
 import zipfile

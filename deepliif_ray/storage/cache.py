@@ -38,7 +38,8 @@ _latest = threading.local()
 def localize(url: str, cache: Path, expected: str | None = None) -> Path | str:
     """Return a local path for the slide at ``url``, downloading it into ``cache`` if it is remote.
 
-    An OME-Zarr folder in a store is not downloaded: its URL is returned, for reading what is needed of it. One process of a machine downloads, the others wait for it. The slide is not evicted before this thread
+    An OME-Zarr folder in a store is not downloaded: its URL is returned, for reading what is needed of it.
+    One process of a machine downloads, the others wait for it. The slide is not evicted before this thread
     asks for another; `pin` it to read on.
 
     Parameters

@@ -40,7 +40,8 @@ def slide_files(url: str) -> list[SlideFile]:
     """Return all files of the slide at ``url``, the one to open first.
 
     A DICOM slide is every ``.dcm`` file of its folder, named by the folder or by one of them; a MIRAX slide
-    its ``.mrxs`` file and the folder of the same name; an OME-Zarr slide all of its folder, its metadata first.
+    its ``.mrxs`` file and the folder of the same name; an OME-Zarr slide all of its folder, its metadata
+    first.
 
     Raises
     ------

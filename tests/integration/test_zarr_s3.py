@@ -62,7 +62,8 @@ def test_cells_are_those_of_the_plain_image(remote, tmp_path, engine):
     assert score(f"{remote}/manifest.csv", results, model="stain", engine=engine).scored == 3
     with connect(results) as connection:
         found = connection.execute(
-            "SELECT slide_id, any_value(reader), count(*), sum(area_px), sum(positive_px), any_value(tissue_mm2) "
+            "SELECT slide_id, any_value(reader), count(*), sum(area_px), sum(positive_px), "
+            "any_value(tissue_mm2) "
             "FROM cells JOIN slides USING (slide_id) GROUP BY slide_id ORDER BY slide_id"
         ).fetchall()
     assert [row[1] for row in found] == ["pillow", "zarr", "zarr"]

@@ -43,7 +43,7 @@ def rle(tile):
 
 ENCODERS = {
     JPEG: jpeg,
-    JPEGLS: lambda tile: jpegls_encode(tile),
+    JPEGLS: jpegls_encode,
     J2K: lambda tile: jpeg2k_encode(tile, reversible=True, level=0, codecformat="j2k"),
     HTJ2K: lambda tile: htj2k_encode(tile, reversible=True),
     RLE: rle,
@@ -61,10 +61,10 @@ def tiles_of(image, side):
 
 
 def write_dicom(
-    path, image, *, syntax=NATIVE, side=256, series="1.2.3", colours="RGB", encode=None, frames=None, offsets="basic",
-    mpp=0.25, kind="VOLUME", **more,
+    path, image, *, syntax=NATIVE, side=256, series="1.2.3", colours="RGB", encode=None, frames=None,
+    offsets="basic", mpp=0.25, kind="VOLUME", **more,
 ):  # fmt: skip
-    """Write ``image``, (height, width, 3), as one DICOM instance; ``frames`` are tiles in place of its own."""
+    """Write ``image``, (height, width, 3), as a DICOM instance; ``frames`` are tiles in place of its own."""
     tiles = list(tiles_of(image, side)) if frames is None else frames
     dataset = Dataset()
     meta = dataset.file_meta = FileMetaDataset()

@@ -1,4 +1,4 @@
-"""CZI slides, written by the library that reads them: the same pixels, or a refusal that says what they are."""
+"""CZI slides, written by the library that reads them: the same pixels, or a refusal that says why."""
 
 import sys
 

@@ -137,8 +137,8 @@ def test_focal_planes(tmp_path):
     tiles = [tile for plane in planes for tile in tiles_of(plane, 256)]
     write_dicom(tmp_path / "full.dcm", IMAGE, frames=tiles, TotalPixelMatrixFocalPlanes=3, series="1.1")
     write_dicom(
-        tmp_path / "sparse.dcm", IMAGE, frames=tiles[::-1], series="1.2", DimensionOrganizationType="TILED_SPARSE",
-        PerFrameFunctionalGroupsSequence=[
+        tmp_path / "sparse.dcm", IMAGE, frames=tiles[::-1], series="1.2",
+        DimensionOrganizationType="TILED_SPARSE", PerFrameFunctionalGroupsSequence=[
             place(i % 3 * 256, i // 3 * 256, z) for z in (0.004, 0.002, 0.0) for i in (5, 4, 3, 2, 1, 0)
         ],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""OME-Zarr: the same pixels and cells as a plain image of them, or a refusal that says what the folder holds."""
+"""OME-Zarr: the same pixels and cells as a plain image of them, or a refusal that says what it is."""
 
 import json
 import shutil
@@ -356,7 +356,7 @@ def test_a_folder_that_is_no_slide(tmp_path):
 
 
 def test_scores_as_the_plain_image_does(tmp_path, image):
-    """Cells, index and tissue of a folder, named with and without a slash or by its metadata, are the PNG's."""
+    """Cells and tissue of a folder, named with and without a slash or by its metadata, are the PNG's."""
     write_zarr(tmp_path / "a.zarr", image, version="0.5", shard=512)
     Image.fromarray(image).save(tmp_path / "png.png")
     uris = ("png.png", "a.zarr", "a.zarr/", "a.zarr/zarr.json", str(tmp_path / "a.zarr"))
@@ -366,8 +366,8 @@ def test_scores_as_the_plain_image_does(tmp_path, image):
     assert score(str(tmp_path / "m.csv"), results, model="stain", engine="local").scored == len(uris)
     with connect(results) as connection:
         found = connection.execute(
-            "SELECT count(*), sum(area_px), sum(positive_px), s.tissue_mm2 FROM cells JOIN slides s USING (slide_id) "
-            "GROUP BY slide_id, s.tissue_mm2"
+            "SELECT count(*), sum(area_px), sum(positive_px), s.tissue_mm2 FROM cells JOIN slides s "
+            "USING (slide_id) GROUP BY slide_id, s.tissue_mm2"
         ).fetchall()
         readers = connection.execute("SELECT DISTINCT reader FROM slides ORDER BY 1").fetchall()
     assert len(found) == len(uris)

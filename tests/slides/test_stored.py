@@ -1,4 +1,4 @@
-"""OME-Zarr in a store, read by a process that has no network: what it asks for, what goes wrong on the way."""
+"""OME-Zarr in a store, read by a process that has no network: what it asks for, and what goes wrong."""
 
 import time
 from pathlib import Path
