@@ -13,6 +13,7 @@ from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableEr
 from deepliif_ray.slides.brightfield import bit_depth, eight_bits, refuse_dark, sampled
 from deepliif_ray.slides.reader import portable
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.tiff import chosen_plane
 
 _WHITE = (1.0, 1.0, 1.0)
 _LISTED = 8
@@ -41,17 +42,8 @@ class CziSlide(Slide):
         self._check(sizes)
         self._origin, width, height = self._scene(series)
         self.n_planes = sizes.get("Z", 1)
-        if plane is not None and plane >= self.n_planes:
-            raise SlideUnsuitableError(
-                f"{self.name}: focal plane {plane} is asked for, but it has {self.n_planes}, counted from 0"
-            )
-        notes = []
-        if self.n_planes > 1:
-            self.plane = self.n_planes // 2 if plane is None else plane
-            if plane is None:
-                notes.append(
-                    f"of {self.n_planes} focal planes the middle one is read, number {self.plane} from 0"
-                )
+        self.plane, said = chosen_plane(self.name, self.n_planes, plane)
+        notes = list(said)
         scans = self._scans()
         self._scanned = np.array([area for area, zoom in scans if zoom == 1], np.int64).reshape(-1, 4)
         halvings = sorted({round(np.log2(1 / zoom)) for _, zoom in scans if zoom < 1})

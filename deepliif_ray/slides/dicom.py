@@ -89,8 +89,10 @@ def open_dicom(path: Path, *, series: int | None = None, plane: int | None = Non
         found = _chosen(path, series)
     else:
         asked = read_instance(path)
-        if asked is None:  # OpenSlide tells what is wrong with it
-            return _by_openslide(path)
+        if asked is None:
+            raise SlideUnreadableError(
+                f"{path.name}: a damaged or truncated DICOM file; export or copy the file again"
+            )
         if asked.header.get("SOPClassUID") == "1.2.840.10008.1.3.10":
             raise SlideUnreadableError(
                 f"{path.name}: a DICOMDIR lists slides; give the uri of its folder or of a file"
@@ -125,10 +127,6 @@ def open_dicom(path: Path, *, series: int | None = None, plane: int | None = Non
     if path.is_dir() and series is not None:
         slide.series = series
     return slide
-
-
-def _by_openslide(path: Path) -> Slide:
-    return OpenSlideSlide(path)
 
 
 def _files(entries: Iterable[Path]) -> list[Path]:

@@ -17,6 +17,8 @@ from pydicom import dcmread
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 
 from deepliif_ray.errors import SlideCorruptError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.jpeg import jpeg_facts
+from deepliif_ray.slides.tiff import ycbcr_to_rgb
 
 EXPLICIT_LITTLE, JPEG_BASELINE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
 _IMPLICIT, _DEFLATED, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -223,8 +225,10 @@ class Frames:
     def _decoded(self, data: bytes) -> NDArray[np.uint8]:
         colours = self.header.PhotometricInterpretation
         if self.syntax in _JPEG:
-            space = jpeg_colours(data) or ("YCBCR" if colours.startswith("YBR") else "RGB")
-            return self._eight_bits(imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace="RGB"))
+            space = jpeg_facts(data).color or _tagged(self.header)
+            return self._eight_bits(
+                imagecodecs.jpeg8_decode(data, colorspace=space.upper(), outcolorspace="RGB")
+            )
         if self.syntax in _DECODERS:
             pixels = np.asarray(_DECODERS[self.syntax](data))
         elif self.syntax == _RLE:
@@ -239,7 +243,7 @@ class Frames:
             else:
                 pixels = values.reshape(self.tile[1], self.tile[0], 3)
         pixels = self._eight_bits(pixels)
-        return _rgb(pixels) if colours in _FULL_YBR else pixels
+        return ycbcr_to_rgb(pixels) if colours in _FULL_YBR else pixels
 
     def _eight_bits(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         if pixels.dtype == np.uint8:
@@ -260,43 +264,15 @@ def _fragments(file: BinaryIO, end: int | None) -> bytes:
     return b"".join(found)
 
 
-def _rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return RGB of full-range YCbCr (ITU-T T.871), rounded."""
-    y, cb, cr = (ybr[..., i].astype(np.float32) for i in range(3))
-    cb, cr = cb - 128, cr - 128
-    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
-    rounded: NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
-    return rounded
-
-
-def jpeg_colours(data: bytes) -> str | None:
-    """Return ``RGB`` or ``YCBCR`` by a JPEG's own markers; None where they do not say.
-
-    Adobe's marker says it, so do JFIF's, components named R, G, B, and colour at less than full resolution.
-    """
-    position, jfif = 2, False
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        body = data[position + 4 : position + 2 + length]
-        if marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
-            return "YCBCR" if body[11] == 1 else "RGB"
-        if marker == 0xE0 and body[:4] == b"JFIF":
-            jfif = True
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            components = [body[at : at + 3] for at in range(6, len(body), 3)]
-            if bytes(part[0] for part in components) == b"RGB":
-                return "RGB"
-            return "YCBCR" if jfif or len({part[1] for part in components}) > 1 else None
-        position += 2 + length
-    return None
+def _tagged(header: Any) -> str:
+    return "ycbcr" if header.PhotometricInterpretation.startswith("YBR") else "rgb"
 
 
 def is_as_tagged(image: Frames) -> bool:
     """Tell whether an image's colours, by the markers of its first frame, are those it is tagged with."""
     if image.syntax not in _JPEG:
         return bool(image.header.PhotometricInterpretation == "RGB")
-    tagged = "YCBCR" if image.header.PhotometricInterpretation.startswith("YBR") else "RGB"
     try:
-        return jpeg_colours(image.encoded(0)) in (None, tagged)
+        return jpeg_facts(image.encoded(0)).color in (None, _tagged(image.header))
     except (OSError, ValueError, IndexError, struct.error):
         return True  # damaged; it is told when it is read

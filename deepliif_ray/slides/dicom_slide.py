@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray.errors import SlideUnsuitableError
 from deepliif_ray.slides.dicom_frames import Frames
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.tiff import chosen_plane
 
 _KEPT_FRAMES = 64
 
@@ -32,17 +32,8 @@ class DicomSlide(Slide):
         self.path = path
         finest = images[0]
         self.n_planes = finest.n_planes
-        if plane is not None and plane >= self.n_planes:
-            raise SlideUnsuitableError(
-                f"{self.name}: focal plane {plane} is asked for, but it has {self.n_planes}, counted from 0"
-            )
-        notes = []
-        if self.n_planes > 1:
-            self.plane = self.n_planes // 2 if plane is None else plane
-            if plane is None:
-                notes.append(
-                    f"of {self.n_planes} focal planes the middle one is read, number {self.plane} from 0"
-                )
+        self.plane, said = chosen_plane(self.name, self.n_planes, plane)
+        notes = list(said)
         self._images, levels = [], []
         for image in images:
             downsample = finest.width / image.width

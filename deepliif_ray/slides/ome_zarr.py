@@ -23,6 +23,7 @@ from deepliif_ray.slides.link import is_inside
 from deepliif_ray.slides.ngff import Dataset, Image, colour_order, micrometers, read_images
 from deepliif_ray.slides.reader import portable
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.tiff import chosen_plane
 from deepliif_ray.slides.zarr_files import Read, ReadStore, archive_reader, folder_reader, kept
 from deepliif_ray.slides.zarr_level import ZarrLevel
 
@@ -144,15 +145,9 @@ class ZarrSlide(Slide):
         sizes = dict(zip(image.axes, full.array.shape, strict=True))
         self._check(sizes, full.array.dtype)
         depth = sizes.get("z", 1)
-        if plane is not None and plane >= depth:
-            raise SlideUnsuitableError(
-                f"{self.name}: focal plane {plane} is asked for, but it has {depth}, counted from 0"
-            )
+        self.plane, said = chosen_plane(self.name, depth, plane)
         self.n_planes = depth
-        if depth > 1:
-            self.plane = depth // 2 if plane is None else plane
-            if plane is None:
-                notes.append(f"of {depth} focal planes the middle one is read, number {self.plane} from 0")
+        notes += said
         arrays, levels = [], []
         for dataset, source in opened:
             shape = dict(zip(image.axes, source.array.shape, strict=True))

@@ -152,22 +152,6 @@ class Slide(ABC):
         self.close()
 
 
-def square_mpp(name: str, x_um: float, y_um: float) -> float:
-    """Return the side of a pixel in µm, from its width and height.
-
-    Raises
-    ------
-    ResolutionError
-        One is more than 10 % longer than the other.
-    """
-    if not 1 / MAX_ANISOTROPY <= x_um / y_um <= MAX_ANISOTROPY:
-        raise ResolutionError(
-            f"{name}: pixels are {x_um:g} × {y_um:g} µm, not square; resample the slide, or give its "
-            "mpp in the manifest if the file is wrong"
-        )
-    return math.sqrt(x_um * y_um)
-
-
 def flatten(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Lay RGBA pixels, not premultiplied, over a colour.
 
@@ -186,3 +170,19 @@ def flatten(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArra
         return np.ascontiguousarray(rgba[..., :3])
     mixed = rgba[..., :3] * alpha + np.array(background, np.uint16) * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def square_mpp(name: str, across: float, down: float) -> float:
+    """Return the µm per pixel of a slide from its pixels' width and height.
+
+    Raises
+    ------
+    ResolutionError
+        One is more than 10 % longer than the other.
+    """
+    if not 1 / MAX_ANISOTROPY <= across / down <= MAX_ANISOTROPY:
+        raise ResolutionError(
+            f"{name}: pixels are {across:g} × {down:g} µm, not square; resample the slide, or give its "
+            "mpp in the manifest if the file is wrong"
+        )
+    return math.sqrt(across * down)

@@ -10,8 +10,8 @@ from typing import Any, Self
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from deepliif_ray.slides.folders import ZARR_MARKERS
 from deepliif_ray.slides.link import Wanted, is_inside
-from deepliif_ray.slides.reader import ZARR_MARKERS
 
 KEPT = 128 << 20
 """Bytes of fetched files that are kept: neighbouring tiles share chunks."""

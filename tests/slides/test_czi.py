@@ -84,7 +84,7 @@ def test_focal_planes(tmp_path):
         shows(slide, IMAGE)
     with open_slide(tmp_path / "a.czi", plane=2) as slide:
         shows(slide, planes[2])
-    with pytest.raises(SlideUnsuitableError, match="focal plane 3"):
+    with pytest.raises(SlideUnsuitableError, match="no plane 3; the image has 3"):
         open_slide(tmp_path / "a.czi", plane=3)
 
 
