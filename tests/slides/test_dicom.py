@@ -274,3 +274,11 @@ def test_real_slides_are_the_same_by_both_readers(shared_data, monkeypatch):
                 assert (usual.reader, other.reader) == ("openslide", "pydicom")
                 assert (usual.levels, usual.mpp) == (other.levels, other.mpp)
                 shows(other, usual.read_rgb(0, 0, 0, usual.width, usual.height))
+
+
+def test_a_real_slide_in_jpeg_ls_is_the_one_without_compression(shared_data):
+    with (
+        open_slide(shared_data / "bad/wsi/sm_image_jpegls/sm_image_jpegls.dcm") as packed,
+        open_slide(shared_data / "slides/idc_dicom") as plain,
+    ):
+        shows(packed, plain.read_rgb(0, 0, 0, 50, 50))
