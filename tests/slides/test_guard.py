@@ -303,7 +303,18 @@ def test_the_helper_imports_only_what_reading_needs():
     )
     found = json.loads(subprocess.check_output([sys.executable, "-c", program]))
     assert {"openslide", "numpy"} <= set(found)
-    assert not {"torch", "ray", "scipy", "pyarrow", "duckdb", "fsspec", "numba"} & set(found)
+    assert not {
+        "torch",
+        "ray",
+        "scipy",
+        "pyarrow",
+        "duckdb",
+        "fsspec",
+        "numba",
+        "zarr",
+        "pydicom",
+        "pylibCZIrw",
+    } & set(found)
 
 
 @pytest.mark.parametrize(
