@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import benchmarks.odd_folders  # noqa: F401  # registers its kinds
 import deepliif_ray
 from benchmarks.odd_files import ODD_FILES, SCORED, OddFile
 from deepliif_ray.slides import SyntheticTissue

@@ -1,4 +1,5 @@
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,7 +102,18 @@ def test_slides_of_several_files_arrive_whole(memory, tmp_path):
         "s.mrxs",
     ]
     dicom = storage.localize("memory://in/dicom", tmp_path)
-    assert dicom.suffix == ".dcm" and len(list(dicom.parent.iterdir())) == 2
+    assert dicom.name == "dicom" and len(list(dicom.iterdir())) == 2
+
+
+def test_a_server_that_does_not_answer_is_no_missing_slide(monkeypatch):
+    """fsspec's HTTP raises FileNotFoundError for a refused connection."""
+
+    def refused(*_):
+        raise FileNotFoundError("slide.svs") from ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(sys.modules["deepliif_ray.storage.slide_files"], "_slide_files", refused)
+    with pytest.raises(StorageError, match="cannot be looked at"):
+        storage.fingerprint("memory://in/slide.svs")
 
 
 def test_many_may_ask_for_the_same_slide_at_once(tmp_path):

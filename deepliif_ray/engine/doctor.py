@@ -30,6 +30,7 @@ def examine() -> pa.Table:
     ]
     for name, check in (
         ("slides", _slides),
+        ("slides' process", _protection),
         ("networks", _networks),
         ("engine stain", _stain),
         ("cells", _cells),
@@ -51,6 +52,12 @@ def _slides() -> str:
     from deepliif_ray.slides.reader import library_version
 
     return f"OpenSlide {library_version()}"
+
+
+def _protection() -> str:
+    from deepliif_ray.slides.guard import protection
+
+    return protection()
 
 
 def _networks() -> str:

@@ -143,7 +143,7 @@ class SlideReader:
         slide = self._open.pop(work.staging, None)
         if slide is None:
             entry = work.entry
-            slide = open_guarded(work.local_path(), series=entry.series, plane=entry.plane)
+            slide = open_guarded(work.place(), series=entry.series, plane=entry.plane)
         self._open[work.staging] = slide
         if len(self._open) > _OPEN_SLIDES:
             self._open.popitem(last=False)[1].close()

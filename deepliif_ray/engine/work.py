@@ -20,7 +20,6 @@ from deepliif_ray.engine.logs import LogConfig
 from deepliif_ray.errors import DeepliifRayError, SlideMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
-from deepliif_ray.slides.dicom import check_one_series
 from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
@@ -151,13 +150,13 @@ class Work:
         masked = set(self.plan.masked)
         return tuple(index for index in range(len(self.plan.grid)) if index not in masked)
 
-    def local_path(self) -> Path:
-        """Return the slide's local path, downloading it if need be; raises as `fetch`."""
+    def place(self) -> Path | str:
+        """Return where the slide is read from, after downloading it if need be; raises as `fetch`."""
         return fetch(self.entry, self.slide_fingerprint)
 
 
-def fetch(entry: SlideEntry, expected: str | None = None) -> Path:
-    """Return a local path of a manifest row's slide, downloading it if need be.
+def fetch(entry: SlideEntry, expected: str | None = None) -> Path | str:
+    """Return a local path of a manifest row's slide, downloading it if need be; a URL if it is read there.
 
     Parameters
     ----------
@@ -228,11 +227,9 @@ def plan_entry(
         Its file could not be fetched.
     """
     with step("fetch"):
-        path = fetch(entry)
+        place = fetch(entry)
     with step("open"):
-        if not entry.uri.lower().endswith(".dcm"):
-            check_one_series(path)  # a folder was given, and its first file taken
-        slide = open_guarded(path, series=entry.series, plane=entry.plane)
+        slide = open_guarded(place, series=entry.series, plane=entry.plane)
     with slide, step("plan"):
         plan = plan_slide(
             slide,

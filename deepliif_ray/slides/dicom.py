@@ -1,47 +1,224 @@
-"""Which series DICOM files are of, read from their headers without a DICOM library."""
+"""DICOM slides: which files make one, whether it can be scored, and who reads it.
 
-import re
+OpenSlide reads the usual ones. `DicomSlide` reads those that it does not, or would show in wrong colours.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from deepliif_ray.errors import SlideUnreadableError
+import openslide
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, VLWholeSlideMicroscopyImageStorage
 
-_HEADER = 1 << 20
+from deepliif_ray.errors import SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.dicom_frames import EXPLICIT_LITTLE, JPEG_BASELINE, Frames, is_as_tagged
+from deepliif_ray.slides.dicom_slide import DicomSlide
+from deepliif_ray.slides.reader import OpenSlideSlide
+from deepliif_ray.slides.slide import Slide
+
+MAX_FILES = 10_000
+"""Files of a folder that are looked at."""
 _LISTED = 5
-# Tag (0020,000E), then its length with or without its type, then digits and dots.
-_SERIES = re.compile(rb"\x20\x00\x0e\x00(?:UI..|..\x00\x00)([0-9.]{1,64})", re.DOTALL)
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
-def series_of(path: Path) -> str | None:
-    """Return the SeriesInstanceUID of a DICOM file, None where its first mebibyte holds none."""
-    with path.open("rb") as file:
-        found = _SERIES.search(file.read(_HEADER))
-    return found[1].decode("ascii") if found else None
+@dataclass(frozen=True)
+class Instance:
+    """A DICOM file of a slide: its path, its header, and where its pixel data begin."""
+
+    path: Path
+    header: Any
+    start: int
+
+    @property
+    def is_slide(self) -> bool:
+        """Whether it shows the slide itself, not its label or an overview."""
+        return (
+            self.header.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage
+            and "VOLUME" in self.header.get("ImageType", ())
+        )  # fmt: skip
 
 
-def check_one_series(path: Path) -> None:
-    """Refuse a DICOM file whose folder holds other series too; for when the folder was asked for.
+def read_instance(path: Path) -> Instance | None:
+    """Return a DICOM file, None if it is none that can be read.
+
+    A header may be damaged in any way, and pydicom raises accordingly.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(132)[128:] != b"DICM":
+                return None
+            file.seek(0)
+            return Instance(path, dcmread(file, stop_before_pixels=True), file.tell())
+    except (
+        InvalidDicomError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        EOFError,
+    ):
+        return None
+
+
+def open_dicom(path: Path, *, series: int | None = None, plane: int | None = None) -> Slide:
+    """Open the slide that a DICOM file is of, or the one in a folder.
 
     Parameters
     ----------
     path : Path
-        Any file; nothing is refused unless its name ends in ``.dcm``.
+        A file, whose series beside it is meant; or a folder, with all of its sub-folders.
+    series : int, optional
+        Of several series in a folder, which one, from 0 in the order of their UIDs.
+    plane : int, optional
 
     Raises
     ------
     SlideUnreadableError
-        There are several series; the message names a file of each.
+        There are several series, or no slide; or it is encoded in a way that is not read.
+    SlideUnsuitableError
+        It is no RGB brightfield image.
     """
-    if path.suffix.lower() != ".dcm":
-        return
-    files = sorted(file for file in path.parent.iterdir() if file.suffix.lower() == ".dcm")
-    first: dict[str, str] = {}
-    for file in files:
-        series = series_of(file)
-        if series is not None:
-            first.setdefault(series, file.name)
-    if len(first) > 1:
-        listed = "; ".join(f"{series} ({name})" for series, name in list(first.items())[:_LISTED])
+    if path.is_dir():
+        found = _chosen(path, series)
+    else:
+        asked = read_instance(path)
+        if asked is None:
+            raise SlideUnreadableError(
+                f"{path.name}: a damaged or truncated DICOM file; export or copy the file again"
+            )
+        if asked.header.get("SOPClassUID") == "1.2.840.10008.1.3.10":
+            raise SlideUnreadableError(
+                f"{path.name}: a DICOMDIR lists slides; give the uri of its folder or of a file"
+            )
+        uid = asked.header.get("SeriesInstanceUID")
+        beside = (read_instance(file) for file in _files(path.parent.iterdir()) if file != path)
+        found = [
+            asked,
+            *(other for other in beside if other and other.header.get("SeriesInstanceUID") == uid),
+        ]
+    name = path.name
+    volumes = _volumes(found, name)
+    for instance in volumes:
+        _check(instance.header, name)
+    frames = [Frames([(i.path, i.header, i.start) for i in parts], name) for parts in _joined(volumes)]
+    by_size: dict[tuple[int, int], list[Frames]] = defaultdict(list)
+    for image in frames:
+        by_size[image.width, image.height].append(image)
+    for (width, height), images in by_size.items():
+        if len(images) > 1:
+            raise SlideUnsuitableError(
+                f"{name}: {len(images)} images of {width} × {height} pixels in one series, as of "
+                "several optical paths or focal planes; leave one of them in the folder"
+            )
+    levels = sorted(frames, key=lambda image: -image.width * image.height)
+    if _is_usual(volumes, levels):
+        try:
+            return OpenSlideSlide(volumes[0].path)
+        except openslide.OpenSlideError:
+            pass  # something else that it does not know
+    slide = DicomSlide(path, levels, plane)
+    if path.is_dir() and series is not None:
+        slide.series = series
+    return slide
+
+
+def _files(entries: Iterable[Path]) -> list[Path]:
+    files = sorted(entry for entry in entries if not entry.name.startswith(".") and entry.is_file())
+    return files[:MAX_FILES]
+
+
+def _chosen(folder: Path, series: int | None) -> list[Instance]:
+    """Return the files of the folder's series of slides; of the one asked for if there are several."""
+    files = _files(folder.rglob("*"))
+    instances = [instance for file in files if (instance := read_instance(file)) is not None]
+    if not instances:
         raise SlideUnreadableError(
-            f"{path.parent.name}: the folder holds {len(first)} DICOM series: {listed}; "
-            "give the uri of one file of the series that is meant, or one folder a series"
+            f"{folder.name}: a folder without DICOM or OME-Zarr in it; give the uri of a slide's file"
         )
+    by_series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        by_series[str(instance.header.get("SeriesInstanceUID"))].append(instance)
+    slides = {uid: found for uid, found in sorted(by_series.items()) if any(i.is_slide for i in found)}
+    if not slides:
+        return instances  # refused for what they are
+    if series is None and len(slides) > 1:
+        listed = "; ".join(
+            f"{uid} ({found[0].path.relative_to(folder).as_posix()})"
+            for uid, found in list(slides.items())[:_LISTED]
+        )
+        raise SlideUnreadableError(
+            f"{folder.name}: the folder holds {len(slides)} DICOM series: {listed}; give the uri of "
+            "one file of the "
+            "series that is meant, its number in the manifest's column series, or one folder a series"
+        )
+    if series is not None and series >= len(slides):
+        raise SlideUnsuitableError(
+            f"{folder.name}: series {series} is asked for, but it holds {len(slides)}, counted from 0"
+        )
+    return list(slides.values())[series or 0]
+
+
+def _volumes(found: list[Instance], name: str) -> list[Instance]:
+    """Return the files that show the slide itself, each once."""
+    volumes = {str(i.header.get("SOPInstanceUID")): i for i in reversed(found) if i.is_slide}
+    if not volumes:
+        kinds = {" ".join(i.header.get("ImageType", ())[2:3]).lower() for i in found} - {""}
+        classes = {UID(i.header.get("SOPClassUID", "")).name for i in found}
+        said = ", ".join(
+            sorted(kinds) if classes == {VLWholeSlideMicroscopyImageStorage.name} else sorted(classes)
+        )
+        raise SlideUnsuitableError(f"{name}: no image of a slide in this DICOM series but {said or 'none'}")
+    return list(reversed(volumes.values()))
+
+
+def _joined(volumes: list[Instance]) -> list[list[Instance]]:
+    """Return the files of each image: several where it is a concatenation, in its order."""
+    images: dict[str, list[Instance]] = defaultdict(list)
+    for instance in volumes:
+        images[str(instance.header.get("ConcatenationUID") or instance.header.SOPInstanceUID)].append(
+            instance
+        )
+    for parts in images.values():
+        parts.sort(key=lambda part: int(part.header.get("ConcatenationFrameOffsetNumber") or 0))
+    return list(images.values())
+
+
+def _check(header: Any, name: str) -> None:
+    """Refuse what is no RGB brightfield image."""
+    colours, samples = header.get("PhotometricInterpretation"), header.get("SamplesPerPixel")
+    paths = header.get("OpticalPathSequence") or []
+    count = max(int(header.get("NumberOfOpticalPaths") or 1), len(paths))
+    light = " ".join(
+        str(kind.get("CodeMeaning", ""))
+        for path in paths
+        for kind in path.get("IlluminationTypeCodeSequence") or []
+    )
+    what = None
+    if colours not in _COLOURS or samples != 3:
+        what = f"pixels are {colours}, {samples} a pixel"
+    elif header.get("BitsAllocated") not in (8, 16) or header.get("PixelRepresentation"):
+        what = f"pixels of {header.get('BitsAllocated')} bits"
+    elif count > 1:
+        what = f"{count} optical paths"
+    elif "fluorescence" in light.lower():
+        what = f"light is {light}"
+    if what is not None:
+        raise SlideUnsuitableError(f"{name}: {what}; only RGB brightfield images are scored")
+
+
+def _is_usual(volumes: list[Instance], levels: list[Frames]) -> bool:
+    """Tell whether OpenSlide shows the slide rightly."""
+    return (
+        len({instance.path.parent for instance in volumes}) == 1
+        and len(levels) == len(volumes)
+        and all(image.n_planes == 1 and not image.is_sparse and is_as_tagged(image) for image in levels)
+        and all(i.header.file_meta.TransferSyntaxUID in (EXPLICIT_LITTLE, JPEG_BASELINE) for i in volumes)
+        and all(i.header.BitsAllocated == 8 and not i.header.get("PlanarConfiguration") for i in volumes)
+    )

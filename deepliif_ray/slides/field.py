@@ -16,6 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from deepliif_ray.errors import SlideCorruptError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.depth import bit_depth
 
 MAX_PIXELS = 500_000_000
 """A plain image is held in memory whole: 1.5 GB at this size, and 3.5 GB while it is decoded."""
@@ -113,7 +114,7 @@ def _decode(plugin: type[ImageFile], file: BinaryIO, name: str, kind: str) -> Fi
         orientation = int(image.getexif().get(_ORIENTATION, 1))
         deep = _deep_pixels(file, kind)
         if deep is not None:
-            bits = max(8, int(deep[..., :3].max(initial=0)).bit_length())
+            bits = bit_depth(int(deep[..., :3].max(initial=0)))
             pixels = _scaled(deep, bits)
             notes = (f"16-bit colours scaled by the {bits} bits that they use",)
         else:

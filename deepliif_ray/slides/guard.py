@@ -8,16 +8,9 @@ other slides, so that the verdict depends on the file alone.
 """
 
 import atexit
-import fcntl
 import itertools
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -25,164 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepliif_ray import errors, storage
-from deepliif_ray.errors import (
-    DeepliifRayError,
-    ResolutionError,
-    SlideCorruptError,
-    SlideCrashedError,
-    SlideError,
-    SlideMemoryError,
-    SlideTimeoutError,
-    SlideUnreadableError,
-)
+from deepliif_ray.errors import ResolutionError, SlideCorruptError, SlideError, SlideUnreadableError
+from deepliif_ray.slides.confine import FILES, NETWORK
+from deepliif_ray.slides.helper import Ended, Fetch, Helper
 from deepliif_ray.slides.slide import Level, Slide
 
-TIME_LIMIT_S = 60
-"""Seconds that opening a slide, or reading one rectangle of it, may take."""
-MEMORY_LIMIT = 4 << 30
-"""Bytes that the reading process may take beyond what it needs to start."""
-COMMAND = ("-P", "-m", "deepliif_ray.slides.guard_child")
-
-_START_LIMIT_S = 300
-_END_WAIT_S = 5.0
-_GRACE_S = 5
-_SAID = 65_536
-_MAX_ANSWER = 16 << 20
-_OUT_OF_MEMORY = ("failed to allocate", "out of memory", "cannot allocate", "bad_alloc", "memoryerror")
+_CANNOT = (
+    (NETWORK, "use the network, run programs"),
+    (FILES, "write files, look into other processes"),
+)
 _numbers = itertools.count()
-
-
-class _Ended(Exception):  # noqa: N818  # never leaves this module
-    """The helper ended in the middle of a request.
-
-    Carries the kind of the slide's error, the cause, whether the helper was killed from outside, and whether
-    it had read this slide alone.
-    """
-
-    def __init__(self, kind: type[SlideError], cause: str, *, killed: bool = False) -> None:
-        self.kind, self.cause, self.killed, self.alone = kind, cause, killed, False
-        super().__init__(cause)
-
-
-class _Helper:
-    """A running helper; used by one thread at a time.
-
-    Attributes
-    ----------
-    slides : set of int
-        All slides that it was asked about; any of them may have left damage.
-    """
-
-    def __init__(self) -> None:
-        self.slides: set[int] = set()
-        self._pixels = _anonymous_file()
-        self._said = _anonymous_file()
-        fcntl.fcntl(self._said, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied under the writer
-        self._link, theirs = Pipe()
-        paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if path)]
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        numbers = (theirs.fileno(), self._pixels, os.getpid(), TIME_LIMIT_S + _GRACE_S, MEMORY_LIMIT)
-        try:
-            # A new program, not a fork: this process has threads, and may have CUDA.
-            self._process = subprocess.Popen(
-                [sys.executable, *COMMAND, *map(str, numbers)],
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                pass_fds=(theirs.fileno(), self._pixels),
-                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
-                start_new_session=True,  # Ctrl-C is for this process to handle
-            )
-        except OSError:
-            os.close(self._said)
-            os.close(self._pixels)
-            raise
-        finally:
-            theirs.close()
-        if not self._link.poll(_START_LIMIT_S) or not self._starts():
-            words = self._last_words().strip()[-500:]
-            self.end()
-            raise DeepliifRayError(f"the process that reads slides does not start here: {words}")
-
-    def _starts(self) -> bool:
-        try:
-            return bool(self._link.recv_bytes(_MAX_ANSWER))
-        except (EOFError, OSError):
-            return False
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to ``request``.
-
-        Raises
-        ------
-        _Ended
-            There was none; the helper is gone.
-        """
-        self.slides.add(request["slide"])
-        try:
-            self._link.send_bytes(json.dumps(request).encode())
-            if not self._link.poll(TIME_LIMIT_S):
-                raise _Ended(SlideTimeoutError, f"took more than {TIME_LIMIT_S} s")
-            answer: dict[str, Any] = json.loads(self._link.recv_bytes(_MAX_ANSWER))
-        except (EOFError, OSError) as error:
-            raise self._post_mortem() from error
-        if answer.get("error") == "MemoryError":
-            raise _Ended(SlideMemoryError, f"needs more than {MEMORY_LIMIT / 2**30:g} GiB of memory")
-        return answer
-
-    def pixels(self, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-        """Return the pixels that the last answer left, shape (height, width, channels)."""
-        array = np.empty((height, width, channels), np.uint8)
-        rest, place = array.data.cast("B"), 0
-        while rest:
-            count = os.preadv(self._pixels, [rest], place)
-            if count == 0:
-                raise _Ended(SlideCrashedError, "gave fewer pixels than it was asked for")
-            place, rest = place + count, rest[count:]
-        return array
-
-    def _post_mortem(self) -> _Ended:
-        """Return how the helper died."""
-        status = self._wait()
-        said = self._last_words().lower()
-        if status == -signal.SIGALRM:
-            return _Ended(SlideTimeoutError, f"took more than {TIME_LIMIT_S} s")
-        if status == -signal.SIGKILL:
-            return _Ended(SlideMemoryError, "needs more memory than the machine has left", killed=True)
-        if any(words in said for words in _OUT_OF_MEMORY):
-            return _Ended(SlideMemoryError, f"needs more than {MEMORY_LIMIT / 2**30:g} GiB of memory")
-        cause = f"exit status {status}"
-        if status is not None and status < 0:
-            cause = signal.Signals(-status).name
-        return _Ended(SlideCrashedError, f"crashed the image library ({cause})")
-
-    def _last_words(self) -> str:
-        start = max(0, os.fstat(self._said).st_size - _SAID)
-        return os.pread(self._said, _SAID, start).decode("utf-8", "replace")
-
-    def _wait(self) -> int | None:
-        try:
-            return self._process.wait(_END_WAIT_S)
-        except subprocess.TimeoutExpired:  # stuck in the kernel, as on a file server that is gone
-            return None
-
-    def end(self) -> None:
-        """End the helper, whatever it is doing."""
-        self._link.close()
-        self._process.kill()
-        self._wait()
-        os.close(self._pixels)
-        os.close(self._said)
-
-
-def _anonymous_file() -> int:
-    """Return the descriptor of an empty file without a name, in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("deepliif-ray")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    return descriptor
 
 
 class _Guard:
@@ -190,41 +35,52 @@ class _Guard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._helper: _Helper | None = None
+        self._helper: Helper | None = None
 
     def ask(
-        self, request: dict[str, Any], shape: tuple[int, int, int] | None = None
+        self, request: dict[str, Any], shape: tuple[int, int, int] | None, fetch: Fetch | None
     ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
         """Return the answer to a request and the pixels that came with it, if any were to.
 
         Raises
         ------
-        _Ended
+        Ended
             The slide ended a helper that had read nothing else.
+        StorageError
+            From ``fetch``.
         """
         with self._lock:
             try:
-                return self._try(request, shape)
-            except _Ended as ended:
+                return self._try(request, shape, fetch)
+            except Ended as ended:
                 if ended.alone and not ended.killed:
                     raise
-            return self._try(request, shape)
+            return self._try(request, shape, fetch)
+
+    def gave_up(self) -> tuple[str, ...]:
+        """Return what the helper gave up; it is started for that if there is none."""
+        with self._lock:
+            return self._started().gave_up
+
+    def _started(self) -> Helper:
+        if self._helper is None:
+            self._helper = Helper()
+        return self._helper
 
     def _try(
-        self, request: dict[str, Any], shape: tuple[int, int, int] | None
+        self, request: dict[str, Any], shape: tuple[int, int, int] | None, fetch: Fetch | None
     ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
-        if self._helper is None:
-            self._helper = _Helper()
+        helper = self._started()
         try:
-            answer = self._helper.ask(request)
+            answer = helper.ask(request, fetch)
             if shape is None or "error" in answer:
                 return answer, None
-            return answer, self._helper.pixels(*shape)
-        except _Ended as ended:
-            ended.alone = self._helper.slides == {request["slide"]}
+            return answer, helper.pixels(*shape)
+        except Ended as ended:
+            ended.alone = helper.slides == {request["slide"]}
             self._end()
             raise
-        except BaseException:  # Ctrl-C: the answer that is still to come must not be the next request's
+        except BaseException:  # the answer that is still to come must not be the next request's
             self._end()
             raise
 
@@ -235,7 +91,7 @@ class _Guard:
                 return
             try:
                 self._helper.ask({"do": "close", **meant})
-            except _Ended:
+            except Ended:
                 self._end()
 
     def end(self) -> None:
@@ -267,14 +123,22 @@ atexit.register(lambda: _guard.end())  # noqa: PLW0108  # the guard there is the
 class GuardedSlide(Slide):
     """A slide that another process reads; see `open_guarded`."""
 
-    def __init__(self, path: Path, series: int | None, plane: int | None) -> None:
-        self.path = path
-        self._number = next(_numbers)
+    def __init__(self, place: Path | str, series: int | None, plane: int | None) -> None:
+        self.path = place if isinstance(place, Path) else Path(place.rstrip("/").rpartition("/")[2])
         # A helper that replaces another opens the slide anew, so every request says what is meant.
-        self._meant = {"slide": self._number, "path": str(path), "series": series, "plane": plane}
+        self._meant = {
+            "slide": next(_numbers),
+            "path": str(self.path),
+            "stored": isinstance(place, str),
+            "series": series,
+            "plane": plane,
+        }
+        self._fetch: Fetch | None = None
+        if isinstance(place, str):
+            self._fetch = lambda wanted: storage.read_ranges(place, wanted)
         self._closed = False
         # The helper may be replaced; what it reads must stay.
-        self._pin = storage.pin(path)
+        self._pin = storage.pin(place) if isinstance(place, Path) else None
         opened, _ = self._ask("open", SlideUnreadableError)
         self.vendor = opened["vendor"]
         self.levels = tuple(Level(*level) for level in opened["levels"])
@@ -317,8 +181,8 @@ class GuardedSlide(Slide):
         """Have the helper do something; its errors are raised here, unknown ones as ``otherwise``."""
         request = {"do": do, **self._meant, **more}
         try:
-            answer, pixels = _guard.ask(request, shape)
-        except _Ended as ended:
+            answer, pixels = _guard.ask(request, shape, self._fetch)
+        except Ended as ended:
             raise ended.kind(
                 f"{self.name}: {'opening' if do == 'open' else 'reading'} it {ended.cause}; "
                 "export the slide again, or leave it out"
@@ -341,22 +205,38 @@ class GuardedSlide(Slide):
             _guard.forget(self._meant)
 
 
-def open_guarded(path: Path, *, series: int | None = None, plane: int | None = None) -> Slide:
+def open_guarded(place: Path | str, *, series: int | None = None, plane: int | None = None) -> Slide:
     """Open a slide or a plain image in a process of its own.
 
     Parameters
     ----------
-    path, series, plane
+    place : Path or str
+        A local path, as for `deepliif_ray.slides.reader.open_slide`; or the URL of an OME-Zarr folder in a
+        store, of which only what is asked for is fetched.
+    series, plane : int, optional
         As for `deepliif_ray.slides.reader.open_slide`.
 
     Returns
     -------
     Slide
-        Every method may also raise `SlideCrashedError`, `SlideTimeoutError` or `SlideMemoryError`.
+        Every method may also raise `SlideCrashedError`, `SlideTimeoutError` or `SlideMemoryError`, and of a
+        slide in a store `SlideTooLargeError` and `StorageError`.
 
     Raises
     ------
     SlideError
-        As `deepliif_ray.slides.reader.open_slide`, and those three.
+        As `deepliif_ray.slides.reader.open_slide`, and those.
+    StorageError
+        The store did not answer.
     """
-    return GuardedSlide(path, series, plane)
+    return GuardedSlide(place, series, plane)
+
+
+def protection() -> str:
+    """Return in words what the process that reads slides on this machine cannot do."""
+    gave_up = _guard.gave_up()
+    refused = [words for what, words in _CANNOT if what in gave_up]
+    possible = [words for what, words in _CANNOT if what not in gave_up]
+    if not refused:
+        return "is not confined by this system (Linux on x86_64 and aarch64 is), but holds no credentials"
+    return f"cannot {', '.join(refused)}" + (f"; CAN {', '.join(possible)}" if possible else "")

@@ -2,10 +2,10 @@
 
 It answers one request at a time: JSON in, JSON out, pixels through a file that both have open. Whatever a
 file does to it happens here: it may crash, is ended by an alarm when a request takes too long, and is
-refused memory beyond its limit. It imports what reading needs and nothing else.
+refused memory beyond its limit. It imports what reading needs and nothing else, and gives up what it does
+not need (`deepliif_ray.slides.confine`).
 """
 
-import json
 import os
 import resource
 import signal
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from deepliif_ray.errors import ResolutionError, SlideError
+from deepliif_ray.slides.confine import confine
+from deepliif_ray.slides.link import Link
 from deepliif_ray.slides.reader import open_slide
 from deepliif_ray.slides.slide import Slide
 
@@ -33,10 +35,12 @@ class Server:
     ----------
     pixels : int
         Descriptor of the file that pixels are written to.
+    link : Link
+        What slides in a store are read through.
     """
 
-    def __init__(self, pixels: int) -> None:
-        self._pixels = pixels
+    def __init__(self, pixels: int, link: Link) -> None:
+        self._pixels, self._link = pixels, link
         self._slides: dict[int, Slide] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +92,16 @@ class Server:
         """Return the slide a request is about, opened if this process has not done so yet."""
         number = request["slide"]
         if number not in self._slides:
-            self._slides[number] = open_slide(
-                Path(request["path"]), series=request["series"], plane=request["plane"]
-            )
+            self._slides[number] = self._opened(request)
         return self._slides[number]
+
+    def _opened(self, request: dict[str, Any]) -> Slide:
+        path, series, plane = Path(request["path"]), request["series"], request["plane"]
+        if not request["stored"]:
+            return open_slide(path, series=series, plane=plane)
+        from deepliif_ray.slides.ome_zarr import open_stored  # zarr takes a second to import
+
+        return open_stored(path, self._link.fetch, series=series, plane=plane)
 
 
 def limit_memory(more: int) -> None:
@@ -127,21 +137,20 @@ def main(arguments: list[str]) -> None:
     """
     connection, pixels, parent, seconds, memory = (int(value) for value in arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     limit_memory(memory)
-    server = Server(pixels)
-    with Connection(connection) as link:
-        link.send_bytes(b"ready")
-        while True:
-            try:
-                request = json.loads(link.recv_bytes())
-            except EOFError:
-                return
-            signal.alarm(seconds)  # ends the process whatever a library is busy with
-            answer = json.dumps(server.answer(request))
-            signal.alarm(0)
-            os.ftruncate(2, 0)  # what libraries said of a request that went well
-            link.send_bytes(answer.encode())
+    gave_up = confine()
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    link = Link(Connection(connection), seconds)
+    server = Server(pixels, link)
+    link.send(gave_up)
+    while True:
+        try:
+            request = link.receive()
+        except EOFError:
+            return
+        answer = server.answer(request)
+        os.ftruncate(2, 0)  # what libraries said of a request that went well
+        link.send(answer)
 
 
 if __name__ == "__main__":

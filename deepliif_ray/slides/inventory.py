@@ -398,6 +398,8 @@ def _flaw(picture: Picture, stain: str | None) -> str | None:
         picture.colour != "palette" and picture.samples < 3
     ):
         return f"its colours are {picture.colour} with {picture.samples} samples a pixel; {export}"
+    if picture.colour == "ycbcr" and picture.jpeg is None and "jpeg" not in picture.compression:
+        return f"its colours are YCbCr without JPEG compression; {export}"
     if picture.samples > 4:
         return f"it has {picture.samples} samples a pixel; {export}"
     if picture.jpeg is not None and picture.jpeg.color in ("grey", "cmyk", "ycck") and not picture.planar:

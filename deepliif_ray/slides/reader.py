@@ -23,6 +23,7 @@ from deepliif_ray.errors import (
     SlideUnsuitableError,
 )
 from deepliif_ray.slides.field import load_field
+from deepliif_ray.slides.folders import is_folder, open_folder
 from deepliif_ray.slides.inventory import Inventory, Picture, take_inventory
 from deepliif_ray.slides.pixel_size import PRINT_MPP
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
@@ -163,7 +164,7 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
     Parameters
     ----------
     path : Path
-        A local file; for a DICOM slide any of its ``.dcm`` files, alone with its series in a folder.
+        A local file; for a DICOM slide its folder or any of its files; for OME-Zarr its folder.
     series, plane : int, optional
         Which image of the file, and which focal plane, from 0; chosen by the reader where not given.
 
@@ -176,19 +177,29 @@ def open_slide(path: Path, *, series: int | None = None, plane: int | None = Non
     SlideCorruptError
         It is a plain image that cannot be decoded whole.
     """
+    if is_folder(path):
+        return open_folder(path, series, plane)
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            head = file.read(132)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SlideMissingError(f"{path}: no such file; correct the uri in the manifest") from error
     except PermissionError as error:
         raise SlideMissingError(f"{path}: may not be read; correct its permissions") from error
     except OSError as error:
         raise SlideUnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not magic:
+    if not head:
         raise SlideUnreadableError(f"{path.name}: the file is empty; copy it again")
-    if magic in _TIFF:
+    if head[:4] in _TIFF:
         return _open_tiff(path, series, plane)
+    if head[128:] == b"DICM":
+        from deepliif_ray.slides.dicom import open_dicom
+
+        return open_dicom(path, series=series, plane=plane)
+    if head.startswith(b"ZISRAWFILE"):
+        from deepliif_ray.slides.czi import open_czi
+
+        return open_czi(path, series=series, plane=plane)
     if series or plane:
         raise SlideUnsuitableError(
             f"{path.name}: holds one image of one plane, but the manifest asks for another; leave series and "

@@ -23,6 +23,7 @@ from deepliif_ray.errors import (
     SlideUnreadableError,
     SlideUnsuitableError,
 )
+from deepliif_ray.slides.depth import bit_depth
 from deepliif_ray.slides.inventory import JPEG, Inventory
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
 
@@ -138,7 +139,7 @@ class TiffSlide(Slide):
     def _real_bits(self) -> int:
         """Return how many bits the colours use: cameras of 10, 12 and 14 bits write 16."""
         most = max((int(segment[..., :3].max()) for segment in self._sample()), default=0)
-        return max(8, most.bit_length())
+        return bit_depth(most)
 
     def _alpha_says_something(self) -> bool:
         """Tell whether the fourth sample is a transparency that leaves something to see."""

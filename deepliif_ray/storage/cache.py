@@ -25,8 +25,8 @@ from deepliif_ray.storage.client import FAILURES, is_passing, trouble
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.download import download
 from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, Lock, try_lock
-from deepliif_ray.storage.slide_files import SlideFile, digest, slide_files
-from deepliif_ray.storage.urls import is_local
+from deepliif_ray.storage.slide_files import SlideFile, digest, is_zarr, slide_files, slide_folder
+from deepliif_ray.storage.urls import is_local, parent
 
 STALL_S = 600.0
 """Another process's download is waited for as long as it gets on at least this often."""
@@ -35,9 +35,10 @@ _KEY = re.compile(r"[0-9a-f]{24}")
 _latest = threading.local()
 
 
-def localize(url: str, cache: Path, expected: str | None = None) -> Path:
+def localize(url: str, cache: Path, expected: str | None = None) -> Path | str:
     """Return a local path for the slide at ``url``, downloading it into ``cache`` if it is remote.
 
+    An OME-Zarr folder in a store is not downloaded: its URL is returned, for reading what is needed of it.
     One process of a machine downloads, the others wait for it. The slide is not evicted before this thread
     asks for another; `pin` it to read on.
 
@@ -61,9 +62,12 @@ def localize(url: str, cache: Path, expected: str | None = None) -> Path:
     files = slide_files(url)
     if expected is not None and digest(files) != expected:
         raise _changed(url)
+    folder = slide_folder(url, files)
     if is_local(url):
-        return Path(files[0].path)
-    copy = _Copy(url, cache, files)
+        return Path(folder or files[0].path)
+    if folder is not None and is_zarr(files):
+        return parent(url) if PurePosixPath(url).name == PurePosixPath(files[0].path).name else url
+    copy = _Copy(url, cache, files, folder)
     _latest.pin = None  # it may be in the way of the room, or of a repair
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -85,7 +89,7 @@ def pin(path: Path) -> Lock | None:
     Lock or None
         None if the path is in no cache.
     """
-    for folder in path.parents:
+    for folder in (path, *path.parents):
         if _KEY.fullmatch(folder.name) and (lock := folder.with_name(f"{folder.name}.lock")).exists():
             return try_lock(lock, SHARED)
     return None
@@ -98,6 +102,8 @@ class _Copy:
     url: str
     cache: Path
     files: list[SlideFile]
+    asked: str | None
+    """The path of the folder that the URL names, if it names one."""
 
     @cached_property
     def key(self) -> str:
@@ -121,19 +127,21 @@ class _Copy:
 
     @property
     def opened(self) -> Path:
-        return self.folder / self.names[0]
+        return self.folder / self.names[0].split("/")[0]
 
     @cached_property
     def names(self) -> list[str]:
         """The files' paths below the folder: those at the store, as far as a local disk allows them."""
-        first = self.files[0].path.rstrip("/")
-        root, old = posixpath.split(first)
+        root, old = posixpath.split((self.asked or self.files[0].path).rstrip("/"))
         new = old if len(old.encode()) <= _LONGEST_NAME else f"slide{PurePosixPath(old).suffix[:20]}"
-        folders = {PurePosixPath(old).stem: PurePosixPath(new).stem}  # MIRAX: named as the file
-        names = [new]
-        for file in self.files[1:]:
+        renamed = {
+            PurePosixPath(old).stem: PurePosixPath(new).stem,
+            old: new,
+        }  # MIRAX: a folder named as the file
+        names = []
+        for file in self.files:
             below = posixpath.relpath(file.path, root).split("/")
-            names.append("/".join([*(folders.get(part, part) for part in below[:1]), *below[1:]]))
+            names.append("/".join([renamed.get(below[0], below[0]), *below[1:]]))
         for name in names:
             if {"..", "."} & set(name.split("/")) or "\0" in name or name.startswith("/"):
                 raise StorageError(f"{scrub(self.url)}: a file of the slide is named {name!r}; rename it")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+from botocore.exceptions import ClientError
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
@@ -19,6 +20,10 @@ from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.urls import is_local, join
 
 READ_THREADS = 16
+_BEYOND = (
+    "InvalidRange",
+    "416",
+)  # S3, of an object that ends before the range begins; of an empty one always
 _memory = threading.Lock()  # memory:// looks first and writes then
 
 T = TypeVar("T")
@@ -40,6 +45,46 @@ def read_range(url: str, start: int | None, end: int | None) -> bytes:
     """Return the bytes from ``start`` to before ``end`` of ``url``; raises as `read_bytes`."""
     fs, path = filesystem(url)
     return _read(url, lambda: bytes(fs.cat_file(path, start=start, end=end)))
+
+
+def read_ranges(folder: str, wanted: list[tuple[str, int | None, int | None]]) -> list[bytes | None]:
+    """Return parts of files below ``folder``, asked for together; None for files that are not there.
+
+    Parameters
+    ----------
+    folder : str
+    wanted : list of (name, start, end)
+        A file's path below the folder; its first byte, negative from the end; the byte to stop before. What
+        lies beyond the file's end is left out.
+
+    Raises
+    ------
+    StorageError
+        One of them cannot be read.
+    """
+    fs, path = filesystem(folder)
+    paths = [f"{path.rstrip('/')}/{name}" for name, _, _ in wanted]
+
+    def ask() -> list[bytes | None]:
+        starts, ends = [start for _, start, _ in wanted], [end for _, _, end in wanted]
+        found = fs.cat_ranges(paths, starts, ends, on_error="return")
+        return [_piece(answer) for answer in found]
+
+    try:
+        return retried(folder, ask)
+    except FAILURES as error:
+        raise trouble(folder, "cannot be read", error) from None
+
+
+def _piece(answer: bytes | BaseException) -> bytes | None:
+    if isinstance(answer, FileNotFoundError):
+        return None
+    if isinstance(answer, BaseException):
+        cause = answer.__cause__
+        if isinstance(cause, ClientError) and cause.response["Error"].get("Code") in _BEYOND:
+            return b""
+        raise answer
+    return bytes(answer)
 
 
 def size(url: str) -> int | None:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deepliif_ray.storage.client import FAILURES, filesystem, retried, trouble
+from deepliif_ray.storage.client import FAILURES, filesystem, is_passing, retried, trouble
 from deepliif_ray.storage.urls import is_local
 
 _VERSION_KEYS = (
     "ETag", "etag", "md5Hash", "content_md5", "generation", "LastModified", "last_modified", "created",
 )  # fmt: skip
+
+
+_ZARR = ("zarr.json", ".zattrs", ".zgroup")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def slide_files(url: str) -> list[SlideFile]:
     """Return all files of the slide at ``url``, the one to open first.
 
     A DICOM slide is every ``.dcm`` file of its folder, named by the folder or by one of them; a MIRAX slide
-    its ``.mrxs`` file and the folder of the same name.
+    its ``.mrxs`` file and the folder of the same name; an OME-Zarr slide all of its folder, its metadata
+    first.
 
     Raises
     ------
@@ -49,7 +53,9 @@ def slide_files(url: str) -> list[SlideFile]:
     fs, path = filesystem(url)
     try:
         return retried(url, lambda: _slide_files(fs, path, is_local(url)))
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError) as error:
+        if is_passing(error.__cause__):  # fsspec's HTTP says so of a server that does not answer
+            raise trouble(url, "cannot be looked at", error.__cause__ or error) from None
         raise
     except NotADirectoryError as error:
         raise FileNotFoundError(path) from error
@@ -58,12 +64,19 @@ def slide_files(url: str) -> list[SlideFile]:
 
 
 def _slide_files(fs: Any, path: str, local: bool) -> list[SlideFile]:
+    if PurePosixPath(path).name in _ZARR:
+        path = str(PurePosixPath(path).parent)
     opened = fs.info(path)
     pure = PurePosixPath(path)
     others: list[dict[str, Any]] = []
     if opened["type"] == "directory":
         members = _below(fs, path)
-        first = [info for info in members if str(info["name"]).lower().endswith(".dcm")] or members
+        groups = {f"{path.rstrip('/')}/{name}" for name in _ZARR}
+        first = (
+            [info for info in members if str(info["name"]) in groups]
+            or [info for info in members if str(info["name"]).lower().endswith(".dcm")]
+            or members
+        )
         if not first:
             raise FileNotFoundError(path)
         opened = first[0]
@@ -93,6 +106,19 @@ def _slide_file(info: dict[str, Any], local: bool) -> SlideFile:
     else:
         version = str(next((info[key] for key in _VERSION_KEYS if info.get(key)), None))
     return SlideFile(path, info["size"], version)
+
+
+def is_zarr(files: list[SlideFile]) -> bool:
+    """Tell whether ``files`` are those of an OME-Zarr folder."""
+    return PurePosixPath(files[0].path).name in _ZARR
+
+
+def slide_folder(url: str, files: list[SlideFile]) -> str | None:
+    """Return the path of the folder that ``url`` names, if it names one; ``files`` are those of the slide."""
+    _, path = filesystem(url)
+    if is_zarr(files):
+        return str(PurePosixPath(files[0].path).parent)
+    return None if files[0].path.rstrip("/") == path.rstrip("/") else path
 
 
 def digest(files: list[SlideFile]) -> str:

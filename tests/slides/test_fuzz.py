@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from deepliif_ray.errors import SlideError
-from deepliif_ray.slides import SyntheticTissue, guard, open_guarded, plan_slide, write_pyramid
+from deepliif_ray.slides import SyntheticTissue, helper, open_guarded, plan_slide, write_pyramid
 from tests.conftest import SHARED
 
 CASES, USUAL = 560, 24
@@ -146,7 +146,7 @@ def test_the_files_are_well_before(name, made):
     ],
 )
 def test_mutated_files_end_well(case, made, outcomes, tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "TIME_LIMIT_S", TIME_LIMIT_S)
+    monkeypatch.setattr(helper, "TIME_LIMIT_S", TIME_LIMIT_S)
     names = [*MADE, *REAL]
     rng = np.random.default_rng([SEED, case])
     kind = ["flip", "head", "cut", "tail", "zeros", "twice", "tag", "tag"][(case + case // len(names)) % 8]

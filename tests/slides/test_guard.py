@@ -27,7 +27,7 @@ from deepliif_ray.errors import (
     SlideTimeoutError,
     SlideUnreadableError,
 )
-from deepliif_ray.slides import TileGrid, guard, open_guarded, open_slide, plan_slide, write_pyramid
+from deepliif_ray.slides import TileGrid, guard, helper, open_guarded, open_slide, plan_slide, write_pyramid
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
 
@@ -44,8 +44,8 @@ def slides(tmp_path_factory) -> Path:
 def bad_child(monkeypatch):
     """Let new helpers be misbehaving ones that are given little time."""
     guard._guard.end()
-    monkeypatch.setattr(guard, "COMMAND", ("-P", "-m", "tests.slides.bad_child"))
-    monkeypatch.setattr(guard, "TIME_LIMIT_S", 2)
+    monkeypatch.setattr(helper, "COMMAND", ("-P", "-m", "tests.slides.bad_child"))
+    monkeypatch.setattr(helper, "TIME_LIMIT_S", 2)
     yield
     guard._guard.end()
 
@@ -60,8 +60,8 @@ def named(slides, tmp_path):
     return link
 
 
-def helper() -> int:
-    return guard._guard._helper._process.pid
+def pid() -> int:
+    return guard._guard._helper.pid
 
 
 @pytest.mark.parametrize("name", ["a.tiff", "field.png"])
@@ -80,7 +80,7 @@ def test_pixels_and_facts_are_those_of_reading_here(slides, name):
 
 def test_one_helper_serves_all_slides_and_threads(slides):
     with open_guarded(slides / "a.tiff") as first:
-        before = helper()
+        before = pid()
         tiles = list(TileGrid(first.width, first.height, 128, 8))
         expected = {t.index: first.read_tile(t.x, t.y, 128).sum() for t in tiles}
         found = [{} for _ in range(4)]
@@ -96,7 +96,7 @@ def test_one_helper_serves_all_slides_and_threads(slides):
         for thread in threads:
             thread.join()
     assert all(sums == expected for sums in found)
-    assert helper() == before
+    assert pid() == before
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_ends_the_helper_is_an_error_of_that_slide_alone(
 def test_a_hung_helper_is_killed_and_the_next_is_not_late(bad_child, named, slides):
     start = time.monotonic()
     with open_guarded(named("hang")) as bad:
-        old = helper()
+        old = pid()
         with pytest.raises(SlideTimeoutError):
             bad.read_tile(0, 0, 64)
     assert time.monotonic() - start < 60
@@ -150,12 +150,16 @@ def test_a_slide_does_not_answer_for_damage_by_another(bad_child, named):
         np.testing.assert_array_equal(second.read_tile(0, 0, 64), first.read_tile(0, 0, 64))
 
 
-def test_a_helper_killed_from_outside_is_replaced(bad_child, named, slides):
-    with open_guarded(named("oomkilled")) as slide:
+def test_a_helper_killed_from_outside_is_replaced(bad_child, named, slides, monkeypatch):
+    path = named("oomkilled")
+    end = helper.Helper.end
+    monkeypatch.setattr(helper.Helper, "end", lambda self: (Path(f"{path}.seen").touch(), end(self)))
+    with open_guarded(path) as slide:
         slide.read_tile(0, 0, 64)
+    assert Path(f"{path}.seen").exists()
     with open_guarded(slides / "a.tiff") as slide:
         for _ in range(3):
-            os.kill(helper(), signal.SIGKILL)
+            os.kill(pid(), signal.SIGKILL)
             slide.read_tile(0, 0, 64)
 
 
@@ -169,7 +173,7 @@ def test_what_libraries_print_does_no_harm(bad_child, named, capfd):
 
 def test_a_helper_that_does_not_start_is_no_fault_of_the_slide(slides, monkeypatch):
     guard._guard.end()
-    monkeypatch.setattr(guard, "COMMAND", ("-c", "raise SystemExit('no such library')"))
+    monkeypatch.setattr(helper, "COMMAND", ("-c", "raise SystemExit('no such library')"))
     with pytest.raises(DeepliifRayError, match="no such library") as caught:
         open_guarded(slides / "a.tiff")
     assert not isinstance(caught.value, SlideError)
@@ -178,7 +182,7 @@ def test_a_helper_that_does_not_start_is_no_fault_of_the_slide(slides, monkeypat
 def test_memory_beyond_the_limit_is_refused(monkeypatch, tmp_path):
     """An image of 64 megapixels takes 0.45 GB to decode; a helper that may take 0.25 GB says so."""
     guard._guard.end()
-    monkeypatch.setattr(guard, "MEMORY_LIMIT", 1 << 28)
+    monkeypatch.setattr(helper, "MEMORY_LIMIT", 1 << 28)
     Image.new("L", (8000, 8000)).convert("RGB").save(tmp_path / "big.png", compress_level=1)
     Image.fromarray(IMAGE).save(tmp_path / "small.png")
     try:
@@ -218,10 +222,10 @@ def test_pixels_that_are_not_square_are_told_when_asked(tmp_path, monkeypatch):
 
 def test_a_forked_process_has_its_own_helper(slides):
     with open_guarded(slides / "a.tiff") as slide:
-        mine, pixels = helper(), slide.read_tile(0, 0, 64)
+        mine, pixels = pid(), slide.read_tile(0, 0, 64)
 
         def child(queue):
-            queue.put((slide.read_tile(0, 0, 64), helper()))
+            queue.put((slide.read_tile(0, 0, 64), pid()))
             guard._guard.end()
 
         context = multiprocessing.get_context("fork")
@@ -233,7 +237,7 @@ def test_a_forked_process_has_its_own_helper(slides):
         np.testing.assert_array_equal(found, pixels)
         assert theirs != mine
         slide.read_tile(0, 0, 64)
-        assert helper() == mine
+        assert pid() == mine
 
 
 @pytest.mark.parametrize("how", ["killed", "ended"])
@@ -244,7 +248,7 @@ def test_the_helper_dies_with_its_parent(slides, how):
         from pathlib import Path
         from deepliif_ray.slides import guard, open_guarded
         slide = open_guarded(Path(sys.argv[1]))
-        print(guard._guard._helper._process.pid, flush=True)
+        print(guard._guard._helper.pid, flush=True)
         if sys.argv[2] == "killed":
             time.sleep(600)
         """
@@ -268,12 +272,12 @@ def test_the_helper_of_a_killed_parent_stops_even_while_it_hangs(slides, tmp_pat
         """
         import sys, threading
         from pathlib import Path
-        from deepliif_ray.slides import guard, open_guarded
-        guard.COMMAND = ("-P", "-m", "tests.slides.bad_child")
+        from deepliif_ray.slides import guard, helper, open_guarded
+        helper.COMMAND = ("-P", "-m", "tests.slides.bad_child")
         threading.Thread(target=open_guarded, args=(Path(sys.argv[1]),), daemon=True).start()
         while guard._guard._helper is None or not guard._guard._helper.slides:
             pass
-        print(guard._guard._helper._process.pid, flush=True)
+        print(guard._guard._helper.pid, flush=True)
         sys.stdin.read()
         """
     )
@@ -299,7 +303,67 @@ def test_the_helper_imports_only_what_reading_needs():
     )
     found = json.loads(subprocess.check_output([sys.executable, "-c", program]))
     assert {"openslide", "numpy"} <= set(found)
-    assert not {"torch", "ray", "scipy", "pyarrow", "duckdb", "fsspec", "numba"} & set(found)
+    assert not {
+        "torch",
+        "ray",
+        "scipy",
+        "pyarrow",
+        "duckdb",
+        "fsspec",
+        "numba",
+        "zarr",
+        "pydicom",
+        "pylibCZIrw",
+    } & set(found)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "environment",
+        "parent-environment",
+        "parent-memory",
+        "parent-killed",
+        "internet",
+        "datagram",
+        "unix-socket",
+        "listen",
+        "program",
+        "fork",
+        "write",
+        "append",
+        "remove",
+        "rename",
+        "mode",
+        "times",
+    ],
+)
+def test_a_helper_that_a_file_took_over_is_alone(bad_child, named, monkeypatch, attempt):
+    """What it tries fails, on a kernel that lets it be confined; without one, `doctor` says so."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "wJalrXUtnFEMI")
+    if attempt != "environment" and guard._guard.gave_up() != ("files", "network"):
+        pytest.skip(f"the process that reads slides {guard.protection()}")
+    path = named(f"attempt-{attempt}")
+    before = path.stat()
+    with open_guarded(path) as slide, pytest.raises(SlideCorruptError, match="refused") as caught:
+        slide.read_tile(0, 0, 64)
+    assert "wJalr" not in str(caught.value)
+    assert (path.stat().st_mtime_ns, path.stat().st_mode) == (before.st_mtime_ns, before.st_mode)
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+def test_protection_is_told(monkeypatch):
+    for gave_up, words in (
+        (
+            ("files", "network"),
+            "cannot use the network, run programs, write files, look into other processes",
+        ),
+        (("network",), "cannot use the network, run programs; CAN write files, look into other processes"),
+        ((), "is not confined by this system"),
+    ):
+        monkeypatch.setattr(guard._Guard, "gave_up", lambda _, gave_up=gave_up: gave_up)
+        assert guard.protection().startswith(words)
 
 
 @pytest.mark.parametrize("kind", SlideError.__subclasses__())

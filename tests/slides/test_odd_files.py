@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import benchmarks.odd_folders  # noqa: F401  # registers its kinds
 from benchmarks.odd_files import ODD_FILES, SCORED
 from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableError
 from deepliif_ray.slides import SyntheticTissue, open_guarded, plan_slide

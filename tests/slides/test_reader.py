@@ -24,6 +24,9 @@ from deepliif_ray.slides import TileGrid, field, open_slide, plan_slide, reader,
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (90, 130, 3), dtype=np.uint8)
 
+JPEG_LS = "wsi/sm_image_jpegls/sm_image_jpegls.dcm"
+"""Not bad any more: OpenSlide does not read it, another reader does."""
+
 
 def read_all(path):
     with open_slide(path) as opened:
@@ -54,6 +57,7 @@ def test_every_bad_file_fails_typed_and_always_alike(shared_data, tmp_path):
     with (bad / "OUTCOMES.csv").open(newline="") as file:
         names = [row["file"] for row in csv.DictReader(file)]
     assert len(names) == 15
+    names.remove(JPEG_LS)
     for name in names:
         messages = set()
         elsewhere = tmp_path / name

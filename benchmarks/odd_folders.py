@@ -1,0 +1,81 @@
+"""OME-Zarr and DICOM of the odd kinds that people have; see `benchmarks.odd_files`."""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from benchmarks.odd_files import ODD_FILES, SCORED, Picture, odd
+from tests.slides import dicoms
+from tests.slides.zarrs import write_zarr
+
+ZARR, DICOM = ".ome.zarr", ".dcm"
+STAINS = [{"label": n, "color": c} for n, c in (("DAPI", "0000FF"), ("FITC", "00FF00"), ("Cy3", "FF0000"))]
+
+
+def _zarr(name: str, right: str = SCORED, **options: object) -> None:
+    odd(right, suffix=ZARR, name=name)(lambda path, picture: write_zarr(path, picture, **options))
+
+
+_zarr("zarr_0_4", chunk=128)
+_zarr("zarr_0_5_sharded", version="0.5", shard=256, chunk=128)
+_zarr("zarr_yxc", axes="yxc", channels_together=True)
+_zarr("zarr_fluorescence", "unsuitable", omero=STAINS)
+_zarr("zarr_times", "unsuitable", times=2)
+
+
+@odd(suffix=ZARR)
+def zarr_12_bits_in_16(path: Path, picture: Picture) -> None:
+    write_zarr(path, picture.astype(np.uint16) << 4)
+
+
+@odd(suffix=ZARR)
+def zarr_planes(path: Path, picture: Picture) -> None:
+    write_zarr(path, picture, planes=[255 - picture, picture, 255 - picture])
+
+
+@odd(suffix=ZARR)
+def zarr_with_label_and_macro(path: Path, picture: Picture) -> None:
+    root = zarr.create_group(path, zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    for number, name in enumerate(("slide", "label image", "macro image")):
+        pixels = picture if number == 0 else 255 - picture
+        write_zarr(None, pixels, group=root.create_group(str(number)), name=name)
+
+
+@odd("unsuitable", suffix=ZARR)
+def zarr_plate(path: Path, picture: Picture) -> None:
+    zarr.create_group(path, zarr_format=2).attrs["plate"] = {"wells": [{"path": "A/1"}]}
+
+
+def _dicom(name: str, right: str = SCORED, tolerance: float = 0.0, **options: object) -> None:
+    options["series"] = f"1.2.{len(ODD_FILES)}"  # files of one folder, but no levels of one slide
+    make = odd(right, suffix=DICOM, name=name, tolerance=tolerance)
+    make(lambda path, picture: dicoms.write_dicom(path, picture, side=128, **options))
+
+
+_dicom("dicom_jpeg_2000", syntax=dicoms.J2K)
+_dicom("dicom_htj2k", syntax=dicoms.HTJ2K)
+_dicom("dicom_jpeg_ls", syntax=dicoms.JPEGLS)
+_dicom("dicom_rle", syntax=dicoms.RLE)
+_dicom("dicom_big_endian", syntax=dicoms.BIG)
+_dicom("dicom_deflated", syntax=dicoms.DEFLATED)
+_dicom("dicom_ycbcr_tagged_rgb", syntax=dicoms.JPEG, tolerance=3)
+_dicom(
+    "dicom_rgb_tagged_ycbcr", syntax=dicoms.JPEG, tolerance=3, colours="YBR_FULL_422",
+    encode=lambda tile: dicoms.jpeg(tile, "RGB"),
+)  # fmt: skip
+_dicom("dicom_two_light_paths", "unsuitable", NumberOfOpticalPaths=2)
+_dicom("dicom_label", "unsuitable", kind="LABEL")
+
+
+@odd("unreadable", suffix="")
+def dicom_two_series_in_sub_folders(path: Path, picture: Picture) -> None:
+    for series in ("1.1", "1.2"):
+        (path / series).mkdir(parents=True)
+        dicoms.write_dicom(path / series / "a.dcm", picture, series=series)
+
+
+@odd("unsuitable", suffix=DICOM)
+def dicom_grey(path: Path, picture: Picture) -> None:
+    dicoms.write_dicom(path, picture[..., :1], colours="MONOCHROME2", series="1.3")
