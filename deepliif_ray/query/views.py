@@ -105,7 +105,7 @@ def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Ta
         connection.register_filesystem(RootedFileSystem(url))
         places = [f"{RootedFileSystem.protocol}://{path}" for path in paths]
     else:
-        root = storage.filesystem(url)[1]
+        root = storage.absolute(url)
         places = [storage.join(root, path) for path in paths]
     # An object of several slides may still hold one that was scored again since: then its slides are picked.
     partial = {n: path for n, path in enumerate(paths) if _holds_more(slides, path)}

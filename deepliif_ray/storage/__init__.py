@@ -7,15 +7,16 @@ told of it holds no credentials.
 """
 
 from deepliif_ray.storage.cache import localize, pin
-from deepliif_ray.storage.client import filesystem
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
     READ_THREADS,
+    Stored,
     arrow_filesystem,
     create_bytes,
     exists,
     list_files,
+    list_stored,
     read_bytes,
     read_range,
     remove,
@@ -30,16 +31,17 @@ __all__ = [
     "OPTIONS_VARIABLE",
     "READ_THREADS",
     "Lock",
+    "Stored",
     "absolute",
     "arrow_filesystem",
     "create_bytes",
     "exists",
-    "filesystem",
     "fingerprint",
     "is_absolute",
     "is_local",
     "join",
     "list_files",
+    "list_stored",
     "local_path",
     "localize",
     "parent",

@@ -7,16 +7,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from deepliif_ray.errors import StorageError
-from deepliif_ray.storage.client import FAILURES, filesystem, patient_filesystem, retried, trouble
+from deepliif_ray.errors import StorageMissingError
+from deepliif_ray.storage.answers import answer_of
+from deepliif_ray.storage.client import FAILURES, ask, filesystem, patient_filesystem, retried, trouble
 from deepliif_ray.storage.credentials import scrub
-from deepliif_ray.storage.urls import is_local, join
+from deepliif_ray.storage.urls import is_local, join, local_path
 
 READ_THREADS = 16
 _memory = threading.Lock()  # memory:// looks first and writes then
@@ -29,31 +31,31 @@ def read_bytes(url: str) -> bytes:
 
     Raises
     ------
+    StorageMissingError
+        It does not exist.
     StorageError
-        It does not exist or cannot be read.
+        It cannot be read.
     """
-    fs, path = filesystem(url)
-    return _read(url, lambda: bytes(fs.cat_file(path)))
+    return _read(url, lambda fs, path: bytes(fs.cat_file(path)))
 
 
 def read_range(url: str, start: int | None, end: int | None) -> bytes:
     """Return the bytes from ``start`` to before ``end`` of ``url``; raises as `read_bytes`."""
-    fs, path = filesystem(url)
-    return _read(url, lambda: bytes(fs.cat_file(path, start=start, end=end)))
+    # By name: s3fs has a parameter of its own before these two.
+    return _read(url, lambda fs, path: bytes(fs.cat_file(path, start=start, end=end)))
 
 
 def size(url: str) -> int | None:
     """Return the size of ``url`` in bytes, None where the store does not tell; raises as `read_bytes`."""
-    fs, path = filesystem(url)
-    info: dict[str, Any] = _read(url, lambda: fs.info(path))
+    info: dict[str, Any] = _read(url, lambda fs, path: fs.info(path))
     return None if info["size"] is None else int(info["size"])
 
 
-def _read(url: str, call: Callable[[], T]) -> T:
+def _read(url: str, call: Callable[[Any, str], T]) -> T:
     try:
-        return retried(url, call)
+        return ask(url, call)
     except FileNotFoundError as error:
-        raise StorageError(f"{scrub(url)}: no such file") from error
+        raise StorageMissingError(f"{scrub(url)}: no such file") from error
     except FAILURES as error:
         raise trouble(url, "cannot be read", error) from None
 
@@ -85,13 +87,12 @@ def write_bytes(url: str, data: bytes) -> None:
     StorageError
         It cannot be written.
     """
-    fs, path = filesystem(url)
     try:
         if is_local(url):
-            with _complete(Path(path)) as temporary:
+            with _complete(local_path(url).absolute()) as temporary:
                 temporary.write_bytes(data)
         else:
-            retried(url, lambda: fs.pipe_file(path, data))
+            ask(url, lambda fs, path: fs.pipe_file(path, data))
     except FAILURES as error:
         raise trouble(url, "cannot be written", error) from None
 
@@ -107,16 +108,18 @@ def create_bytes(url: str, data: bytes) -> bool:
     StorageError
         It cannot be written.
     """
-    fs, path = filesystem(url)
     try:
         if is_local(url):
-            _create_local(Path(path), data)
+            _create_local(local_path(url).absolute(), data)
         else:
             with _memory if url.startswith("memory://") else nullcontext():
-                retried(url, lambda: fs.pipe_file(path, data, mode="create"))
+                ask(url, lambda fs, path: fs.pipe_file(path, data, mode="create"))
     except FileExistsError:
         return False
     except FAILURES as error:
+        answer = answer_of(error)  # s3fs makes OSError(EINVAL) of it
+        if answer is not None and answer.is_taken:
+            return False
         raise trouble(url, "cannot be written", error) from None
     return True
 
@@ -142,13 +145,12 @@ def write_file(url: str, source: Path) -> None:
     StorageError
         It cannot be written.
     """
-    fs, path = filesystem(url)
     try:
         if is_local(url):
-            with _complete(Path(path)) as temporary:
+            with _complete(local_path(url).absolute()) as temporary:
                 shutil.move(source, temporary)
         else:
-            retried(url, lambda: fs.put_file(str(source), path))
+            ask(url, lambda fs, path: fs.put_file(str(source), path))
             source.unlink()
     except FAILURES as error:
         raise trouble(url, "cannot be written", error) from None
@@ -162,14 +164,20 @@ def exists(url: str) -> bool:
     StorageError
         The store does not tell.
     """
-    fs, path = filesystem(url)
     try:
-        retried(url, lambda: fs.info(path))  # s3fs's own exists() takes a bucket it cannot reach for missing
+        ask(url, lambda fs, path: fs.info(path))  # s3fs's exists() takes a bucket it cannot reach for missing
     except (FileNotFoundError, NotADirectoryError):
         return False
     except FAILURES as error:
         raise trouble(url, "cannot be looked at", error) from None
     return True
+
+
+class Stored(NamedTuple):
+    """What a store says of an object: its size in bytes, and when it was written."""
+
+    size: int
+    written: datetime
 
 
 def list_files(folder: str, suffix: str = "") -> list[str]:
@@ -182,21 +190,45 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
     StorageError
         The store does not tell.
     """
-    fs, path = filesystem(folder)
+    return [join(folder, name) for name in sorted(_below(folder, suffix))]
+
+
+def list_stored(folder: str, suffix: str = "") -> dict[str, Stored]:
+    """Return what the store says of the files of `list_files`, by their paths below ``folder``."""
+    found = _below(folder, suffix)
+    return {name: Stored(int(found[name]["size"] or 0), _written(found[name])) for name in sorted(found)}
+
+
+def _below(folder: str, suffix: str) -> dict[str, dict[str, Any]]:
+    def find(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+        base = path.rstrip("/")
+        found = fs.find(path, detail=True)
+        return {str(name)[len(base) :].lstrip("/"): info for name, info in found.items()}
+
     try:
-        found = retried(folder, lambda: fs.find(path))
+        inside = ask(folder, find)
     except FileNotFoundError:
-        return []
+        return {}
     except FAILURES as error:
         raise trouble(folder, "cannot be listed", error) from None
-    base = path.rstrip("/")
-    inside = (str(name)[len(base) :].lstrip("/") for name in found)
     # Stores keep empty folders, and markers that end in a slash, as if they were files.
-    return sorted(
-        join(folder, name)
-        for name in inside
+    return {
+        name: info
+        for name, info in inside.items()
         if name.endswith(suffix) and not name.endswith((".tmp", "/")) and name
-    )
+    }
+
+
+def _written(info: dict[str, Any]) -> datetime:
+    """Return when an object was written; a store that does not tell makes it new, so that it stays."""
+    moment = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
+    if isinstance(moment, (int, float)):
+        return datetime.fromtimestamp(moment, UTC)
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if not isinstance(moment, datetime):
+        return datetime.now(UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def remove(url: str) -> None:
@@ -211,10 +243,10 @@ def remove(url: str) -> None:
     try:
         if not is_local(url) and has_magic(path):  # fsspec would remove all that the name matches
             with ThreadPoolExecutor(READ_THREADS) as pool:
-                found = retried(url, lambda: fs.find(path))
+                found = ask(url, lambda fs, path: list(fs.find(path)))
                 list(pool.map(lambda name: retried(url, lambda: fs.rm_file(name)), found))
         else:
-            retried(url, lambda: fs.rm(path, recursive=True))
+            ask(url, lambda fs, path: fs.rm(path, recursive=True))
     except FileNotFoundError:
         return
     except FAILURES as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deepliif_ray.storage.client import FAILURES, filesystem, retried, trouble
+from deepliif_ray.storage.client import FAILURES, ask, trouble
 from deepliif_ray.storage.urls import is_local
 
 _VERSION_KEYS = (
@@ -46,13 +46,12 @@ def slide_files(url: str) -> list[SlideFile]:
     StorageError
         The store did not answer.
     """
-    fs, path = filesystem(url)
     try:
-        return retried(url, lambda: _slide_files(fs, path, is_local(url)))
+        return ask(url, lambda fs, path: _slide_files(fs, path, is_local(url)))
     except (FileNotFoundError, PermissionError):
         raise
     except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
+        raise FileNotFoundError(url) from error
     except FAILURES as error:
         raise trouble(url, "cannot be looked at", error) from None
 

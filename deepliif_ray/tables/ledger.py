@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError, StorageError
+from deepliif_ray.errors import ResultsError, StorageMissingError
 from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
 
 _SLUG_LENGTH = 40
@@ -165,10 +165,8 @@ def read_if_there(url: str) -> bytes | None:
     """Return the content of an object, or None if it is gone."""
     try:
         return storage.read_bytes(url)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    except StorageMissingError:
+        return None
 
 
 def _parse(url: str, content: bytes, name: str) -> pa.Table:

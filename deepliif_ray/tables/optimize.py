@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError, StorageError
+from deepliif_ray.errors import ResultsError, StorageMissingError
 from deepliif_ray.tables.commit import write_cells, write_table
 from deepliif_ray.tables.ledger import Ledger, joined_name, joined_rows, newest, read_objects
 from deepliif_ray.tables.retire import note, stored_cells, sweep
@@ -188,10 +188,8 @@ def _join_cells(results: str, group: _Group) -> str | None:
     path = f"{folder}/{joined_name(rows, uuid.uuid4().hex[:16])}"
     try:
         write_cells(results, path, _regrouped(_cells_by_slide(results, group)))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):  # joined by another call meanwhile
-            return None
-        raise
+    except StorageMissingError:  # joined by another call meanwhile
+        return None
     return path
 
 

@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from deepliif_ray import storage
-from deepliif_ray.errors import StorageError
 from deepliif_ray.tables.ledger import read_if_there, read_objects
 
 ORPHAN_AGE = timedelta(hours=24)
@@ -29,33 +27,10 @@ class Retired:
     waiting: int
 
 
-def stored_cells(results: str) -> dict[str, tuple[int, datetime]]:
-    """Return size in bytes and time of writing of every cells object, by its path in the results."""
-    fs, root = storage.filesystem(results)
-    folder = storage.join(root, "cells")
-    try:
-        found = fs.find(folder, detail=True)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise StorageError(f"{results}: cells cannot be listed ({error})") from error
-    return {
-        f"cells/{name[len(folder) :].lstrip('/')}": (int(info["size"]), _written(info))
-        for name, info in found.items()
-        if name.endswith(".parquet")
-    }
-
-
-def _written(info: dict[str, Any]) -> datetime:
-    """Return when an object was written; a store that does not tell makes it new, so that it stays."""
-    moment = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
-    if isinstance(moment, (int, float)):
-        return datetime.fromtimestamp(moment, UTC)
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if not isinstance(moment, datetime):
-        return datetime.now(UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def stored_cells(results: str) -> dict[str, storage.Stored]:
+    """Return what the store says of every cells object, by its path in the results."""
+    found = storage.list_stored(storage.join(results, "cells"), ".parquet")
+    return {f"cells/{name}": stored for name, stored in found.items()}
 
 
 def note(results: str, paths: Iterable[str]) -> None:
