@@ -163,7 +163,8 @@ def status(
         return
     queries = {
         "run": "SELECT run_id, status, engine, model_uri, started_at, finished_at, n_slides, n_scored, "
-        "n_skipped, n_failed, n_cells, timings FROM runs ORDER BY started_at DESC LIMIT 1",
+        "n_skipped, n_failed, n_cells, timings FROM runs "
+        "ORDER BY coalesce(epoch, -1) DESC, started_at DESC LIMIT 1",
         "markers": "SELECT marker, count(*) AS slides, sum(n_tiles_inferred)::BIGINT AS tiles_inferred, "
         "sum(n_cells)::BIGINT AS cells, sum(tissue_mm2) AS tissue_mm2, "
         "count_if(len(warnings) > 0) AS with_warnings FROM slides GROUP BY ALL ORDER BY ALL",

@@ -26,7 +26,13 @@ from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import Failure, Job, StepError, Work, fingerprint, load_work, step
-from deepliif_ray.errors import ResultsError, SlideChangedError, SlideCorruptError, StorageError
+from deepliif_ray.errors import (
+    LeaseLostError,
+    ResultsError,
+    SlideChangedError,
+    SlideCorruptError,
+    StorageError,
+)
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
@@ -117,6 +123,7 @@ def origin(job: Job, entry: SlideEntry) -> dict[str, object]:
         "config_fingerprint": job.config_fingerprint,
         "software_version": __version__,
         "run_id": job.run_id,
+        "epoch": job.epoch,
     }
 
 
@@ -132,7 +139,7 @@ def finalize(job: Job, folder: str) -> Scored:
         start = time.perf_counter()
         work = load_work(folder, job.run_id)
         if fingerprint(work.entry) != work.slide_fingerprint:
-            storage.remove(folder)
+            _remove_staged(job, folder)
             raise SlideChangedError(
                 f"{work.entry.uri}: the file changed while it was being scored; run again when it is complete"
             )
@@ -173,12 +180,12 @@ def finalize(job: Job, folder: str) -> Scored:
             "measure_s": totals.measure_s,
             "finalize_s": time.perf_counter() - start,
         }
-        fence(job.results, job.run_id)
+        fence(job.results, job.epoch, job.run_id)
         commit_slide(job.results, record)
         told = {"slide_id": work.entry.slide_id, "cells": n_cells, "tiles": len(plan.grid)}
         _log.info("slide.committed", extra=told)
-        with suppress(StorageError):  # what stays is removed by the next run
-            storage.remove(folder)
+        with suppress(StorageError, LeaseLostError):  # what stays is removed by the next run
+            _remove_staged(job, folder)
         return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 
 
@@ -195,8 +202,14 @@ def _check_bad(job: Job, work: Work, totals: _Totals) -> None:
         f"{why}; {len(totals.bad)} of its {len(work.todo)} tiles are bad, more than the {most:g} % that may "
         "be (max_bad_tiles_percent)"
     )
-    storage.remove(work.staging)
+    _remove_staged(job, work.staging)
     raise StepError(Failure("read", SlideCorruptError.reason, message, index))
+
+
+def _remove_staged(job: Job, folder: str) -> None:
+    """Remove what was staged, unless another run took over: it may be at work there."""
+    fence(job.results, job.epoch, job.run_id)
+    storage.remove(folder)
 
 
 def _bad_warning(work: Work, totals: _Totals) -> list[str]:

@@ -2,14 +2,15 @@
 
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from deepliif_ray import storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local, logs
-from deepliif_ray.engine.lease import Lease
+from deepliif_ray.engine.lease import Lease, fence
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.record import RunRecord, RunSummary
 from deepliif_ray.engine.todo import fingerprints, not_done, worth_trying
@@ -106,10 +107,10 @@ def score(
         )
         logs.name_run(job.run_id)
         progress = Progress(slides=len(cohort.slides))
-        with (
-            Lease(results, job.run_id, progress.snapshot, take_over=take_over) as lease,
-            RunRecord(job, cohort.url, engine, progress) as run,
-        ):
+        with ExitStack() as held:
+            lease = held.enter_context(Lease(results, job.run_id, progress.snapshot, take_over=take_over))
+            job = replace(job, epoch=lease.epoch)
+            run = held.enter_context(RunRecord(job, cohort.url, engine, progress))
             progress.watch = _watcher(lease, watch)
             todo = not_done(job, cohort.slides)
             progress.add(skipped=len(cohort.slides) - len(todo))
@@ -127,7 +128,9 @@ def score(
                 outcomes = ray_engine.run(job, todo, progress, actors=actors)
             else:
                 outcomes = local.run(job, loaded, todo, progress)
-            return run.record(outcomes)
+            summary = run.record(outcomes)
+            fence(results, job.epoch, job.run_id)  # who lost it at the very end must not say that all is well
+            return summary
 
 
 def _watcher(lease: Lease, watch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:

@@ -59,6 +59,8 @@ class Job:
         Tiles that networks run at once on a GPU.
     log : LogConfig, optional
         How workers log; not at all when None.
+    epoch : int
+        Number of the lease under which the run works (`deepliif_ray.engine.lease`).
     """
 
     results: str
@@ -72,6 +74,7 @@ class Job:
     config: ScoreConfig
     batch_size: int | None
     log: LogConfig | None = None
+    epoch: int = 0
 
     @property
     def config_fingerprint(self) -> str:

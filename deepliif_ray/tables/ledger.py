@@ -28,7 +28,7 @@ from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, t
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
-_JOINED = re.compile(r"/joined-(\d+)-[^/]*\.parquet$")
+_JOINED = re.compile(r"/joined-(\d+)-(?:(\d{4})-)?[^/]*\.parquet$")
 
 
 def slide_key(slide_id: str) -> str:
@@ -50,9 +50,9 @@ def slide_key(slide_id: str) -> str:
     return f"{slug}-{digest}"
 
 
-def joined_name(rows: int, name: str) -> str:
-    """Return the file name of an object that holds ``rows`` cells of several slides."""
-    return f"joined-{rows:012d}-{name}.parquet"
+def joined_name(rows: int, times: int, name: str) -> str:
+    """Return the file name of an object that holds ``rows`` cells of slides, joined ``times`` times."""
+    return f"joined-{rows:012d}-{times:04d}-{name}.parquet"
 
 
 def joined_rows(path: str) -> int | None:
@@ -62,6 +62,23 @@ def joined_rows(path: str) -> int | None:
     """
     match = _JOINED.search(path)
     return None if match is None else int(match[1])
+
+
+def record_path(cells: str) -> str:
+    """Return the path of the commit record that first names the cells object at path ``cells``."""
+    name = cells.rpartition("/")[2]
+    return f"slides/{name if joined_rows(cells) is None else 'joined-' + name.rpartition('-')[2]}"
+
+
+def cells_rank(path: str | None) -> tuple[int, str]:
+    """Return what orders cells objects that hold the same of a slide: the last are those to be read.
+
+    Joining goes one way, to objects that were joined more often, and of two that were joined as often
+    everybody keeps the last by name. So what was replaced never comes back, though a record that names it
+    arrives late.
+    """
+    match = _JOINED.search(path or "")
+    return 0 if match is None else int(match[2] or 1), path or ""
 
 
 class Ledger:
@@ -111,10 +128,13 @@ class Ledger:
     @cached_property
     def _failures(self) -> pa.Table:
         failed = newest(self._read("failures"), "failed_at")
-        committed = dict(_pairs(self._slides, "slide_id", "committed_at"))
+        committed = {
+            slide_id: (_before_all(epoch), at)
+            for slide_id, epoch, at in _pairs(self._slides, "slide_id", "epoch", "committed_at")
+        }
         standing = [
-            slide_id not in committed or failed_at > committed[slide_id]
-            for slide_id, failed_at in _pairs(failed, "slide_id", "failed_at")
+            slide_id not in committed or (_before_all(epoch), at) > committed[slide_id]
+            for slide_id, epoch, at in _pairs(failed, "slide_id", "epoch", "failed_at")
         ]
         return failed.filter(pa.array(standing, pa.bool_()))
 
@@ -204,13 +224,26 @@ def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
     return zip(*(table.column(name).to_pylist() for name in names), strict=True)
 
 
+def _before_all(epoch: int | None) -> int:
+    return -1 if epoch is None else epoch
+
+
 def newest(table: pa.Table, moment: str) -> pa.Table:
-    """Keep the row with the greatest (``moment``, attempt) of each slide, ordered by slide_id."""
+    """Keep the newest row of each slide, ordered by slide_id.
+
+    That is the one with the greatest (epoch, ``moment``, attempt): clocks count only within a lease. Of rows
+    that tell the same of one attempt, it is the one whose cells were joined last (`cells_rank`).
+    """
     table = table.combine_chunks()  # of thousands of records, each a chunk
-    order = pc.sort_indices(
-        table, sort_keys=[("slide_id", "ascending"), (moment, "ascending"), ("attempt", "ascending")]
-    )
-    ordered = table.take(order)
+    keys = table.select(["slide_id", moment, "attempt"])
+    keys = keys.append_column("epoch", pc.fill_null(table.column("epoch"), -1))
+    order = ["slide_id", "epoch", moment, "attempt"]
+    if "cells_path" in table.column_names:
+        ranks = [cells_rank(path) for path in table.column("cells_path").to_pylist()]
+        keys = keys.append_column("times", pa.array([times for times, _ in ranks], pa.int64()))
+        keys = keys.append_column("path", pa.array([path for _, path in ranks], pa.string()))
+        order += ["times", "path"]
+    ordered = table.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in order]))
     ids = ordered.column("slide_id").to_pylist()
     last = [row for row, slide_id in enumerate(ids) if row + 1 == len(ids) or ids[row + 1] != slide_id]
     return ordered.take(pa.array(last, pa.int64()))

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError, StorageMissingError
-from deepliif_ray.tables.commit import write_cells, write_table
-from deepliif_ray.tables.ledger import Ledger, joined_name, joined_rows, newest, read_objects
+from deepliif_ray.tables.commit import create_table, write_cells, write_table
+from deepliif_ray.tables.ledger import Ledger, cells_rank, joined_name, joined_rows, newest, read_objects
 from deepliif_ray.tables.retire import note, stored_cells, sweep
 from deepliif_ray.tables.schema import table_schema
 
@@ -122,14 +122,15 @@ def optimize(
     groups = _plan(slides, {path: size for path, (size, _) in stored_cells(results).items()}, target_bytes)
     progress = OptimizeProgress(objects=sum(len(group.sources) for group in groups))
     moved: dict[tuple[str, str], str] = {}
-    for group in groups:
-        path = _join_cells(results, group)
+    call = uuid.uuid4().hex[:16]
+    for number, group in enumerate(groups):
+        path = _join_cells(results, group, f"{number:04d}-{call}")
         if path is not None:
             moved |= {(slide, source): path for source, those in group.sources.items() for slide in those}
         progress.done += len(group.sources)
         if watch is not None:
             watch(progress)
-    joined = _join_slides(results, moved, drop_superseded)
+    joined = _join_slides(results, moved, drop_superseded, call)
     joined += _join_others(results, "failures", drop_superseded)
     joined += _join_others(results, "runs", False)
     retired = sweep(results, keep_minutes)
@@ -181,11 +182,12 @@ def _plan(slides: pa.Table, sizes: dict[str, int], target: int) -> list[_Group]:
     return [group for group in groups if len(group.sources) > 1 or any(map(is_stale, group.sources))]
 
 
-def _join_cells(results: str, group: _Group) -> str | None:
+def _join_cells(results: str, group: _Group, name: str) -> str | None:
     """Write the cells of a group as one object, by slide; return its path, None if a source is gone."""
     folder = next(iter(group.sources)).rpartition("/")[0]
     rows = sum(sum(those.values()) for those in group.sources.values())
-    path = f"{folder}/{joined_name(rows, uuid.uuid4().hex[:16])}"
+    times = 1 + max(cells_rank(source)[0] for source in group.sources)
+    path = f"{folder}/{joined_name(rows, times, name)}"
     try:
         write_cells(results, path, _regrouped(_cells_by_slide(results, group)))
     except StorageMissingError:  # joined by another call meanwhile
@@ -239,9 +241,10 @@ def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_superseded: bool) -> int:
+def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_superseded: bool, call: str) -> int:
     """Make all commit records one object, naming the joined cells; return how many it replaced."""
     objects = read_objects(results, "slides")  # again: others may have joined or committed meanwhile
+    objects = {url: table for url, table in objects.items() if table.num_rows}  # others bar what comes late
     everything = pa.concat_tables([table_schema("slides").empty_table(), *objects.values()])
     ids, paths = (everything.column(name).to_pylist() for name in ("slide_id", "cells_path"))
     new_paths = [moved.get((slide, path), path) for slide, path in zip(ids, paths, strict=True)]
@@ -252,17 +255,19 @@ def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_supersede
     kept = newest(_once(table), "committed_at") if drop_superseded else _once(table)
     if (len(objects) < 2 and new_paths == paths and kept.num_rows == everything.num_rows) or not objects:
         return 0
-    _write_joined(results, "slides", kept)
-    note(results, {path for path in paths if path} - _paths(kept))
+    if not create_table(storage.join(results, "slides", f"joined-{call}.parquet"), "slides", kept):
+        return 0  # this call stood still for so long that what it joined was removed
     _remove(list(objects))
+    # Only now: readers' time begins when no record names them. Killed before this, they go as orphans.
+    note(results, {path for path in paths if path} - _paths(kept))
     return len(objects)
 
 
 def _once(table: pa.Table) -> pa.Table:
-    """Drop records that say the same again of one attempt, keeping those that name joined cells."""
+    """Drop records that say the same again of one attempt; of the cells joined last are those that stay."""
     best: dict[tuple[str, str], int] = {}
     columns = [table.column(name).to_pylist() for name in ("slide_id", "attempt", "cells_path")]
-    rank = [(joined_rows(path or "") is not None, path or "") for path in columns[2]]
+    rank = [cells_rank(path) for path in columns[2]]
     for row, key in enumerate(zip(columns[0], columns[1], strict=True)):
         if key not in best or rank[row] > rank[best[key]]:
             best[key] = row

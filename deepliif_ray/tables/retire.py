@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from deepliif_ray import storage
+from deepliif_ray.tables.commit import bar
 from deepliif_ray.tables.ledger import read_if_there, read_objects
 
 ORPHAN_AGE = timedelta(hours=24)
@@ -33,35 +34,43 @@ def stored_cells(results: str) -> dict[str, storage.Stored]:
     return {f"cells/{name}": stored for name, stored in found.items()}
 
 
-def note(results: str, paths: Iterable[str]) -> None:
-    """Note down that objects are not needed from now on."""
+def note(results: str, paths: Iterable[str], *, orphans: bool = False) -> None:
+    """Note down that objects are not needed from now on; ``orphans`` are those that no record ever named."""
     listed = sorted(paths)
     if listed:
         now = datetime.now(UTC)
         url = storage.join(results, _NOTES, f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.json")
-        storage.write_bytes(url, json.dumps({"at": now.isoformat(), "cells": listed}).encode())
+        document = {"at": now.isoformat(), "cells": listed, "orphans": orphans}
+        storage.write_bytes(url, json.dumps(document).encode())
 
 
 def sweep(results: str, keep_minutes: float) -> Retired:
     """Remove cells that are not needed since ``keep_minutes``, and note down those found now."""
     there = stored_cells(results)  # before the records: what a job commits meanwhile is newer than this list
     now = datetime.now(UTC)
-    notes = _read_notes(results)
     named = _named(results)
-    noted = {path for _, paths in notes.values() for path in paths}
-    note(
-        results,
-        (p for p, (_, at) in there.items() if now - at > ORPHAN_AGE and p not in named and p not in noted),
-    )
+    noted = {path for _, found in _read_notes(results).values() for path in found}
+    old = (path for path, stored in there.items() if now - stored.written > ORPHAN_AGE)
+    note(results, (path for path in old if path not in named and path not in noted), orphans=True)
     notes = _read_notes(results)
     until = datetime.now(UTC) - timedelta(minutes=keep_minutes)
-    due = {url: paths for url, (at, paths) in notes.items() if at <= until}
-    going = {path for paths in due.values() for path in paths} & there.keys() - named
+    due = {url: found for url, (at, found) in notes.items() if at <= until}
+    if due:
+        named = _named(results)  # again: hours may have gone by
+    going = {path: orphan for found in due.values() for path, orphan in found.items() if path not in named}
+    going = {path: orphan for path, orphan in going.items() if path in there}
+
+    def go(path: str) -> bool:
+        if going[path] and not bar(results, path):
+            return False  # it was committed this moment
+        storage.remove(storage.join(results, path))
+        return True
+
     with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        list(pool.map(lambda path: storage.remove(storage.join(results, path)), going))
+        removed = sum(pool.map(go, going))
         list(pool.map(storage.remove, due))
-    waiting = {path for url, (_, paths) in notes.items() if url not in due for path in paths}
-    return Retired(len(going), len(waiting & there.keys() - going))
+    waiting = {path for url, (_, found) in notes.items() if url not in due for path in found}
+    return Retired(removed, len(waiting & there.keys() - going.keys()))
 
 
 def _named(results: str) -> set[str]:
@@ -70,12 +79,14 @@ def _named(results: str) -> set[str]:
     return {path for table in tables for path in table.column("cells_path").to_pylist() if path}
 
 
-def _read_notes(results: str) -> dict[str, tuple[datetime, list[str]]]:
+def _read_notes(results: str) -> dict[str, tuple[datetime, dict[str, bool]]]:
+    """Return since when objects are not needed, and which, by note; with each whether it is an orphan."""
     notes = {}
     for url in storage.list_files(storage.join(results, _NOTES), ".json"):
         content = read_if_there(url)
         if content is None:  # another call was faster
             continue
         document = json.loads(content)
-        notes[url] = datetime.fromisoformat(document["at"]), list(document["cells"])
+        orphans = bool(document.get("orphans", False))  # older notes do not tell
+        notes[url] = datetime.fromisoformat(document["at"]), dict.fromkeys(document["cells"], orphans)
     return notes

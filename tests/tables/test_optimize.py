@@ -202,7 +202,7 @@ def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
     before = answer(root)
     moved = {(f"s{i:03d}", path): "cells/marker=Ki67/gone.parquet" for i in range(12) for path in ["other"]}
     optimize(root, keep_minutes=0)
-    assert _join_slides(root, moved, False) == 0
+    assert _join_slides(root, moved, False, "0123") == 0
     assert answer(root) == before
 
 
