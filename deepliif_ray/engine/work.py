@@ -22,7 +22,6 @@ from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
 from deepliif_ray.slides.dicom import check_one_series
 from deepliif_ray.slides.tissue import MASK_MIN_CORE
-from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
 PLAN = "plan.json"
@@ -35,7 +34,7 @@ def default_cache() -> Path:
     All processes of a machine share it; see `deepliif_ray.storage.room` for its bound.
     """
     return Path(
-        os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
+        os.environ.get(storage.CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
     ).absolute()
 
 

@@ -24,10 +24,12 @@ from deepliif_ray.storage.objects import (
     write_bytes,
     write_file,
 )
+from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.storage.slide_files import fingerprint, slide_files
 from deepliif_ray.storage.urls import absolute, is_absolute, is_local, join, local_path, parent, resolve
 
 __all__ = [
+    "CACHE_VARIABLE",
     "OPTIONS_VARIABLE",
     "READ_THREADS",
     "Lock",

@@ -176,6 +176,16 @@ class Results(RuleBasedStateMachine):
     def time_goes_by(self, seconds):
         self.world.clock += seconds
 
+    @precondition(lambda self: self.best)
+    @rule(drop=st.booleans(), reads=st.booleans())
+    def a_day_goes_by_with_an_optimize_at_each_end(self, drop, reads):
+        """What stands still meanwhile finds the cells gone that nobody named."""
+        for seconds in (25 * 3600.0, KEEP_S + 60):
+            self.world.clock += seconds
+            if reads:
+                self.read()
+            optimize(ROOT, drop_superseded=drop)
+
     # What must hold
 
     @invariant()

@@ -109,7 +109,7 @@ def commit(results, slide_id, cells, patient_id="P1", marker="Ki67", second=0, s
     return record
 
 
-def fail(results, slide_id, second=0, attempt="a1", reason="missing"):
+def fail(results, slide_id, second=0, attempt="a1", reason="missing", **more):
     record = {
         "slide_id": slide_id,
         "patient_id": "P1",
@@ -126,6 +126,7 @@ def fail(results, slide_id, second=0, attempt="a1", reason="missing"):
         "run_id": "r1",
         "attempt": attempt,
         "failed_at": moment(second),
+        **more,
     }
     write(storage.join(results, "failures", f"{slide_key(slide_id)}-{attempt}.parquet"), "failures", [record])
 

@@ -65,6 +65,38 @@ def test_failures_stand_until_a_later_commit(root):
     assert failures.column("attributes").to_pylist()[0] == [("site", "A")]
 
 
+def test_a_lease_counts_before_the_clock(root):
+    """Whoever wrote under an earlier lease comes before, though its clock is hours ahead, or it came last."""
+    fake.commit(root, "a", [fake.cell()], second=7200, attempt="zz", model_digest="old", epoch=1)
+    fake.commit(root, "a", [fake.cell()], second=1, attempt="aa", model_digest="new", epoch=2)
+    fake.commit(root, "b", [], second=9999, model_digest="old")  # of software without epochs
+    fake.commit(root, "b", [], second=1, model_digest="new", epoch=0)
+    fake.commit(root, "c", [], second=5, model_digest="new", epoch=3)
+    fake.fail(root, "c", second=9999, epoch=2)
+    fake.commit(root, "d", [], second=9999, model_digest="old", epoch=3)
+    fake.fail(root, "d", second=1, epoch=4)
+    fake.fail(root, "d", second=2, attempt="b", reason="older", epoch=3)
+    slides, failures = Ledger(root).slides(), Ledger(root).failures()
+    assert slides.column("model_digest").to_pylist() == ["new", "new", "new", "old"]
+    assert ids(failures) == ["d"] and failures.column("reason").to_pylist() == ["missing"]
+
+
+def test_of_records_of_one_attempt_that_of_the_cells_joined_last_counts(root):
+    """The others may be of an `optimize`, or a request, that stood still until their cells were removed."""
+    places = [
+        "cells/marker=Ki67/zzz.parquet",
+        "cells/marker=Ki67/joined-000000000009-ffffffffffffffff.parquet",  # of software that did not count
+        "cells/marker=Ki67/joined-000000000009-0002-0000-aaaa.parquet",
+        "cells/marker=Ki67/joined-000000000001-0003-0000-bbbb.parquet",
+        "cells/marker=Ki67/joined-000000000001-0003-0000-cccc.parquet",
+    ]
+    for number, place in enumerate(places):
+        record = fake.commit(root, "a", [], attempt="one", cells_path=place)
+        fake.write(storage.join(root, f"slides/{9 - number}.parquet"), "slides", [record])
+        storage.remove(storage.join(root, f"slides/{slide_key('a')}-one.parquet"))
+        assert Ledger(root).slides().column("cells_path").to_pylist() == [place]
+
+
 def test_runs_are_ordered_and_rewritten(root):
     fake.run(root, "late", second=5)
     fake.run(root, "early", second=1)

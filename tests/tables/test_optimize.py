@@ -1,5 +1,6 @@
 """Joining objects: answers stay, objects become few, at every moment and whoever else is at work."""
 
+import json
 import os
 import random
 import signal
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from deepliif_ray import optimize, storage
 from deepliif_ray.errors import DeepliifRayError, ResultsError
 from deepliif_ray.query import connect
+from deepliif_ray.tables import optimize as optimize_module
 from deepliif_ray.tables import retire
-from deepliif_ray.tables.ledger import joined_rows
+from deepliif_ray.tables.commit import commit_slide
+from deepliif_ray.tables.ledger import joined_rows, record_path
 from deepliif_ray.tables.optimize import _join_slides
 from tests.query import fake_results as fake
 
@@ -139,6 +142,91 @@ def test_only_old_cells_of_no_record_are_orphans(tmp_path):
     assert old.exists()
     optimize(root, keep_minutes=0)
     assert (young.exists(), old.exists()) == (True, False)
+
+
+def aged(path, hours):
+    then = time.time() - hours * 3600
+    os.utime(path, (then, then))
+
+
+def test_a_commit_that_comes_a_day_late_is_refused(tmp_path):
+    """Its cells were removed as nobody's; a record of them would have made every query fail."""
+    root = str(tmp_path)
+    fill(root, slides=4)
+    expected = answer(root)
+    record = fake.commit(root, "late", [fake.cell()], attempt="x")
+    storage.remove(storage.join(root, record_path(record["cells_path"])))
+    aged(tmp_path / record["cells_path"], 25)
+    optimize(root, keep_minutes=0)
+    assert not (tmp_path / record["cells_path"]).exists()
+    with pytest.raises(ResultsError, match="removed before its commit"):
+        commit_slide(root, record)
+    assert answer(root) == expected
+    optimize(root, keep_minutes=0, drop_superseded=True)
+    with pytest.raises(ResultsError, match="removed before its commit"):
+        commit_slide(root, record)
+
+
+def test_a_commit_at_the_last_moment_keeps_its_cells(tmp_path, monkeypatch):
+    """It comes after the sweep has looked at the records, just before it removes."""
+    root = str(tmp_path)
+    fill(root, slides=4)
+    record = fake.commit(root, "late", [fake.cell()], attempt="x")
+    storage.remove(storage.join(root, record_path(record["cells_path"])))
+    aged(tmp_path / record["cells_path"], 25)
+    real = retire.bar
+    monkeypatch.setattr(retire, "bar", lambda *a: commit_slide(root, record) or real(*a))
+    optimize(root, keep_minutes=0)
+    assert ("late", 0) in {(row[0], row[2]) for row in cells_of(root)}
+
+
+def cells_of(root):
+    with connect(root) as connection:
+        return connection.sql("SELECT slide_id, patient_id, cell_id FROM cells").fetchall()
+
+
+def test_an_optimize_that_stood_still_for_a_day_names_no_cells_that_are_gone(tmp_path, monkeypatch):
+    """It has joined cells; before it writes its records, another call finds them to be nobody's."""
+    root = str(tmp_path)
+    fill(root)
+    expected = answer(root)
+    real, nested = optimize_module._join_slides, []
+
+    def stand_still(*arguments):
+        if not nested:
+            nested.append(True)
+            for path in tmp_path.glob("cells/*/joined-*"):
+                aged(path, 25)
+            assert optimize(root, keep_minutes=0).removed > 2
+            assert answer(root) == expected
+        return real(*arguments)
+
+    monkeypatch.setattr(optimize_module, "_join_slides", stand_still)
+    optimize(root, keep_minutes=0)
+    assert nested
+    assert answer(root) == expected
+    optimize(root, keep_minutes=0)
+    assert answer(root) == expected
+
+
+def test_readers_have_their_time_though_an_optimize_was_killed(tmp_path, monkeypatch):
+    """It is killed before it removes the records that it joined; an hour later somebody opens them."""
+    root = str(tmp_path)
+    fill(root)
+
+    def killed(*_):
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimize_module, "_remove", killed)
+        with pytest.raises(_Killed):
+            optimize(root)
+    for path in tmp_path.glob("_optimize/*.json"):
+        old = json.loads(path.read_text())
+        path.write_text(json.dumps(old | {"at": "2026-01-01T00:00:00+00:00"}))
+    early = list(tmp_path.glob("cells/*/*.parquet"))
+    optimize(root)
+    assert all(path.exists() for path in early)
 
 
 def test_large_objects_are_left_alone(tmp_path):
