@@ -8,7 +8,7 @@ Layout, below any fsspec URL::
     runs/<run_id>.parquet                       one row
     cells/marker=<Marker>/joined-<rows>-<name>.parquet, slides/joined-<name>.parquet, …
                                                 what `optimize` made of many of these
-    _staging/…, _optimize/…                     work in progress, not part of the results
+    _staging/…, _optimize/…, _lease/…           work in progress, not part of the results
 """
 
 import hashlib

@@ -227,6 +227,18 @@ def test_a_lease_that_somebody_removed_is_lost(quick):
             fence("memory://removed", lease.epoch, "run")
 
 
+def test_where_two_got_the_same_number_one_of_them_sees_it(tmp_path, quick):
+    """As on a store that does not know conditions: the second wrote over the first."""
+    first = Lease(str(tmp_path), "first", dict)
+    first.take()
+    storage.write_bytes(lease_url(str(tmp_path), 1), json.dumps({"run_id": "second"}).encode())
+    first.beat()
+    with pytest.raises(LeaseLostError, match="run second"):
+        first.check()
+    with pytest.raises(LeaseLostError, match="run second"):
+        fence(str(tmp_path), 1, "first")
+
+
 def test_after_a_lease_was_removed_epochs_go_on_from_those_of_the_records(tmp_path, quick):
     fake.commit(str(tmp_path), "s", [fake.cell()], epoch=41)
     fake.run(str(tmp_path), "r", epoch=7)
