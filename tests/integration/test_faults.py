@@ -11,7 +11,7 @@ import time
 import pyarrow.compute as pc
 import pytest
 
-from deepliif_ray import connect
+from deepliif_ray import connect, score
 from deepliif_ray.engine.lease import read_lease
 from infra.s3 import S3Server, weed
 from tests.engine.results import assert_same, tables
