@@ -269,7 +269,7 @@ RUN = {
     "status": "running",
 }
 QUICK = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
