@@ -220,7 +220,7 @@ class Renewed(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("what", ["read", "size", "write", "create", "list"])
+@pytest.mark.parametrize("what", ["read", "size", "list"])
 @pytest.mark.parametrize("where", ["file", "profile"])
 def test_a_token_that_is_renewed_late_is_waited_for(monkeypatch, tmp_path, what, where):
     """Every try looks for new credentials, in the storage-options file as in the profile."""
