@@ -70,7 +70,7 @@ def write_table(url: str, name: str, table: pa.Table) -> None:
     with pq.ParquetWriter(sink, table.schema, **_WRITE) as writer:
         writer.write_table(table)
         if table.num_rows == 1:
-            writer.add_key_value_metadata({ROW_KEY: pack_row(name, table)})
+            writer.add_key_value_metadata({ROW_KEY: pack_row(name, table.to_pylist()[0])})
     storage.write_bytes(url, sink.getvalue().to_pybytes())
 
 

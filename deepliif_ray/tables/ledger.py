@@ -16,50 +16,22 @@ An object that is damaged is passed over: the rest of the results stays usable. 
 """
 
 import hashlib
-import logging
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError, StorageMissingError
-from deepliif_ray.tables.rows import unpack_row
-from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
+from deepliif_ray.errors import ResultsError
+from deepliif_ray.tables.records import Damage, read_records
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
-_READ_AHEAD = 512
 _JOINED = re.compile(r"/joined-(\d+)-[^/]*\.parquet$")
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Damage:
-    """An object of the results that cannot be used.
-
-    Attributes
-    ----------
-    object : str
-        Its path, relative to the results.
-    kind : str
-        What it is: ``slides``, ``failures``, ``runs`` or ``cells``.
-    slide_id : str or None
-        The slide that it belongs to, where that is known.
-    problem : str
-        What is wrong and what to do.
-    """
-
-    object: str
-    kind: str
-    slide_id: str | None
-    problem: str
 
 
 def slide_key(slide_id: str) -> str:
@@ -169,112 +141,7 @@ class Ledger:
 
     def _read(self, name: str) -> pa.Table:
         """Return all rows of table ``name``."""
-        tables = read_objects(self.results, name, self._damaged)
-        return pa.concat_tables([table_schema(name).empty_table(), *tables.values()])
-
-
-def read_objects(results: str, name: str, damaged: list[Damage] | None = None) -> dict[str, pa.Table]:
-    """Return the rows of table ``name`` by the URL of the object that holds them.
-
-    An object may vanish between listing and reading when another job joins objects or drops superseded
-    ones. What replaces it was written before, so listing again until nothing is new misses no row; some may
-    be there twice.
-
-    Parameters
-    ----------
-    results : str
-        URL of the results.
-    name : str
-        ``slides``, ``failures`` or ``runs``.
-    damaged : list of Damage, optional
-        Objects that cannot be read are added to it; if not given, they are logged.
-
-    Raises
-    ------
-    ResultsError
-        A newer version of this software wrote an object.
-    StorageError
-        The store does not answer.
-    """
-    folder = storage.join(results, name)
-    seen: set[str] = set()
-    tables: dict[str, pa.Table] = {}
-    vanished = True
-    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        while vanished and (new := [u for u in storage.list_files(folder, ".parquet") if u not in seen]):
-            seen.update(new)
-            vanished = False
-            for url, content in _contents(pool, new):
-                found = None if content is None else _read_record(url, content, name)
-                if isinstance(found, pa.Table):
-                    tables[url] = found
-                elif found is None:
-                    vanished = True
-                else:
-                    damage = Damage(f"{name}/{url[len(folder) :].lstrip('/')}", name, None, found)
-                    if damaged is None:
-                        _log.warning("object.damaged", extra={"object": url, "why": found})
-                    else:
-                        damaged.append(damage)
-    return tables
-
-
-def read_if_there(url: str) -> bytes | None:
-    """Return the content of an object, or None if it is gone."""
-    try:
-        return storage.read_bytes(url)
-    except StorageMissingError:
-        return None
-
-
-def _contents(pool: ThreadPoolExecutor, urls: list[str]) -> Iterator[tuple[str, bytes | None]]:
-    """Yield objects and their contents, read side by side; few are held at a time."""
-    for begin in range(0, len(urls), _READ_AHEAD):
-        part = urls[begin : begin + _READ_AHEAD]
-        yield from zip(part, pool.map(read_if_there, part), strict=True)
-
-
-def _read_record(url: str, content: bytes, name: str) -> pa.Table | str:
-    table = unpack_row(name, content)
-    return parse_record(url, content, name) if table is None else table
-
-
-def parse_record(url: str, content: bytes, name: str) -> pa.Table | str:
-    """Return the rows that an object of table ``name`` holds in its columns, or what is wrong with it.
-
-    Raises
-    ------
-    ResultsError
-        A newer version of this software wrote it.
-    """
-    schema = table_schema(name)
-    try:
-        # One thread and no buffering: a record is one row, and setting up costs more than reading it.
-        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-        metadata = file.schema_arrow.metadata or {}
-        version = int(metadata.get(VERSION_KEY, 0))
-        if metadata.get(TABLE_KEY) != name.encode() or version < 1:
-            return f"not a record of table {name}; move it out of the results"
-        if version > schema_version(name):
-            raise ResultsError(
-                f"{url}: written by a newer deepliif_ray (version {version} of table {name}, this one knows "
-                f"{schema_version(name)}); update deepliif_ray"
-            )
-        table = file.read(use_threads=False)
-        if version < schema_version(name):
-            table = _with_newer_columns(table, schema)
-        return table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
-    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-        said = " ".join(str(error).split())
-        return f"damaged record ({said}); score its slide again, and `deepliif-ray check --repair` tidies up"
-
-
-def _with_newer_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table of an older version with nulls in the columns that came later."""
-    for field in schema:
-        if field.nullable and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table
+        return read_records(self.results, name, self._damaged).table
 
 
 def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:
