@@ -18,7 +18,9 @@ from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.rows import ROW_KEY, pack_row
 from deepliif_ray.tables.schema import schema_version, table_schema
 
-_WRITE = {"compression": "zstd", "write_statistics": True}
+_WRITE: dict[str, Any] = {"compression": "zstd", "write_statistics": True}
+_WRITE_ONE: dict[str, Any] = {"compression": "none", "write_statistics": False, "use_dictionary": False}
+"""Of one row: none of this makes it smaller or faster to read."""
 
 
 def cells_path(slide_id: str, marker: str, attempt: str) -> str:
@@ -67,9 +69,10 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> dict[str
 def write_table(url: str, name: str, table: pa.Table) -> None:
     """Write rows of table ``name`` as one object."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, **_WRITE) as writer:
+    single = table.num_rows == 1
+    with pq.ParquetWriter(sink, table.schema, **(_WRITE_ONE if single else _WRITE)) as writer:
         writer.write_table(table)
-        if table.num_rows == 1:
+        if single:
             writer.add_key_value_metadata({ROW_KEY: pack_row(name, table.to_pylist()[0])})
     storage.write_bytes(url, sink.getvalue().to_pybytes())
 
