@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError
 from deepliif_ray.tables.records import Damage, read_records
+from deepliif_ray.tables.schema import schema_version
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
@@ -120,7 +121,14 @@ class Ledger:
 
     @cached_property
     def _slides(self) -> pa.Table:
-        return newest(self._read("slides"), "committed_at")
+        slides = newest(self._read("slides"), "committed_at")
+        version = pc.max(slides.column("cells_version")).as_py() or 1
+        if version > schema_version("cells"):
+            raise ResultsError(
+                f"{self.results}: a newer deepliif_ray wrote its cells (version {version}, this one knows "
+                f"{schema_version('cells')}); update deepliif_ray"
+            )
+        return slides
 
     @cached_property
     def _failures(self) -> pa.Table:

@@ -48,7 +48,8 @@ def answer(root):
         return {
             "cells": connection.sql("SELECT * FROM cells ORDER BY slide_id, cell_id").fetchall(),
             "slides": connection.sql(
-                "SELECT * EXCLUDE (cells_path, cells_bytes, cells_digest, cells_version) FROM slides ORDER BY slide_id"
+                "SELECT * EXCLUDE (cells_path, cells_bytes, cells_digest, cells_version) FROM slides "
+                "ORDER BY slide_id"
             ).fetchall(),
             **{
                 name: connection.sql(f"FROM {name} ORDER BY ALL").fetchall()
