@@ -14,6 +14,7 @@ _READING = {
     duckdb.StatementType.SELECT,
     duckdb.StatementType.MULTI,
 }  # MULTI: PIVOT, which looks at values first
+_UNTRANSLATED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT)\b")
 _GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 _EXPLAIN = re.compile(
     rf"{_GAP}explain\b{_GAP}(?:analyze\b{_GAP})?(?:\([^)]*\){_GAP})?", re.IGNORECASE | re.DOTALL
@@ -49,9 +50,24 @@ def ask_all(results: str, queries: Mapping[str, str], *, sandbox: bool = False) 
             for query in queries.values():
                 _check_reads(connection, query)
             with _reading(connection):
-                return {name: connection.sql(query).to_arrow_table() for name, query in queries.items()}
+                return {name: _answer(connection.sql(query)) for name, query in queries.items()}
         except duckdb.Error as error:
             raise QueryError(f"{results}: {error}") from error
+
+
+def _answer(relation: duckdb.DuckDBPyRelation) -> pa.Table:
+    """Return rows as a table, every column by a name of its own and with its right values."""
+    names: list[str] = []
+    for name, kind in zip(relation.columns, map(str, relation.types), strict=True):
+        if _UNTRANSLATED.search(kind):  # Arrow has no such type; what comes out is another number
+            raise QueryError(
+                f"column {name!r} is of type {kind}, which cannot be handed on; cast it to VARCHAR"
+            )
+        number = names.count(name)
+        while (unique := f"{name}_{number}" if number else name) in names:
+            number += 1
+        names.append(unique)
+    return relation.to_arrow_table().rename_columns(names)
 
 
 @contextmanager
@@ -85,7 +101,7 @@ def _check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     for kind in kinds:
         if kind not in _READING:
             raise QueryError(
-                f"{kind.name.replace('_', ' ')} is refused, nothing was changed: questions only read. Ask with "
-                "SELECT (or DESCRIBE, SHOW), write answers with --output, and use deepliif_ray.connect for tables "
-                "of your own"
+                f"{kind.name.replace('_', ' ')} is refused, nothing was changed: questions only read. Ask "
+                "with SELECT (or DESCRIBE, SHOW), write answers with --output, and use deepliif_ray.connect "
+                "for tables of your own"
             )

@@ -42,8 +42,8 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     shows them are views, which cannot be written to.
 
     Objects that are damaged are passed over: a warning is logged, the view ``damaged`` lists them. A slide
-    whose cells are lost stays in ``slides`` and in the indices at published thresholds, which its record holds.
-    It has no cells in ``cells``, and where indices at other thresholds need them, they are null.
+    whose cells are lost stays in ``slides`` and in the indices at published thresholds, which its record
+    holds. It has no cells in ``cells``; where indices at other thresholds need them, they are null.
 
     Parameters
     ----------

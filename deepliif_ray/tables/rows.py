@@ -63,4 +63,9 @@ def unpack_row(name: str, content: bytes) -> dict[str, Any] | None:
 
 def rows_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     """Return rows of table ``name`` as a table; columns that a row lacks, being older, are null."""
-    return pa.Table.from_pylist(rows, schema=table_schema(name))
+    schema = table_schema(name)
+    maps = [field.name for field in schema if pa.types.is_map(field.type)]
+    for row in rows:
+        for column in maps:  # JSON has no pairs, and Arrow insists on them
+            row[column] = [tuple(pair) for pair in row.get(column) or []]
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -67,7 +67,7 @@ def test_old_and_new_cells_are_joined(root):
 
 @pytest.mark.parametrize("others", [0, 2])
 def test_old_joined_objects_beside_new_records(root, others):
-    """Records are rewritten in this version while large cells objects stay, some of whose rows may not count."""
+    """Records are rewritten in this version while large cells objects stay; some rows may not count."""
     (old,) = [row for row in Ledger(root).slides().to_pylist() if row["slide_id"] == OLD_SLIDE]
     content = storage.read_bytes(storage.join(root, old["cells_path"]))
     path = f"cells/marker=Ki67/{joined_name(OLD_CELLS[0] + others, 'x')}"
