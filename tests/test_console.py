@@ -17,10 +17,11 @@ from tests.query import fake_results as fake
 AWKWARD = """
 SELECT 9007199254740993::BIGINT AS big, 170141183460469231731687303715884105727::HUGEINT AS huge,
   sum(3) AS total, 1.50::DECIMAL(5, 2) AS exact, 0.12345678901234567890::DECIMAL(30, 20) AS long_,
-  'nan'::DOUBLE AS no, 'inf'::DOUBLE AS up, '-inf'::DOUBLE AS down, NULL AS nothing, '' AS empty, ' x ' AS spaced,
-  'a "b", c' || chr(10) || 'd' AS text_, '\\x00\\xFF'::BLOB AS bytes, [1, NULL] AS list_,
+  'nan'::DOUBLE AS no, 'inf'::DOUBLE AS up, '-inf'::DOUBLE AS down, NULL AS nothing, '' AS empty,
+  ' x ' AS spaced, 'a "b", c' || chr(10) || 'd' AS text_, '\\x00\\xFF'::BLOB AS bytes, [1, NULL] AS list_,
   {'a': 'nan'::DOUBLE, 't': TIMESTAMP '2026-01-02 03:04:05'} AS nested, MAP {'k': 1} AS map_, true AS yes,
-  TIMESTAMP '2026-01-02 03:04:05.5' AS at, DATE '2026-01-02' AS day, INTERVAL 1 DAY AS span, 1 AS twice, 2 AS twice
+  TIMESTAMP '2026-01-02 03:04:05.5' AS moment, DATE '2026-01-02' AS day, INTERVAL 1 DAY AS span,
+  1 AS twice, 2 AS twice
 """
 PLAIN = {
     "big": 9007199254740993,
@@ -40,7 +41,7 @@ PLAIN = {
     "nested": {"a": "NaN", "t": "2026-01-02T03:04:05Z"},
     "map_": {"k": 1},
     "yes": True,
-    "at": "2026-01-02T03:04:05.500000Z",
+    "moment": "2026-01-02T03:04:05.500000Z",
     "day": "2026-01-02",
     "span": "P0M1DT0S",
     "twice": 1,
@@ -54,34 +55,31 @@ def root(tmp_path):
     return str(tmp_path / "r")
 
 
+def as_text(value):
+    """Return a value of JSON as a field of CSV holds it."""
+    if isinstance(value, (bool, list, dict)):
+        return json.dumps(value)
+    return "" if value is None else str(value)
+
+
 def test_awkward_values_in_every_format(root, tmp_path):
     table = ask(root, AWKWARD)
     show(table, None, tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text()) == [PLAIN]
     show(table, None, tmp_path / "a.csv")
     (row,) = csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text(), newline=""))
-    for name, value in PLAIN.items():
-        if isinstance(value, bool) or value is None or not isinstance(value, (str, int, float)):
-            value = (
-                {True: "true", None: ""}.get(value)
-                if not isinstance(value, (list, dict))
-                else json.dumps(value)
-            )
-        assert row[name] == str(value), name
+    assert row == {name: as_text(value) for name, value in PLAIN.items()}
     assert ',"",' in (tmp_path / "a.csv").read_text()  # an empty text, which is not null
     with duckdb.connect() as connection:  # somebody else's reader agrees
-        read = f"SELECT big, at, yes, text_ FROM read_csv('{tmp_path}/a.csv')"
-        found = connection.sql(read).fetchall()[0]
-    assert (found[0], found[2:]) == (PLAIN["big"], (True, PLAIN["text_"]))
+        read = f"SELECT big, yes, text_ FROM read_csv('{tmp_path}/a.csv')"
+        assert connection.sql(read).fetchall() == [(PLAIN["big"], True, PLAIN["text_"])]
     show(table.drop_columns("span"), None, tmp_path / "a.parquet")
     assert pq.read_table(tmp_path / "a.parquet").equals(table.drop_columns("span"))
     show(table, None, tmp_path / "a.txt")
     assert "9,007,199,254,740,993" in (tmp_path / "a.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    "kind", ["340282366920938463463374607431768211455::UHUGEINT", "BIT '101'", "[BIT '1']"]
-)
+@pytest.mark.parametrize("kind", [f"{2**128 - 1}::UHUGEINT", "BIT '101'", "[BIT '1']"])
 def test_what_arrow_would_garble_is_refused(root, kind):
     with pytest.raises(QueryError, match="cast it to VARCHAR"):
         ask(root, f"SELECT {kind} AS a")
