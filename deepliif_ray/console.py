@@ -129,14 +129,17 @@ def show(table: pa.Table, form: Format | None, output: Path | None = None) -> No
     Raises
     ------
     ConfigError
-        As `chosen_format`.
+        As `chosen_format`, or the format cannot hold the table.
     StorageError
         The file cannot be written.
     """
     form = chosen_format(form, output)
     if form is Format.PARQUET:
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        try:
+            pq.write_table(table, sink, compression="zstd")
+        except pa.ArrowException as error:  # intervals, for one
+            raise ConfigError(f"Parquet cannot hold this answer ({error}); cast the column") from error
         content = sink.getvalue().to_pybytes()
     elif form is Format.TABLE:
         content = _rendered(table).encode()

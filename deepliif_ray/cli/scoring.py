@@ -207,7 +207,7 @@ def status(
         if name == "quality":
             typer.echo(f"quality control flags {table.num_rows} slides:")
         if name == "damaged":
-            typer.echo("damaged and passed over; score the manifest again to mend it:")
+            typer.echo("damaged and passed over; `check --repair` and scoring again mend it:")
         show(table.drop_columns("timings") if name == "run" else table, Format.TABLE)
         timings = table["timings"].to_pylist()[0] if name == "run" else None
         if timings is not None:

@@ -107,8 +107,8 @@ def _described(url: str, damaged: list[Damage]) -> str:
     without = f"; cells and called_cells lack those of {cells} slides" * (cells > 0)
     more = ", …" * (len({damage.object for damage in damaged}) > _LISTED)
     return (
-        f"{url}: damaged and passed over: {named}{more}{without}; score the manifest again to mend it, "
-        "`SELECT * FROM damaged` and `deepliif-ray check` list all"
+        f"{url}: damaged and passed over: {named}{more}{without}; list all with "
+        "`deepliif-ray check`, mend with `deepliif-ray check --repair` and by scoring the manifest again"
     )
 
 

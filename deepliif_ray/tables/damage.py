@@ -12,7 +12,7 @@ from deepliif_ray.tables.retire import stored_cells
 _TAIL = 2**16
 
 
-def sound_ledger(results: str) -> tuple[Ledger, list[Damage]]:
+def sound_ledger(results: str, *, must_exist: bool = True) -> tuple[Ledger, list[Damage]]:
     """Return the committed state and all that is damaged in it, records and cells.
 
     Cells that are gone may have been joined since their records were read: then the newer records tell.
@@ -24,7 +24,7 @@ def sound_ledger(results: str) -> tuple[Ledger, list[Damage]]:
     """
     before: list[Damage] | None = None
     while True:
-        ledger = Ledger(results)
+        ledger = Ledger(results, must_exist=must_exist)
         lost = lost_cells(results, ledger.slides())
         if not lost or lost == before:
             return ledger, [*ledger.damaged(), *lost]

@@ -61,6 +61,11 @@ def unpack_row(name: str, content: bytes) -> dict[str, Any] | None:
     return row
 
 
+def carries_row(content: bytes) -> bool:
+    """Tell whether an object carries a row in its footer, damaged or not."""
+    return _ROW.search(content) is not None
+
+
 def rows_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     """Return rows of table ``name`` as a table; columns that a row lacks, being older, are null."""
     schema = table_schema(name)
