@@ -79,7 +79,7 @@ class OptimizeProgress:
 class _Part(NamedTuple):
     """What the record of a slide says of its cells."""
 
-    count: int
+    cells: int
     attempt: str
     digest: str | None
 
@@ -92,11 +92,11 @@ class _Group:
 
 
 class _UnusableError(Exception):
-    """A cells object does not hold what records say of it."""
+    """Cells objects do not hold what records say of them."""
 
-    def __init__(self, source: str, slide_id: str | None, problem: str) -> None:
-        super().__init__(problem)
-        self.damage = Damage(source, "cells", slide_id, problem)
+    def __init__(self, damaged: list[Damage]) -> None:
+        super().__init__(f"{len(damaged)} damaged")
+        self.damaged = damaged
 
 
 def optimize(
@@ -186,7 +186,7 @@ def _plan(slides: pa.Table, sizes: dict[str, int], target: int) -> list[_Group]:
 
     def is_stale(path: str) -> bool:
         rows = joined_rows(path)
-        counted = sum(part.count for part in objects[path].values())
+        counted = sum(part.cells for part in objects[path].values())
         return rows is not None and counted < (1 - _DEAD_SHARE) * rows
 
     folders: dict[str, list[str]] = defaultdict(list)
@@ -218,24 +218,29 @@ def _join_cells(results: str, group: _Group, damaged: list[Damage]) -> dict[str,
     """
     folder = next(iter(group.sources)).rpartition("/")[0]
     while group.sources:
-        rows = sum(part.count for those in group.sources.values() for part in those.values())
+        rows = sum(part.cells for those in group.sources.values() for part in those.values())
         path = f"{folder}/{joined_name(rows, uuid.uuid4().hex[:16])}"
         try:
             return write_cells(results, path, _regrouped(_cells_by_slide(results, group)))
         except StorageMissingError:  # joined by another call meanwhile
             return None
         except _UnusableError as problem:
-            damaged.append(problem.damage)
-            del group.sources[problem.damage.object]
+            damaged += problem.damaged
+            for damage in problem.damaged:
+                del group.sources[damage.object]
     return None
 
 
 def _cells_by_slide(results: str, group: _Group) -> Iterator[pa.Table]:
-    """Yield the cells of every slide of a group, in the order of slide_id, as this version has them."""
-    wanted = sorted((slide, source) for source, those in group.sources.items() for slide in those)
-    shared: dict[str, pa.Table] = {}
+    """Yield the cells of every slide of a group, in the order of slide_id, as this version has them.
 
-    def read(source: str) -> pa.Table:
+    Once a source is found damaged nothing more is yielded, but all are looked at: the error tells every one.
+    """
+    wanted = sorted((slide, source) for source, those in group.sources.items() for slide in those)
+    shared: dict[str, pa.Table | str] = {}
+    damaged: dict[str, Damage] = {}
+
+    def read(source: str) -> pa.Table | str:
         digests = {part.digest for part in group.sources[source].values()} - {None}
         return _read_cells(results, source, digests)
 
@@ -248,33 +253,38 @@ def _cells_by_slide(results: str, group: _Group) -> Iterator[pa.Table]:
                 if source not in tables and source not in shared:
                     shared[source] = read(source)
                 table = shared[source] if source in shared else tables[source]
-                cells = table.filter(pc.equal(table.column("slide_id"), slide))
                 said = group.sources[source][slide]
-                if cells.num_rows != said.count:
-                    problem = f"{cells.num_rows} cells of slide {slide!r}, its record says {said.count}"
-                    raise _UnusableError(source, slide, problem)
-                yield _of_attempt(cells, said.attempt)
+                cells = table if isinstance(table, str) else _of_slide(table, slide, said)
+                if isinstance(cells, str):
+                    damaged[source] = Damage(source, "cells", slide, cells)
+                elif not damaged:
+                    yield cells
+    if damaged:
+        raise _UnusableError(list(damaged.values()))
 
 
-def _of_attempt(cells: pa.Table, attempt: str) -> pa.Table:
-    """Return cells of any version with the columns of this one; those that came later are null."""
+def _of_slide(table: pa.Table, slide: str, said: _Part) -> pa.Table | str:
+    """Return a slide's cells with the columns of this version, or what is wrong with them."""
+    cells = table.filter(pc.equal(table.column("slide_id"), slide))
+    if cells.num_rows != said.cells:
+        return f"{cells.num_rows} cells of slide {slide!r}, its record says {said.cells}"
     schema = table_schema("cells")
-    for field_ in schema:
-        if field_.name not in cells.column_names and field_.nullable:
-            value = attempt if field_.name == "attempt" else None
-            cells = cells.append_column(field_, pa.repeat(pa.scalar(value, field_.type), cells.num_rows))
+    for column in schema:
+        if column.name not in cells.column_names and column.nullable:
+            value = said.attempt if column.name == "attempt" else None
+            cells = cells.append_column(column, pa.repeat(pa.scalar(value, column.type), cells.num_rows))
     return cells.select(schema.names).cast(schema)
 
 
-def _read_cells(results: str, path: str, digests: set[str | None]) -> pa.Table:
-    """Return what a cells object holds, if it is what was written: a copy would hide that it is not."""
+def _read_cells(results: str, path: str, digests: set[str | None]) -> pa.Table | str:
+    """Return what a cells object holds, or what is wrong with it: a copy would hide that."""
     content = storage.read_bytes(storage.join(results, path))
     if digests and digests != {hashlib.sha256(content).hexdigest()}:
-        raise _UnusableError(path, None, "damaged cells (another checksum than when they were written)")
+        return "damaged cells (another checksum than when they were written)"
     try:
         return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise _UnusableError(path, None, f"damaged cells ({' '.join(str(error).split())})") from error
+        return f"damaged cells ({' '.join(str(error).split())})"
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
