@@ -7,14 +7,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from deepliif_ray.errors import StorageMissingError
+from deepliif_ray.errors import StorageError, StorageMissingError
 from deepliif_ray.storage.client import FAILURES, filesystem, patient_filesystem, retried, trouble
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.urls import is_local, join
@@ -210,6 +210,34 @@ def exists(url: str) -> bool:
     except FAILURES as error:
         raise trouble(url, "cannot be looked at", error) from None
     return True
+
+
+def check_writable(folder: str) -> None:
+    """Refuse, at little cost and writing nothing, a folder that cannot be written to: at its store, or here.
+
+    Raises
+    ------
+    StorageError
+        Its store does not answer; or here a file is in its way, or it belongs to somebody else.
+    """
+    if not is_local(folder):
+        exists(folder)
+        return
+    path = Path(filesystem(folder)[1])
+    while not os.path.lexists(path):
+        path = path.parent
+    if not path.is_dir():
+        raise StorageError(f"{folder}: cannot be written, as {path} is no folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"{folder}: cannot be written, as {path} may not be changed by this user")
+
+
+def remove_empty(folder: str) -> None:
+    """Remove a folder of this machine if nothing but empty folders is in it; elsewhere there are none."""
+    if is_local(folder):
+        for path, _, _ in os.walk(filesystem(folder)[1], topdown=False):
+            with suppress(OSError):  # it holds something
+                Path(path).rmdir()
 
 
 def list_files(folder: str, suffix: str = "") -> list[str]:

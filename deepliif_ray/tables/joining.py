@@ -19,6 +19,7 @@ def join_records(
     moved: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
     *,
     drop_superseded: bool = False,
+    least: int = 2,
 ) -> int:
     """Make the records of each table one object; what is damaged stays as it is.
 
@@ -30,16 +31,24 @@ def join_records(
         By slide_id and old ``cells_path`` where cells were moved to: see `write_cells`.
     drop_superseded : bool
         Forget older generations.
+    least : int
+        Leave a table of fewer objects as it is, unless cells of it were moved.
 
     Returns
     -------
     int
         How many objects were replaced.
     """
-    replaced = join_slides(results, moved or {}, drop_superseded)
-    return (
-        replaced + _join_others(results, "failures", drop_superseded) + _join_others(results, "runs", False)
-    )
+    few = {name: least > 2 and _count(results, name) < least for name in RECORD_TABLES}
+    replaced = 0 if few["slides"] and not moved else join_slides(results, moved or {}, drop_superseded)
+    for name in ("failures", "runs"):
+        if not few[name]:
+            replaced += _join_others(results, name, drop_superseded and name == "failures")
+    return replaced
+
+
+def _count(results: str, name: str) -> int:
+    return len(storage.list_files(storage.join(results, name), ".parquet"))
 
 
 def join_slides(

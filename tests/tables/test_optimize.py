@@ -18,7 +18,7 @@ from deepliif_ray import optimize, storage
 from deepliif_ray.errors import DeepliifRayError, ResultsError
 from deepliif_ray.query import connect
 from deepliif_ray.tables import retire
-from deepliif_ray.tables.joining import join_slides
+from deepliif_ray.tables.joining import join_records, join_slides
 from deepliif_ray.tables.ledger import joined_rows
 from tests.query import fake_results as fake
 
@@ -226,6 +226,16 @@ def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
     optimize(root, keep_minutes=0)
     assert join_slides(root, moved, False) == 0
     assert answer(root) == before
+
+
+def test_a_run_joins_its_records_once_they_are_many(root):
+    fill(root)
+    before = answer(root)
+    join_records(root, least=13)
+    assert len(objects(root, "slides")) == 12
+    assert join_records(root, least=12) == 12
+    assert answer(root) == before
+    assert [len(objects(root, name)) for name in ("slides", "failures", "runs", "cells")] == [1, 2, 2, 9]
 
 
 STEP = st.one_of(
