@@ -27,9 +27,10 @@ from deepliif_ray.engine import lease as lease_module
 from deepliif_ray.engine.lease import Lease, fence
 from deepliif_ray.errors import DeepliifRayError, LeaseLostError
 from deepliif_ray.storage import client
-from deepliif_ray.tables import commit, ledger, retire
+from deepliif_ray.tables import commit, joining, ledger, records, retire
 from deepliif_ray.tables import optimize as optimize_module
 from deepliif_ray.tables.ledger import Ledger, joined_rows
+from deepliif_ray.tables.schema import table_schema
 from tests.engine import late_store
 from tests.engine.late_store import FAULTS, Actor, World, pause
 from tests.query import fake_results as fake
@@ -59,7 +60,7 @@ class Results(RuleBasedStateMachine):
         super().__init__()
         late_store.WORLD = self.world = World()
         self.patch = pytest.MonkeyPatch()
-        for module in (ledger, optimize_module, retire):
+        for module in (records, joining, optimize_module, retire):
             self.patch.setattr(module, "ThreadPoolExecutor", Serial)
         for module in (client, lease_module):
             time = SimpleNamespace(sleep=pause, monotonic=lambda: 0.0)
@@ -102,10 +103,9 @@ class Results(RuleBasedStateMachine):
             {"slide_id": slide, "patient_id": "P", "attempt": attempt, **fake.cell(n)}
             for n in range(1 + epoch % 3)
         ]
-        schema = ledger.table_schema("cells")
-        commit.write_cells(ROOT, path, [pa.Table.from_pylist(cells, schema=schema)])
+        place = commit.write_cells(ROOT, path, [pa.Table.from_pylist(cells, schema=table_schema("cells"))])
         at = self.world.now() + timedelta(seconds=skew)
-        record = fake_slide(slide, attempt, path, len(cells)) | {"epoch": epoch, "committed_at": at}
+        record = fake_slide(slide, attempt, place, len(cells)) | {"epoch": epoch, "committed_at": at}
         fence(ROOT, epoch, name)
         commit.commit_slide(ROOT, record)
 
@@ -248,8 +248,8 @@ class Results(RuleBasedStateMachine):
         return {name for name in self.world.objects if name.startswith(f"results/{folder}")}
 
 
-def fake_slide(slide: str, attempt: str, path: str, n_cells: int) -> dict[str, object]:
-    return SLIDE | {"slide_id": slide, "attempt": attempt, "cells_path": path, "n_cells": n_cells}
+def fake_slide(slide: str, attempt: str, place: dict[str, object], n_cells: int) -> dict[str, object]:
+    return SLIDE | place | {"slide_id": slide, "attempt": attempt, "n_cells": n_cells}
 
 
 def fake_run(name: str, epoch: int, now) -> dict[str, object]:
@@ -310,19 +310,18 @@ def joined_in_any_order(patch):
 
 def noted_before_removal(patch):
     """`optimize` notes what is not needed before it removes the records that name it."""
-    remove = optimize_module._remove
+    remove = joining._remove
     notes = []
-    patch.setattr(optimize_module, "_remove", lambda urls: notes.clear() or remove(urls))
-    create = optimize_module.create_table
+    patch.setattr(joining, "_remove", lambda urls: notes.clear() or remove(urls))
+    create = joining.create_table
 
     def create_and_note(url, name, table):
-        objects = ledger.read_objects(ROOT, name)
-        paths = {p for t in objects.values() for p in t.column("cells_path").to_pylist()}
+        paths = set(records.read_records(ROOT, name).table.column("cells_path").to_pylist())
         made = create(url, name, table)
         retire.note(ROOT, paths - set(table.column("cells_path").to_pylist()))
         return made
 
-    patch.setattr(optimize_module, "create_table", create_and_note)
+    patch.setattr(joining, "create_table", create_and_note)
 
 
 FAULTY = [ordered_by_time, beats_in_place, removed_unbarred, joined_in_any_order, noted_before_removal]
