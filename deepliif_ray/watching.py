@@ -1,20 +1,18 @@
 """A run seen from outside: what its lease says of it, beat by beat.
 
-A run that is going on keeps the object ``<results>/_lease.json``: ``run_id``, ``host``, ``pid``,
-``started_at``, ``beat_at`` and ``progress`` (`deepliif_ray.engine.progress.Progress.snapshot`). Reading it is
-one small request, whatever the size of the results.
+A run that is going on says who it is and how far, every few seconds (`deepliif_ray.engine.lease.read_lease`,
+`deepliif_ray.engine.progress.Progress.snapshot`). Reading that is a few small requests, whatever the size of
+the results.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from deepliif_ray import storage
 from deepliif_ray.console import time_left, where_time_went
-from deepliif_ray.errors import StorageError
+from deepliif_ray.engine.lease import read_lease
 from deepliif_ray.tables.ledger import Ledger
 
 SILENT_S = 20.0
@@ -95,7 +93,7 @@ class Watcher:
 
     def __init__(self, results: str) -> None:
         self._results = results
-        self._url = storage.join(results, "_lease.json")
+        self._epoch = 0
         self._beat: object = None
         self._since: float | None = None
 
@@ -107,16 +105,10 @@ class Watcher:
         StorageError
             The store does not answer.
         """
-        try:
-            lease = json.loads(storage.read_bytes(self._url))
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
-        except ValueError:  # read while it was being written
-            lease = {}
-        if not isinstance(lease, dict):
-            lease = {}
+        lease = read_lease(self._results, self._epoch)
+        if lease is None:
+            return None
+        self._epoch = int(lease.get("epoch", 0))
         beat = lease.get("beat_at")
         now = time.monotonic()
         if self._since is None:

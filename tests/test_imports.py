@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from deepliif_ray import storage
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "deepliif_ray"
 SOURCES = sorted(ROOT.glob(f"{PACKAGE}/**/*.py")) + sorted(ROOT.glob("jobs/**/*.py"))
@@ -40,9 +42,9 @@ INSIDE = {
 # reading and writing files with Arrow is for those who talk to the outside world, and for output asked for.
 OWNERS = {
     "duckdb": {"query"},
-    "fsspec": OUTSIDE_WORLD,
-    "s3fs": OUTSIDE_WORLD,
-    "botocore": OUTSIDE_WORLD,
+    "fsspec": {"storage", "tables"},
+    "s3fs": {"storage"},
+    "botocore": {"storage"},
     "openslide": {"slides"},
     "pyarrow.dataset": OUTSIDE_WORLD,
     "pyarrow.fs": OUTSIDE_WORLD,
@@ -54,6 +56,8 @@ OWNERS = {
     "optuna": {"training"},
     "tensorboardX": {"training"},
 }
+# What others may take from storage: nothing that leads to a file system whose trouble nobody tries again.
+STORAGE_OFFERS = [[], *([name] for name in storage.__all__)]
 NUMERIC = {"numba", "numpy", "pyarrow", "scipy", "skimage"}
 FILES_AND_PROCESSES = {
     "glob",
@@ -78,6 +82,18 @@ def area_of(module):
     return name if is_area else "glue"
 
 
+def used_of_storage(tree):
+    """Yield the names that the file takes from the storage area by ``storage.<name>``."""
+    if f"{PACKAGE}.storage" in imported(tree):
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "storage"
+            ):
+                yield node.attr
+
+
 def imported(tree):
     """Yield the dotted name of everything imported anywhere in the file."""
     for node in ast.walk(tree):
@@ -98,6 +114,8 @@ def problems(module, source):
             continue
         if top == PACKAGE:
             target = area_of(name)
+            if target == "storage" and area != "storage" and name.split(".")[2:] not in STORAGE_OFFERS:
+                found.append(f"{area} may not import {name}: storage does not offer it")
             if (
                 area != "glue"
                 and target not in INSIDE[area] | {area}
@@ -113,6 +131,9 @@ def problems(module, source):
             found.append(f"{area} is pure and may not import {name}")
         if area in {"errors", "config"} and not (standard or top == "pydantic"):
             found.append(f"{area} may not import {name}")
+    if area != "storage":
+        used = {name for name in used_of_storage(ast.parse(source)) if [name] not in STORAGE_OFFERS}
+        found += [f"storage does not offer {name}" for name in sorted(used)]
     return found
 
 
@@ -142,6 +163,11 @@ def test_every_area_has_its_rule(area):
         ("tables.ledger", "from ray import data"),
         ("engine.local", "from deepliif_ray.query import connect"),
         ("engine.local", "import fsspec"),
+        ("models.bundle", "import fsspec"),
+        ("slides.reader", "from botocore.exceptions import ClientError"),
+        ("tables.retire", "from deepliif_ray.storage.client import filesystem"),
+        ("tables.retire", "from deepliif_ray import storage\nfs = storage.filesystem('s3://a')"),
+        ("cli", "from deepliif_ray import storage\nstorage.client.filesystem('s3://a')"),
         ("report.cohort", "import duckdb"),
         ("errors", "import numpy"),
         ("cli", "import torch"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deepliif_ray import score, storage
 from deepliif_ray.errors import ConfigError, ManifestError, StorageError
 from deepliif_ray.manifest import read_manifest
+from deepliif_ray.storage import client
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE
 
 SECRET = "hush/Zq81+never=told"
@@ -44,7 +45,7 @@ def test_options_reach_the_store(options):
         "  config_kwargs: {read_timeout: 5, s3: {addressing_style: path}}\n"
     )
     for protocol in ("s3", "s3a"):
-        fs, path = storage.filesystem(f"{protocol}://bucket/a b#c?d%e::f")
+        fs, path = client.filesystem(f"{protocol}://bucket/a b#c?d%e::f")
         assert (fs.key, fs.endpoint_url, path) == ("from-file", "http://localhost:1", "bucket/a b#c?d%e::f")
         assert fs.config_kwargs["read_timeout"] == 5
         assert fs.config_kwargs["s3"] == {"addressing_style": "path"}
@@ -53,10 +54,10 @@ def test_options_reach_the_store(options):
 
 def test_an_exchanged_file_is_read_again(options):
     path = options("s3: {key: old-key, secret: hush}")
-    assert storage.filesystem("s3://b/a")[0].key == "old-key"
+    assert client.filesystem("s3://b/a")[0].key == "old-key"
     path.write_text("s3: {key: new-key, secret: hush}")
     os.utime(path, ns=(1, time.time_ns() + 1))
-    assert storage.filesystem("s3://b/a")[0].key == "new-key"
+    assert client.filesystem("s3://b/a")[0].key == "new-key"
 
 
 @pytest.mark.parametrize(

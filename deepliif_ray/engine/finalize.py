@@ -35,7 +35,13 @@ from deepliif_ray.engine.work import (
     size_rules,
     step,
 )
-from deepliif_ray.errors import ResultsError, SlideChangedError, SlideCorruptError, StorageError
+from deepliif_ray.errors import (
+    LeaseLostError,
+    ResultsError,
+    SlideChangedError,
+    SlideCorruptError,
+    StorageError,
+)
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
@@ -126,6 +132,7 @@ def origin(job: Job, entry: SlideEntry) -> dict[str, object]:
         "config_fingerprint": job.config_fingerprint,
         "software_version": __version__,
         "run_id": job.run_id,
+        "epoch": job.epoch,
     }
 
 
@@ -141,7 +148,7 @@ def finalize(job: Job, folder: str) -> Scored:
         start = time.perf_counter()
         work = load_work(folder, job.run_id)
         if fingerprint(work.entry) != work.slide_fingerprint:
-            storage.remove(folder)
+            _remove_staged(job, folder)
             raise SlideChangedError(
                 f"{work.entry.uri}: the file changed while it was being scored; run again when it is complete"
             )
@@ -165,7 +172,8 @@ def finalize(job: Job, folder: str) -> Scored:
                 spill.add(cells)
             n_cells = len(spill)
             _check_bad(job, work, totals)
-            write_cells(job.results, path, _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker))
+            tables = _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker)
+            written = write_cells(job.results, path, tables)
         thresholds = derive_thresholds(
             totals.sizes,
             totals.marker_histogram,
@@ -176,19 +184,19 @@ def finalize(job: Job, folder: str) -> Scored:
             has_marker=has_marker,
         )
         record = _record(job, work, n_cells, thresholds, totals)
-        record |= {"attempt": attempt, "cells_path": path, "committed_at": datetime.now(UTC)}
+        record |= {"attempt": attempt, **written, "committed_at": datetime.now(UTC)}
         record["timings"] = {
             "read_s": totals.read_s,
             "infer_s": totals.infer_s,
             "measure_s": totals.measure_s,
             "finalize_s": time.perf_counter() - start,
         }
-        fence(job.results, job.run_id)
+        fence(job.results, job.epoch, job.run_id)
         commit_slide(job.results, record)
         told = {"slide_id": work.entry.slide_id, "cells": n_cells, "tiles": len(plan.grid)}
         _log.info("slide.committed", extra=told)
-        with suppress(StorageError):  # what stays is removed by the next run
-            storage.remove(folder)
+        with suppress(StorageError, LeaseLostError):  # what stays is removed by the next run
+            _remove_staged(job, folder)
         return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 
 
@@ -205,8 +213,14 @@ def _check_bad(job: Job, work: Work, totals: _Totals) -> None:
         f"{why}; {len(totals.bad)} of its {len(work.todo)} tiles are bad, more than the {most:g} % that may "
         "be (max_bad_tiles_percent)"
     )
-    storage.remove(work.staging)
+    _remove_staged(job, work.staging)
     raise StepError(Failure("read", SlideCorruptError.reason, message, index))
+
+
+def _remove_staged(job: Job, folder: str) -> None:
+    """Remove what was staged, unless another run took over: it may be at work there."""
+    fence(job.results, job.epoch, job.run_id)
+    storage.remove(folder)
 
 
 def _bad_warning(work: Work, totals: _Totals) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.engine.finalize import Scored, origin
+from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.todo import not_done
 from deepliif_ray.engine.work import PLAN, Failure, Job, fingerprint, staging_folder
@@ -66,6 +67,7 @@ class RunRecord:
         self._tiles = 0
         self._row: dict[str, Any] = {
             "run_id": job.run_id,
+            "epoch": job.epoch,
             "manifest_uri": manifest,
             "results_uri": job.results,
             "model_uri": job.model_uri,
@@ -85,6 +87,7 @@ class RunRecord:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        storage.remove_empty(storage.join(self._job.results, "_staging"))
         if error is None:
             self._finish("finished")
             return
@@ -133,6 +136,7 @@ class RunRecord:
             return False
 
     def _fail(self, entry: SlideEntry, failure: Failure) -> None:
+        fence(self._job.results, self._job.epoch, self._job.run_id)
         row = origin(self._job, entry) | asdict(failure)
         row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
         row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}

@@ -1,24 +1,30 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
+import re
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from deepliif_ray import storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local, logs
-from deepliif_ray.engine.lease import Lease
+from deepliif_ray.engine.lease import Lease, fence
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.record import RunRecord, RunSummary
 from deepliif_ray.engine.todo import fingerprints, not_done, worth_trying
 from deepliif_ray.engine.work import Job
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.manifest import read_manifest
-from deepliif_ray.models import Model, load_model, registered_models
+from deepliif_ray.models import Model, check_model, load_model
+from deepliif_ray.tables.joining import join_records
 
 ENGINES = ("ray", "local")
+_JOIN_AT = 256
+"""A run that leaves so many records of a table joins them, so that whoever opens results opens few."""
+_ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}(/.*)?")
 
 
 def score(
@@ -86,8 +92,9 @@ def score(
     """
     config = score_config(**options)
     results = storage.absolute(results)
-    model = model if model in registered_models() else storage.absolute(model)
     _check(results, engine, address, actors, batch_size)
+    model = check_model(model, device, precision)
+    storage.check_writable(results)
     cohort = read_manifest(manifest)
     with _cluster(address) if engine == "ray" else nullcontext():
         loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
@@ -108,10 +115,10 @@ def score(
         )
         logs.name_run(job.run_id)
         progress = Progress(slides=len(cohort.slides))
-        with (
-            Lease(results, job.run_id, progress.snapshot, take_over=take_over) as lease,
-            RunRecord(job, cohort.url, engine, progress) as run,
-        ):
+        with ExitStack() as held:
+            lease = held.enter_context(Lease(results, job.run_id, progress.snapshot, take_over=take_over))
+            job = replace(job, epoch=lease.epoch)
+            run = held.enter_context(RunRecord(job, cohort.url, engine, progress))
             progress.watch = _watcher(lease, watch)
             todo = not_done(job, cohort.slides)
             progress.add(skipped=len(cohort.slides) - len(todo))
@@ -129,7 +136,10 @@ def score(
                 outcomes = ray_engine.run(job, todo, progress, actors=actors)
             else:
                 outcomes = local.run(job, loaded, todo, progress)
-            return run.record(outcomes)
+            summary = run.record(outcomes)
+            join_records(results, least=_JOIN_AT)
+            fence(results, job.epoch, job.run_id)  # who lost it at the very end must not say that all is well
+            return summary
 
 
 def _watcher(lease: Lease, watch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
@@ -152,6 +162,8 @@ def _check(
         raise ConfigError("the local engine has no cluster; leave out address, or use the ray engine")
     if engine == "ray" and results.startswith("memory://"):
         raise ConfigError(f"{results}: other processes cannot see memory://; use the local engine")
+    if address is not None and not _ADDRESS.fullmatch(address):
+        raise ConfigError(f"address is {address!r}; use HOST:PORT, ray://HOST:PORT, auto or local")
     for name, value in (("actors", actors), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; use at least 1")

@@ -17,10 +17,9 @@ from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
 from deepliif_ray.engine.logs import LogConfig
-from deepliif_ray.errors import DeepliifRayError, SlideMissingError
+from deepliif_ray.errors import DeepliifRayError, SlideMissingError, StorageMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
-from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
 PLAN = "plan.json"
@@ -33,7 +32,7 @@ def default_cache() -> Path:
     All processes of a machine share it; see `deepliif_ray.storage.room` for its bound.
     """
     return Path(
-        os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
+        os.environ.get(storage.CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
     ).absolute()
 
 
@@ -60,6 +59,8 @@ class Job:
     native_mpp : float, optional
     native_tile : int
         The scale that the model sees tissue at; see `Model`.
+    epoch : int
+        Number of the lease under which the run works (`deepliif_ray.engine.lease`).
     """
 
     results: str
@@ -75,6 +76,7 @@ class Job:
     log: LogConfig | None = None
     native_mpp: float | None = None
     native_tile: int = 512
+    epoch: int = 0
 
     @property
     def config_fingerprint(self) -> str:
@@ -261,7 +263,7 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         slide_fingerprint = fingerprint(entry)
         folder = staging_folder(job, entry, slide_fingerprint)
         url = storage.join(folder, PLAN)
-        known = _read(url) if storage.exists(url) else {}
+        known = _read_known(url)
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
         plan = plan_entry(entry, job.config, job.native_mpp, job.native_tile)
@@ -280,10 +282,18 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         "ordinals": ordinals,
     }
     with step("plan"):
-        storage.write_bytes(url, json.dumps(document).encode())
+        storage.write_bytes(url, json.dumps(document).encode(), durable=False)
     counts = {"tiles": len(plan.grid), "masked": len(plan.masked), "todo": len(ordinals)}
     _log.info("slide.planned", extra={"slide_id": entry.slide_id, **counts})
     return work, ordinals
+
+
+def _read_known(url: str) -> dict[str, Any]:
+    """Return the plan noted at ``url``; nothing if there is none, or a loss of power damaged it."""
+    try:
+        return _read(url)
+    except (StorageMissingError, ValueError):
+        return {}
 
 
 def _read(url: str) -> dict[str, Any]:

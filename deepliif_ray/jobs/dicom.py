@@ -7,7 +7,6 @@ images are stored with explicit value representations, little endian; others are
 import struct
 
 from deepliif_ray import storage
-from deepliif_ray.errors import StorageError
 
 HEAD_BYTES = 256 * 2**10
 _KEYWORDS = {
@@ -34,13 +33,7 @@ def read_identifiers(url: str) -> dict[str, str]:
     StorageError
         The file cannot be read.
     """
-    fs, path = storage.filesystem(url)
-    try:
-        # By name: s3fs has a parameter of its own before these two.
-        head = bytes(fs.cat_file(path, start=0, end=HEAD_BYTES))
-    except OSError as error:
-        raise StorageError(f"{url}: cannot be read ({error})") from error
-    return parse_identifiers(head)
+    return parse_identifiers(storage.read_range(url, 0, HEAD_BYTES))
 
 
 def parse_identifiers(head: bytes) -> dict[str, str]:

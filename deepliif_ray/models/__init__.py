@@ -6,10 +6,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepliif_ray import storage
+from deepliif_ray.errors import ModelError
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
-__all__ = ["Inference", "Model", "load_model", "native_scale", "registered_models"]
+__all__ = ["Inference", "Model", "check_model", "load_model", "native_scale", "registered_models"]
 
 _PUBLISHED_TILE = 512
 _ZOO = Path(__file__).parent / "zoo"
@@ -36,6 +38,30 @@ def native_scale(uri: str) -> tuple[float | None, int]:
 
     model = load_model(uri, "cpu") if uri in _REGISTERED or is_bundle(uri) else None
     return (None, _PUBLISHED_TILE) if model is None else (model.native_mpp, model.native_tile)
+
+
+def check_model(uri: str, device: str | None, precision: str | None) -> str:
+    """Refuse at no cost what `load_model` is sure to refuse; return the model's name or absolute URL.
+
+    Raises
+    ------
+    ConfigError
+        The name of the device or precision is none.
+    ModelError
+        There is no model of this name or at this URL.
+    StorageError
+        The store of the URL does not answer.
+    """
+    check_choice(device, precision)
+    if uri in _REGISTERED:
+        return uri
+    url = storage.absolute(uri)
+    if not storage.exists(url):
+        raise ModelError(
+            f"{uri}: no such model; use one of {', '.join(_REGISTERED)}, or the URL of a model bundle or a "
+            "published model folder"
+        )
+    return url
 
 
 def load_model(

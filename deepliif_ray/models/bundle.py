@@ -163,8 +163,7 @@ def read_bundle(uri: str) -> Bundle:
 def _bounded(url: str, limit: int) -> bytes:
     if not storage.exists(url):
         raise ModelError(f"{url}: no such file; a model bundle holds {MODEL_FILE} and {WEIGHTS_FILE}")
-    fs, path = storage.filesystem(url)
-    size = fs.size(path)
+    size = storage.size(url)
     if size is not None and size > limit:
         raise ModelError(f"{url}: {size:,} bytes, more than the {limit:,} that such a file may have")
     return storage.read_bytes(url)

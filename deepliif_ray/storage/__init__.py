@@ -7,40 +7,47 @@ told of it holds no credentials.
 """
 
 from deepliif_ray.storage.cache import localize, pin
-from deepliif_ray.storage.client import filesystem
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
     READ_THREADS,
+    Stored,
     arrow_filesystem,
+    check_writable,
     create_bytes,
     exists,
     list_files,
+    list_stored,
     read_bytes,
     read_range,
     read_ranges,
     remove,
+    remove_empty,
     size,
     write_bytes,
     write_file,
 )
+from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.storage.slide_files import fingerprint, slide_files
 from deepliif_ray.storage.urls import absolute, is_absolute, is_local, join, local_path, parent, resolve
 
 __all__ = [
+    "CACHE_VARIABLE",
     "OPTIONS_VARIABLE",
     "READ_THREADS",
     "Lock",
+    "Stored",
     "absolute",
     "arrow_filesystem",
+    "check_writable",
     "create_bytes",
     "exists",
-    "filesystem",
     "fingerprint",
     "is_absolute",
     "is_local",
     "join",
     "list_files",
+    "list_stored",
     "local_path",
     "localize",
     "parent",
@@ -50,6 +57,7 @@ __all__ = [
     "read_ranges",
     "refuse_credentials",
     "remove",
+    "remove_empty",
     "resolve",
     "scrub",
     "size",

@@ -16,6 +16,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.storage.answers import answer_of
 from deepliif_ray.storage.credentials import refuse_credentials, scrub, storage_options
 from deepliif_ray.storage.urls import is_local, local_path
 
@@ -62,20 +63,6 @@ _PASSING = (
     ResponseParserError,  # a rate limit's answer need not be XML
     HttpClientError,
     HTTPException,
-)
-_PASSING_CODES = frozenset(
-    (
-        "InternalError",
-        "InternalFailure",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequests",
-        "TooManyRequestsException",
-    )
 )
 _PASSING_ERRNOS = frozenset(
     (errno.EBUSY, errno.EREMOTEIO, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EAGAIN)
@@ -132,28 +119,20 @@ def _connect(url: str, **more: Any) -> tuple[Any, str]:
 
 
 def is_passing(error: BaseException | None) -> bool:
-    """Tell whether trouble may be over soon: no connection, no answer in time, an overloaded server.
+    """Tell whether trouble may be over soon: no connection, no answer in time, a token about to be renewed.
 
     A missing object or permission stays missing.
     """
+    answer = answer_of(error)
+    if answer is not None:
+        return answer.is_busy or answer.is_expired
     while error is not None:
         if isinstance(error, _LASTING):
             return False
-        if isinstance(error, boto.ClientError):
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return _is_passing_status(status) or error.response["Error"].get("Code") in _PASSING_CODES
-        for name in ("status", "status_code", "code"):
-            status = getattr(error, name, None)
-            if isinstance(status, int):
-                return _is_passing_status(status)
         if isinstance(error, _PASSING) or getattr(error, "errno", None) in _PASSING_ERRNOS:
             return True
         error = error.__cause__
     return False
-
-
-def _is_passing_status(status: int) -> bool:
-    return status >= 500 or status in (408, 429)
 
 
 def retry_seconds() -> float:
@@ -204,10 +183,55 @@ def retried(url: str, call: Callable[[], T]) -> T:
     raise AssertionError  # the count has no end
 
 
+class _RenewedError(ConnectionError):
+    """Credentials were renewed between two requests."""
+
+    status = 503
+
+
+def ask(url: str, call: Callable[[Any, str], T]) -> T:
+    """Return what ``call`` returns for the filesystem of ``url`` and the path in it, `retried`.
+
+    Where credentials have expired, the next try looks for new ones. Where a HEAD is refused without a reason,
+    a byte is asked for, because that answer has one.
+    """
+
+    def once() -> T:
+        fs, path = filesystem(url)
+        try:
+            return call(fs, path)
+        except FAILURES as error:
+            reason = _reason(fs, path, error)
+            answer = answer_of(reason)
+            if answer is not None and answer.is_expired:
+                type(fs).clear_instance_cache()
+            if reason is error:
+                raise
+        raise reason  # here, since it may have a cause of its own that says more
+
+    return retried(url, once)
+
+
+def _reason(fs: Any, path: str, error: BaseException) -> BaseException:
+    """Return the error that says why, if ``error`` does not: that of asking for the object's first byte."""
+    answer = answer_of(error)
+    if answer is None or not answer.is_bare:
+        return error
+    try:
+        fs.cat_file(path, start=0, end=1)
+    except FAILURES as told:
+        known = answer_of(told)
+        return error if known is None or known.is_bare else told
+    return _RenewedError("refused, and then no more")
+
+
 def trouble(url: str, problem: str, error: BaseException) -> StorageError:
     """Return the error to raise for ``url``: what went wrong, without any credentials."""
     said = scrub(" ".join(str(error).split())) or type(error).__name__
     advice = ""
-    if isinstance(error, boto.NoCredentialsError | PermissionError) and not is_local(url):
+    answer = answer_of(error)
+    if answer is not None and answer.is_expired:
+        advice = "; the credentials were not renewed in time, or a clock is wrong, see docs/storage.md"
+    elif isinstance(error, boto.NoCredentialsError | PermissionError) and not is_local(url):
         advice = "; check the credentials, see docs/storage.md"
     return StorageError(f"{scrub(url)}: {problem} ({said}){advice}")

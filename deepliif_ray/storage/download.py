@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from deepliif_ray.storage.client import filesystem, retried
+from deepliif_ray.storage.client import ask
 from deepliif_ray.storage.slide_files import SlideFile
 
 RANGE_BYTES = 8 * 2**20
@@ -19,9 +19,8 @@ def download(url: str, file: SlideFile, target: Path) -> None:
     OSError and others of `client.FAILURES`
         The store failed for longer than is tried again, or the disk did.
     """
-    fs, _ = filesystem(url)
     if file.size is None:
-        retried(url, lambda: fs.get_file(file.path, str(target)))
+        ask(url, lambda fs, _: fs.get_file(file.path, str(target)))
         return
     with target.open("ab") as part:
         done = part.tell()
@@ -29,23 +28,23 @@ def download(url: str, file: SlideFile, target: Path) -> None:
             part.truncate(0)
             done = 0
         while done < file.size:
-            for piece in _pieces(url, fs, file, done):
+            for piece in _pieces(url, file, done):
                 part.write(piece)
                 done += len(piece)
             part.flush()  # what a killed process had in its buffer would be asked for again
 
 
-def _pieces(url: str, fs: Any, file: SlideFile, begin: int) -> list[bytes]:
+def _pieces(url: str, file: SlideFile, begin: int) -> list[bytes]:
     """Return the next ranges of a file from ``begin`` on."""
     size = file.size or 0
     starts = list(range(begin, min(begin + RANGE_BYTES * AT_ONCE, size), RANGE_BYTES))
     ends = [min(start + RANGE_BYTES, size) for start in starts]
 
-    def ask() -> list[bytes]:
+    def ranges(fs: Any, _: str) -> list[bytes]:
         pieces = fs.cat_ranges([file.path] * len(starts), starts, ends, on_error="raise")
         arrived = sum(map(len, pieces))
         if arrived != ends[-1] - begin:
             raise OSError(f"{arrived} of {ends[-1] - begin} bytes arrived")  # the object is shorter now
         return list(pieces)
 
-    return retried(url, ask)
+    return ask(url, ranges)

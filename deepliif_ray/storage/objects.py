@@ -1,29 +1,34 @@
 """Whole objects: read, written, listed, removed."""
 
+import errno
 import os
 import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from botocore.exceptions import ClientError
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from deepliif_ray.errors import StorageError
-from deepliif_ray.storage.client import FAILURES, filesystem, patient_filesystem, retried, trouble
+from deepliif_ray.errors import StorageError, StorageMissingError
+from deepliif_ray.storage.answers import answer_of
+from deepliif_ray.storage.client import FAILURES, ask, filesystem, patient_filesystem, retried, trouble
 from deepliif_ray.storage.credentials import scrub
-from deepliif_ray.storage.urls import is_local, join
+from deepliif_ray.storage.urls import is_local, join, local_path
 
 READ_THREADS = 16
 _BEYOND = (
     "InvalidRange",
     "416",
 )  # S3, of an object that ends before the range begins; of an empty one always
+_NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP))
+"""What a file system says that cannot do this; then it is up to the system."""
 _memory = threading.Lock()  # memory:// looks first and writes then
 
 T = TypeVar("T")
@@ -34,17 +39,18 @@ def read_bytes(url: str) -> bytes:
 
     Raises
     ------
+    StorageMissingError
+        It does not exist.
     StorageError
-        It does not exist or cannot be read.
+        It cannot be read.
     """
-    fs, path = filesystem(url)
-    return _read(url, lambda: bytes(fs.cat_file(path)))
+    return _read(url, lambda fs, path: bytes(fs.cat_file(path)))
 
 
 def read_range(url: str, start: int | None, end: int | None) -> bytes:
     """Return the bytes from ``start`` to before ``end`` of ``url``; raises as `read_bytes`."""
-    fs, path = filesystem(url)
-    return _read(url, lambda: bytes(fs.cat_file(path, start=start, end=end)))
+    # By name: s3fs has a parameter of its own before these two.
+    return _read(url, lambda fs, path: bytes(fs.cat_file(path, start=start, end=end)))
 
 
 def read_ranges(folder: str, wanted: list[tuple[str, int | None, int | None]]) -> list[bytes | None]:
@@ -62,16 +68,15 @@ def read_ranges(folder: str, wanted: list[tuple[str, int | None, int | None]]) -
     StorageError
         One of them cannot be read.
     """
-    fs, path = filesystem(folder)
-    paths = [f"{path.rstrip('/')}/{name}" for name, _, _ in wanted]
+    starts, ends = [start for _, start, _ in wanted], [end for _, _, end in wanted]
 
-    def ask() -> list[bytes | None]:
-        starts, ends = [start for _, start, _ in wanted], [end for _, _, end in wanted]
+    def ranges(fs: Any, path: str) -> list[bytes | None]:
+        paths = [f"{path.rstrip('/')}/{name}" for name, _, _ in wanted]
         found = fs.cat_ranges(paths, starts, ends, on_error="return")
         return [_piece(answer) for answer in found]
 
     try:
-        return retried(folder, ask)
+        return ask(folder, ranges)
     except FAILURES as error:
         raise trouble(folder, "cannot be read", error) from None
 
@@ -89,24 +94,47 @@ def _piece(answer: bytes | BaseException) -> bytes | None:
 
 def size(url: str) -> int | None:
     """Return the size of ``url`` in bytes, None where the store does not tell; raises as `read_bytes`."""
-    fs, path = filesystem(url)
-    info: dict[str, Any] = _read(url, lambda: fs.info(path))
+    info: dict[str, Any] = _read(url, lambda fs, path: fs.info(path))
     return None if info["size"] is None else int(info["size"])
 
 
-def _read(url: str, call: Callable[[], T]) -> T:
+def _read(url: str, call: Callable[[Any, str], T]) -> T:
     try:
-        return retried(url, call)
+        return ask(url, call)
     except FileNotFoundError as error:
-        raise StorageError(f"{scrub(url)}: no such file") from error
+        raise StorageMissingError(f"{scrub(url)}: no such file") from error
     except FAILURES as error:
         raise trouble(url, "cannot be read", error) from None
 
 
+def _sync(path: Path) -> None:
+    """Have a file or folder of this machine on its disk, where it outlasts a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each noted on disk in the one above it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
+def _beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name in the folder of ``target``, which is made; nothing of that name is left."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
+        _make_folder(target.parent)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -115,28 +143,35 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _complete(target: Path) -> Iterator[Path]:
+def _complete(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``target``; what is there at the end becomes ``target`` at once."""
-    with _beside(target) as temporary:
+    with _beside(target, durable=durable) as temporary:
         yield temporary
+        if durable:
+            _sync(temporary)
         temporary.replace(target)
+        if durable:
+            _sync(target.parent)
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
     """Write ``data`` to ``url`` so that readers see all of it or nothing.
+
+    With ``durable`` it is on a local disk before this returns, so that a loss of power takes nothing that was
+    reported as written. Without, such a loss may leave an empty or damaged file: for work that is found and
+    done again.
 
     Raises
     ------
     StorageError
         It cannot be written.
     """
-    fs, path = filesystem(url)
     try:
         if is_local(url):
-            with _complete(Path(path)) as temporary:
+            with _complete(local_path(url).absolute(), durable=durable) as temporary:
                 temporary.write_bytes(data)
         else:
-            retried(url, lambda: fs.pipe_file(path, data))
+            ask(url, lambda fs, path: fs.pipe_file(path, data))
     except FAILURES as error:
         raise trouble(url, "cannot be written", error) from None
 
@@ -152,16 +187,18 @@ def create_bytes(url: str, data: bytes) -> bool:
     StorageError
         It cannot be written.
     """
-    fs, path = filesystem(url)
     try:
         if is_local(url):
-            _create_local(Path(path), data)
+            _create_local(local_path(url).absolute(), data)
         else:
             with _memory if url.startswith("memory://") else nullcontext():
-                retried(url, lambda: fs.pipe_file(path, data, mode="create"))
+                ask(url, lambda fs, path: fs.pipe_file(path, data, mode="create"))
     except FileExistsError:
         return False
     except FAILURES as error:
+        answer = answer_of(error)  # s3fs makes OSError(EINVAL) of it
+        if answer is not None and answer.is_taken:
+            return False
         raise trouble(url, "cannot be written", error) from None
     return True
 
@@ -170,6 +207,7 @@ def _create_local(target: Path, data: bytes) -> None:
     """Write a file that must not be there yet. fsspec looks first and writes then: two may both get it."""
     with _beside(target) as temporary:
         temporary.write_bytes(data)
+        _sync(temporary)
         try:
             os.link(temporary, target)
         except FileExistsError:
@@ -177,6 +215,8 @@ def _create_local(target: Path, data: bytes) -> None:
         except OSError:  # a disk without hard links; readers may then find half of it
             with target.open("xb") as file:
                 file.write(data)
+            _sync(target)
+        _sync(target.parent)
 
 
 def write_file(url: str, source: Path) -> None:
@@ -187,13 +227,12 @@ def write_file(url: str, source: Path) -> None:
     StorageError
         It cannot be written.
     """
-    fs, path = filesystem(url)
     try:
         if is_local(url):
-            with _complete(Path(path)) as temporary:
+            with _complete(local_path(url).absolute()) as temporary:
                 shutil.move(source, temporary)
         else:
-            retried(url, lambda: fs.put_file(str(source), path))
+            ask(url, lambda fs, path: fs.put_file(str(source), path))
             source.unlink()
     except FAILURES as error:
         raise trouble(url, "cannot be written", error) from None
@@ -207,14 +246,48 @@ def exists(url: str) -> bool:
     StorageError
         The store does not tell.
     """
-    fs, path = filesystem(url)
     try:
-        retried(url, lambda: fs.info(path))  # s3fs's own exists() takes a bucket it cannot reach for missing
+        ask(url, lambda fs, path: fs.info(path))  # s3fs's exists() takes a bucket it cannot reach for missing
     except (FileNotFoundError, NotADirectoryError):
         return False
     except FAILURES as error:
         raise trouble(url, "cannot be looked at", error) from None
     return True
+
+
+class Stored(NamedTuple):
+    """What a store says of an object: its size in bytes, and when it was written."""
+
+    size: int
+    written: datetime
+
+
+def check_writable(folder: str) -> None:
+    """Refuse, at little cost and writing nothing, a folder that cannot be written to: at its store, or here.
+
+    Raises
+    ------
+    StorageError
+        Its store does not answer; or here a file is in its way, or it belongs to somebody else.
+    """
+    if not is_local(folder):
+        exists(folder)
+        return
+    path = local_path(folder).absolute()
+    while not os.path.lexists(path):
+        path = path.parent
+    if not path.is_dir():
+        raise StorageError(f"{folder}: cannot be written, as {path} is no folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"{folder}: cannot be written, as {path} may not be changed by this user")
+
+
+def remove_empty(folder: str) -> None:
+    """Remove a folder of this machine if nothing but empty folders is in it; elsewhere there are none."""
+    if is_local(folder):
+        for path, _, _ in os.walk(local_path(folder).absolute(), topdown=False):
+            with suppress(OSError):  # it holds something
+                Path(path).rmdir()
 
 
 def list_files(folder: str, suffix: str = "") -> list[str]:
@@ -227,21 +300,45 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
     StorageError
         The store does not tell.
     """
-    fs, path = filesystem(folder)
+    return [join(folder, name) for name in sorted(_below(folder, suffix))]
+
+
+def list_stored(folder: str, suffix: str = "") -> dict[str, Stored]:
+    """Return what the store says of the files of `list_files`, by their paths below ``folder``."""
+    found = _below(folder, suffix)
+    return {name: Stored(int(found[name]["size"] or 0), _written(found[name])) for name in sorted(found)}
+
+
+def _below(folder: str, suffix: str) -> dict[str, dict[str, Any]]:
+    def find(fs: Any, path: str) -> dict[str, dict[str, Any]]:
+        base = path.rstrip("/")
+        found = fs.find(path, detail=True)
+        return {str(name)[len(base) :].lstrip("/"): info for name, info in found.items()}
+
     try:
-        found = retried(folder, lambda: fs.find(path))
+        inside = ask(folder, find)
     except FileNotFoundError:
-        return []
+        return {}
     except FAILURES as error:
         raise trouble(folder, "cannot be listed", error) from None
-    base = path.rstrip("/")
-    inside = (str(name)[len(base) :].lstrip("/") for name in found)
     # Stores keep empty folders, and markers that end in a slash, as if they were files.
-    return sorted(
-        join(folder, name)
-        for name in inside
+    return {
+        name: info
+        for name, info in inside.items()
         if name.endswith(suffix) and not name.endswith((".tmp", "/")) and name
-    )
+    }
+
+
+def _written(info: dict[str, Any]) -> datetime:
+    """Return when an object was written; a store that does not tell makes it new, so that it stays."""
+    moment = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
+    if isinstance(moment, (int, float)):
+        return datetime.fromtimestamp(moment, UTC)
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if not isinstance(moment, datetime):
+        return datetime.now(UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def remove(url: str) -> None:
@@ -256,10 +353,10 @@ def remove(url: str) -> None:
     try:
         if not is_local(url) and has_magic(path):  # fsspec would remove all that the name matches
             with ThreadPoolExecutor(READ_THREADS) as pool:
-                found = retried(url, lambda: fs.find(path))
+                found = ask(url, lambda fs, path: list(fs.find(path)))
                 list(pool.map(lambda name: retried(url, lambda: fs.rm_file(name)), found))
         else:
-            retried(url, lambda: fs.rm(path, recursive=True))
+            ask(url, lambda fs, path: fs.rm(path, recursive=True))
     except FileNotFoundError:
         return
     except FAILURES as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deepliif_ray.storage.client import FAILURES, filesystem, is_passing, retried, trouble
+from deepliif_ray.storage.client import FAILURES, ask, filesystem, is_passing, trouble
 from deepliif_ray.storage.urls import is_local
 
 _VERSION_KEYS = (
@@ -50,15 +50,14 @@ def slide_files(url: str) -> list[SlideFile]:
     StorageError
         The store did not answer.
     """
-    fs, path = filesystem(url)
     try:
-        return retried(url, lambda: _slide_files(fs, path, is_local(url)))
+        return ask(url, lambda fs, path: _slide_files(fs, path, is_local(url)))
     except (FileNotFoundError, PermissionError) as error:
         if is_passing(error.__cause__):  # fsspec's HTTP says so of a server that does not answer
             raise trouble(url, "cannot be looked at", error.__cause__ or error) from None
         raise
     except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
+        raise FileNotFoundError(url) from error
     except FAILURES as error:
         raise trouble(url, "cannot be looked at", error) from None
 

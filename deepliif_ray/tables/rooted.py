@@ -16,7 +16,7 @@ _PATTERN = frozenset("*?[=")
 
 def needs_root(results: str) -> bool:
     """Tell whether DuckDB cannot be given the paths of the objects below ``results`` as they are."""
-    return not storage.is_local(results) or not _PATTERN.isdisjoint(storage.filesystem(results)[1])
+    return not storage.is_local(results) or not _PATTERN.isdisjoint(storage.absolute(results))
 
 
 class RootedFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types

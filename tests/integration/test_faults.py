@@ -11,7 +11,8 @@ import time
 import pyarrow.compute as pc
 import pytest
 
-from deepliif_ray import connect
+from deepliif_ray import connect, score
+from deepliif_ray.engine.lease import read_lease
 from infra.s3 import S3Server, weed
 from tests.engine.results import assert_same, tables
 from tests.integration.nodes import Run, send, staged
@@ -20,8 +21,8 @@ SLOW = {"tile_s": 0.3}
 """Time for a fault to happen in the middle."""
 
 
-def lease_of(results):
-    return results / "_lease.json"
+def is_held(results) -> bool:
+    return read_lease(str(results)) is not None
 
 
 def statuses(results) -> list[str]:
@@ -48,20 +49,36 @@ def test_an_inference_actor_killed(nodes, cohort, undisturbed, tmp_path):
     assert run.end() == 0
     assert_same(undisturbed, tmp_path)
     assert statuses(tmp_path) == ["finished"]
-    assert not lease_of(tmp_path).exists()
+    assert not is_held(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_driver_that_stood_still_changes_nothing(nodes, cohort, undisturbed, tmp_path):
+    """Its workers go on meanwhile, and another run takes over and finishes."""
+    run = Run(nodes.address, cohort, tmp_path, faults=SLOW)
+    run.until(lambda: staged(tmp_path) > 1)
+    send(run.process.pid, signal.SIGSTOP)
+    try:
+        assert score(str(cohort), str(tmp_path), model="stain", engine="local", take_over=True).failed == 0
+        assert_same(undisturbed, tmp_path)
+    finally:
+        send(run.process.pid, signal.SIGCONT)
+    assert run.end() == 1
+    assert_same(undisturbed, tmp_path)
 
 
 @pytest.mark.timeout(600)
 def test_a_run_told_to_stop_does_so_in_time_and_keeps_its_work(nodes, cohort, undisturbed, tmp_path):
     run = Run(nodes.address, cohort, tmp_path, faults=SLOW)
     run.until(lambda: staged(tmp_path) > 1)
-    assert lease_of(tmp_path).exists()
+    assert is_held(tmp_path)
     before = time.monotonic()
     send(run.process.pid, signal.SIGTERM)
     assert run.end() == 1
     assert time.monotonic() - before < 30
     assert statuses(tmp_path) == ["interrupted"]
-    assert not lease_of(tmp_path).exists()
+    assert not is_held(tmp_path)
     kept = staged(tmp_path)
     assert kept > 1
     again = Run(nodes.address, cohort, tmp_path)
@@ -128,7 +145,7 @@ def test_the_driver_killed(nodes, cohort, undisturbed, tmp_path):
     run = Run(nodes.address, cohort, tmp_path, faults=SLOW)
     run.until(lambda: staged(tmp_path) > 1)
     run.kill()
-    assert lease_of(tmp_path).exists()
+    assert is_held(tmp_path)
     again = Run(nodes.address, cohort, tmp_path)
     assert again.end() == 0
     assert "lease.taken_over" in again.said

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from deepliif_ray.engine.lease import read_lease
 from tests.engine.results import assert_same
 from tests.integration.nodes import Nodes, Run, send, staged
 
@@ -49,7 +50,7 @@ def disturb(nodes: Nodes, run: Run, trial: Trial, rng: random.Random, results) -
     """Kill one thing at a random moment of a run."""
     kind, moment = rng.choice(("driver", "actor", "task", "node")), rng.uniform(*WITHIN_S)
     pick = rng.random()
-    while run.process.poll() is None and not (results / "_lease.json").exists():
+    while run.process.poll() is None and read_lease(str(results)) is None:
         time.sleep(0.02)
     begun = time.monotonic()
     while run.process.poll() is None and time.monotonic() - begun < moment:
@@ -101,7 +102,7 @@ def test_random_kills_end_like_an_undisturbed_run(cohort, undisturbed, tmp_path)
             trial = one(nodes, cohort, results, f"{SEED}/{number}")
             assert_same(undisturbed, results)
             assert not staged(results)
-            assert not (results / "_lease.json").exists()
+            assert read_lease(str(results)) is None
             done.append(trial)
             kills = ", ".join(f"{kind} at {moment:.1f} s" for kind, moment in trial.kills) or "none in time"
             line = f"{trial.seed:>8}  {trial.runs} runs  {trial.seconds:5.1f} s  same tables  {kills}\n"

@@ -1,5 +1,6 @@
 """Joining objects: answers stay, objects become few, at every moment and whoever else is at work."""
 
+import json
 import os
 import random
 import signal
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from deepliif_ray import optimize, storage
 from deepliif_ray.errors import DeepliifRayError, ResultsError
 from deepliif_ray.query import connect
-from deepliif_ray.tables import retire
-from deepliif_ray.tables.ledger import joined_rows
-from deepliif_ray.tables.optimize import _join_slides
+from deepliif_ray.tables import joining, retire
+from deepliif_ray.tables.commit import commit_slide
+from deepliif_ray.tables.joining import join_records, join_slides
+from deepliif_ray.tables.ledger import joined_rows, record_path
 from tests.query import fake_results as fake
 
 MARKERS = ("Ki67", "CD8")
@@ -48,7 +50,8 @@ def answer(root):
         return {
             "cells": connection.sql("SELECT * FROM cells ORDER BY slide_id, cell_id").fetchall(),
             "slides": connection.sql(
-                "SELECT * EXCLUDE (cells_path) FROM slides ORDER BY slide_id"
+                "SELECT * EXCLUDE (cells_path, cells_bytes, cells_digest, cells_version) FROM slides "
+                "ORDER BY slide_id"
             ).fetchall(),
             **{
                 name: connection.sql(f"FROM {name} ORDER BY ALL").fetchall()
@@ -141,6 +144,91 @@ def test_only_old_cells_of_no_record_are_orphans(tmp_path):
     assert (young.exists(), old.exists()) == (True, False)
 
 
+def aged(path, hours):
+    then = time.time() - hours * 3600
+    os.utime(path, (then, then))
+
+
+def test_a_commit_that_comes_a_day_late_is_refused(tmp_path):
+    """Its cells were removed as nobody's; a record of them would have made every query fail."""
+    root = str(tmp_path)
+    fill(root, slides=4)
+    expected = answer(root)
+    record = fake.commit(root, "late", [fake.cell()], attempt="x")
+    storage.remove(storage.join(root, record_path(record["cells_path"])))
+    aged(tmp_path / record["cells_path"], 25)
+    optimize(root, keep_minutes=0)
+    assert not (tmp_path / record["cells_path"]).exists()
+    with pytest.raises(ResultsError, match="removed before its commit"):
+        commit_slide(root, record)
+    assert answer(root) == expected
+    optimize(root, keep_minutes=0, drop_superseded=True)
+    with pytest.raises(ResultsError, match="removed before its commit"):
+        commit_slide(root, record)
+
+
+def test_a_commit_at_the_last_moment_keeps_its_cells(tmp_path, monkeypatch):
+    """It comes after the sweep has looked at the records, just before it removes."""
+    root = str(tmp_path)
+    fill(root, slides=4)
+    record = fake.commit(root, "late", [fake.cell()], attempt="x")
+    storage.remove(storage.join(root, record_path(record["cells_path"])))
+    aged(tmp_path / record["cells_path"], 25)
+    real = retire.bar
+    monkeypatch.setattr(retire, "bar", lambda *a: commit_slide(root, record) or real(*a))
+    optimize(root, keep_minutes=0)
+    assert ("late", 0) in {(row[0], row[2]) for row in cells_of(root)}
+
+
+def cells_of(root):
+    with connect(root) as connection:
+        return connection.sql("SELECT slide_id, patient_id, cell_id FROM cells").fetchall()
+
+
+def test_an_optimize_that_stood_still_for_a_day_names_no_cells_that_are_gone(tmp_path, monkeypatch):
+    """It has joined cells; before it writes its records, another call finds them to be nobody's."""
+    root = str(tmp_path)
+    fill(root)
+    expected = answer(root)
+    real, nested = joining.join_slides, []
+
+    def stand_still(*arguments):
+        if not nested:
+            nested.append(True)
+            for path in tmp_path.glob("cells/*/joined-*"):
+                aged(path, 25)
+            assert optimize(root, keep_minutes=0).removed > 2
+            assert answer(root) == expected
+        return real(*arguments)
+
+    monkeypatch.setattr(joining, "join_slides", stand_still)
+    optimize(root, keep_minutes=0)
+    assert nested
+    assert answer(root) == expected
+    optimize(root, keep_minutes=0)
+    assert answer(root) == expected
+
+
+def test_readers_have_their_time_though_an_optimize_was_killed(tmp_path, monkeypatch):
+    """It is killed before it removes the records that it joined; an hour later somebody opens them."""
+    root = str(tmp_path)
+    fill(root)
+
+    def killed(*_):
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joining, "_remove", killed)
+        with pytest.raises(_Killed):
+            optimize(root)
+    for path in tmp_path.glob("_optimize/*.json"):
+        old = json.loads(path.read_text())
+        path.write_text(json.dumps(old | {"at": "2026-01-01T00:00:00+00:00"}))
+    early = list(tmp_path.glob("cells/*/*.parquet"))
+    optimize(root)
+    assert all(path.exists() for path in early)
+
+
 def test_large_objects_are_left_alone(tmp_path):
     root = str(tmp_path)
     fill(root)
@@ -151,17 +239,38 @@ def test_large_objects_are_left_alone(tmp_path):
         optimize(str(tmp_path / "typo"))
 
 
-def test_cells_that_do_not_fit_their_record_are_named(tmp_path):
+def test_cells_that_do_not_fit_their_record_stay_and_are_named(tmp_path):
+    """Joined, they would look sound; the others are joined."""
     root = str(tmp_path)
     fill(root)
-    record = fake.commit(root, "liar", [fake.cell(0)], n_cells=7)
-    before = [objects(root, name) for name in ("cells", "slides")]
-    with pytest.raises(ResultsError, match="liar"):
-        optimize(root)
-    assert [objects(root, name) for name in ("cells", "slides")] == before
-    storage.write_bytes(f"{root}/{record['cells_path']}", b"half")
-    with pytest.raises(ResultsError, match="damaged cells"):
-        optimize(root)
+    records = [fake.commit(root, "liar", [fake.cell(0)], n_cells=7)]
+    records += [fake.commit(root, name, [fake.cell(0)], cells_digest="0" * 64) for name in ("half", "rotten")]
+    storage.write_bytes(f"{root}/{records[1]['cells_path']}", b"half")
+    summary = optimize(root, keep_minutes=0)
+    assert {d.object for d in summary.damaged} == {record["cells_path"] for record in records}
+    assert summary.joined_cells == 9
+    assert all(storage.exists(f"{root}/{record['cells_path']}") for record in records)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"at": 3, "cells": []}', b"half"])
+def test_a_damaged_note_is_passed_over(tmp_path, content):
+    root = str(tmp_path)
+    fill(root)
+    before = answer(root)
+    storage.write_bytes(f"{root}/_optimize/20260101T000000-a.json", content)
+    assert optimize(root, keep_minutes=0).removed == 9
+    assert answer(root) == before
+
+
+def test_nothing_is_removed_beside_a_damaged_record(tmp_path):
+    """Nobody knows which cells it names."""
+    root = str(tmp_path)
+    fill(root)
+    cells = objects(root)
+    storage.write_bytes(f"{root}/slides/joined-x.parquet", b"")
+    summary = optimize(root, keep_minutes=0)
+    assert (summary.removed, [d.object for d in summary.damaged]) == (0, ["slides/joined-x.parquet"])
+    assert set(cells) <= set(objects(root))
 
 
 def test_two_at_once_and_a_job_beside_them(tmp_path):
@@ -178,7 +287,7 @@ def test_two_at_once_and_a_job_beside_them(tmp_path):
         except DeepliifRayError as error:
             errors.append(error)
 
-    threads = [Thread(target=join_on, args=(keep,), daemon=True) for keep in (60, 60, 0.05)]
+    threads = [Thread(target=join_on, args=(keep,), daemon=True) for keep in (60, 60, 0.25)]
     for thread in threads:
         thread.start()
     for second in range(1, 4):
@@ -200,10 +309,20 @@ def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
     root = str(tmp_path)
     fill(root)
     before = answer(root)
-    moved = {(f"s{i:03d}", path): "cells/marker=Ki67/gone.parquet" for i in range(12) for path in ["other"]}
+    moved = {(f"s{i:03d}", "other"): {"cells_path": "cells/marker=Ki67/gone.parquet"} for i in range(12)}
     optimize(root, keep_minutes=0)
-    assert _join_slides(root, moved, False) == 0
+    assert join_slides(root, moved, False, "0123") == 0
     assert answer(root) == before
+
+
+def test_a_run_joins_its_records_once_they_are_many(root):
+    fill(root)
+    before = answer(root)
+    join_records(root, least=13)
+    assert len(objects(root, "slides")) == 12
+    assert join_records(root, least=12) == 12
+    assert answer(root) == before
+    assert [len(objects(root, name)) for name in ("slides", "failures", "runs", "cells")] == [1, 2, 2, 9]
 
 
 STEP = st.one_of(

@@ -12,6 +12,7 @@
 --   nucleus_min_um2,     implausible_scale  median area of the counted cells below or above these: the size of a
 --   nucleus_max_um2                         pixel is probably not what the manifest or the file says
 --   small_max_percent    implausible_scale  more of the cells are smaller than a cell counts
+-- and cells_lost: its cells object is damaged, so that only its record is left to count on.
 -- What was not measured (a record of an older version, no glass, no tissue) is NULL and flags nothing.
 -- For instance: SELECT i.* FROM slide_indices AS i JOIN slide_quality AS q USING (slide_id) WHERE len(q.flags) = 0;
 CREATE MACRO slide_quality_at(
@@ -42,7 +43,8 @@ SELECT
       CASE
         WHEN nucleus_area_um2 < nucleus_min_um2 OR nucleus_area_um2 > nucleus_max_um2
           OR small_percent > small_max_percent THEN 'implausible_scale'
-      END
+      END,
+      CASE WHEN slide_id IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN 'cells_lost' END
     ],
     lambda flag: flag IS NOT NULL
   ) AS flags
