@@ -6,9 +6,11 @@ some of them: what was synced is there, anything else may be or may not.
 """
 
 import builtins
+import errno
 import io
 import os
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,8 @@ class Watch:
     """What was done below ``root``; a subclass may refuse it in `before`."""
 
     root: Path
+    elsewhere: bool = False
+    """Whether other folders count as another disk, from which files are copied, not moved."""
     ops: list[Op] = field(default_factory=list)
     _written: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -66,6 +70,7 @@ class Watch:
                 (os, "link", self._link),
             ):
                 patch.setattr(module, name, call)
+            patch.setattr(shutil, "_USE_CP_SENDFILE", False)  # copies by writing, which is seen
             yield self
         for path in list(self._written):
             self._note_content(path)
@@ -157,6 +162,8 @@ class Watch:
     def _rename(self, real):
         def call(source, target, *, src_dir_fd=None, dst_dir_fd=None):
             old, new = self._name(source, src_dir_fd), self._name(target, dst_dir_fd)
+            if self.elsewhere and old is None and new is not None:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
             if new is not None:
                 self.before("rename", new)
             with self._lock:
