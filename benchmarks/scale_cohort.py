@@ -21,7 +21,8 @@ from deepliif_ray.manifest import read_manifest
 from deepliif_ray.query import ask
 from deepliif_ray.slides import SyntheticTissue
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
-from deepliif_ray.tables.ledger import Ledger, read_objects
+from deepliif_ray.tables.ledger import Ledger
+from deepliif_ray.tables.records import read_records
 from deepliif_ray.tables.schema import table_schema
 
 MARKERS = ("Ki67", "CD3")
@@ -179,15 +180,15 @@ def ledger(folder: Path, slides: int) -> dict[str, Any]:
         own = cells.set_column(
             cells.schema.get_field_index("slide_id"), "slide_id", pa.repeat(pa.scalar(slide), len(cells))
         )
-        write_cells(results, path, [own.cast(table_schema("cells"))])
+        place = write_cells(results, path, [own.cast(table_schema("cells"))])
         commit_slide(
             results,
             record
             | {
-                "slide_id": slide, "marker": marker, "attempt": attempt, "cells_path": path,
+                "slide_id": slide, "marker": marker, "attempt": attempt, **place,
                 "n_cells": len(cells), "committed_at": begin + timedelta(seconds=n),
             },
         )  # fmt: skip
     written = time.perf_counter() - start
-    assert len(read_objects(results, "slides")) == slides + 1
+    assert len(read_records(results, "slides").objects) == slides + 1
     return {"slides": slides, "write_ms_a_slide": 1000 * written / slides} | _queries(results)

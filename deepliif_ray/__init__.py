@@ -1,14 +1,15 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Five names do most of it: `score` runs a manifest, `connect` opens the results for SQL, `optimize` joins their
-objects, `load_model` gives a model to use on arrays of pixels, and `train` makes one. They are imported when
-first used.
+Six names do most of it: `score` runs a manifest, `connect` opens the results for SQL, `optimize` joins their
+objects, `check` verifies them, `load_model` gives a model to use on arrays of pixels, and `train` makes one.
+They are imported when first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deepliif_ray.engine.check import check
     from deepliif_ray.engine.record import RunSummary
     from deepliif_ray.engine.score import score
     from deepliif_ray.models import load_model
@@ -21,6 +22,7 @@ __all__ = [
     "OptimizeSummary",
     "RunSummary",
     "__version__",
+    "check",
     "connect",
     "load_model",
     "optimize",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "OptimizeSummary": "deepliif_ray.tables.optimize",
     "RunSummary": "deepliif_ray.engine.record",
+    "check": "deepliif_ray.engine.check",
     "connect": "deepliif_ray.query",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",

@@ -1,15 +1,17 @@
 """What the command line shows: tables in several formats, and how far a run is."""
 
 import json
+import math
 import sys
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -18,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepliif_ray.engine.progress import Progress
+from deepliif_ray.errors import ConfigError, StorageError
 
 _QUIET_SECONDS = 15.0
 _SHARES = ("plan", "read", "infer", "measure", "write", "finalize")
@@ -34,16 +37,34 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+_SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".parquet": Format.PARQUET, ".txt": Format.TABLE}
+
+
 def _plain(value: Any) -> Any:
-    """Return a cell's value as JSON can hold it: bytes as hexadecimal digits, times as ISO text."""
+    """Return a cell's value as JSON can hold it.
+
+    Bytes are hexadecimal digits, times ISO text in UTC with a Z, what no number of JSON is (NaN, infinities)
+    its name, a decimal a number where that is exact and else text.
+    """
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, pa.MonthDayNano):
+        return f"P{value.months}M{value.days}DT{value.nanoseconds / 1e9:.9g}S"
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Decimal):
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, datetime):
+        utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return utc.isoformat().replace("+00:00", "Z")
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
@@ -79,31 +100,80 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-def show(table: pa.Table, form: Format, output: Path | None = None) -> None:
-    """Write a table to standard output, or to the file ``output``."""
-    if form is Format.PARQUET:
-        pq.write_table(table, sys.stdout.buffer if output is None else output, compression="zstd")
-        return
-    if form is Format.TABLE:
-        text = _rendered(table)
-    elif form is Format.JSON:
-        text = json.dumps(rows(table), ensure_ascii=False, indent=1) + "\n"
-    else:
-        records = rows(table)
-        columns = {
-            name: [
-                json.dumps(row[name], ensure_ascii=False)
-                if isinstance(row[name], (dict, list))
-                else row[name]
-                for row in records
-            ]
-            for name in table.column_names
-        }
-        text = pl.DataFrame(columns, strict=False).write_csv()
+def chosen_format(form: Format | None, output: Path | None) -> Format:
+    """Return how to write a table: as asked, else as the file's suffix says, else for the eye.
+
+    Call it before the work: it refuses a file that cannot be written.
+
+    Raises
+    ------
+    ConfigError
+        The suffix is unknown and no format given, or is that of another; the file's folder does not exist.
+    """
     if output is None:
-        sys.stdout.write(text)
+        return form or Format.TABLE
+    if not output.absolute().parent.is_dir() or output.is_dir():
+        raise ConfigError(f"{output}: there is no such folder to write this file to; make it first")
+    said = _SUFFIXES.get(output.suffix.lower())
+    if said is None and form is None:
+        known = ", ".join(_SUFFIXES)
+        raise ConfigError(f"{output}: the suffix tells no format; use one of {known}, or give --format")
+    if None not in (said, form) and said is not form:
+        raise ConfigError(f"{output}: the suffix says {said}, --format {form}; leave one out")
+    return form or said or Format.TABLE
+
+
+def show(table: pa.Table, form: Format | None, output: Path | None = None) -> None:
+    """Write a table to standard output, or to the file ``output``; see `chosen_format`.
+
+    Raises
+    ------
+    ConfigError
+        As `chosen_format`, or the format cannot hold the table.
+    StorageError
+        The file cannot be written.
+    """
+    form = chosen_format(form, output)
+    if form is Format.PARQUET:
+        sink = pa.BufferOutputStream()
+        try:
+            pq.write_table(table, sink, compression="zstd")
+        except pa.ArrowException as error:  # intervals, for one
+            raise ConfigError(f"Parquet cannot hold this answer ({error}); cast the column") from error
+        content = sink.getvalue().to_pybytes()
+    elif form is Format.TABLE:
+        content = _rendered(table).encode()
+    elif form is Format.JSON:
+        content = (json.dumps(rows(table), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
     else:
-        output.write_text(text, encoding="utf-8")
+        content = _csv(table).encode()
+    if output is not None:
+        try:
+            output.write_bytes(content)
+        except OSError as error:
+            raise StorageError(f"{output}: cannot be written ({error.strerror})") from error
+    elif form is Format.PARQUET:
+        sys.stdout.buffer.write(content)
+    else:
+        sys.stdout.write(content.decode())
+
+
+def _csv(table: pa.Table) -> str:
+    """Return a table as CSV: null is an empty field, an empty text is quoted."""
+    lines = [table.column_names, *(row.values() for row in rows(table))]
+    return "".join(",".join(map(_csv_field, line)) + "\n" for line in lines)
+
+
+def _csv_field(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_plain = text == text.strip() and text and not set(',"\r\n') & set(text)
+    return text if is_plain else '"' + text.replace('"', '""') + '"'
 
 
 def _rendered(table: pa.Table) -> str:

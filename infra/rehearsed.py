@@ -17,7 +17,7 @@ import yaml
 from deepliif_ray import storage
 from deepliif_ray.query import ask
 from deepliif_ray.slides.cohort import write_cohort
-from deepliif_ray.tables.ledger import read_objects
+from deepliif_ray.tables.records import read_records
 
 TINY_NETWORK = {"widths": [8, 12], "depths": [0, 1]}
 _COMMAND_S = 900.0
@@ -166,16 +166,17 @@ class Office:
 
     def generations(self) -> list[dict[str, Any]]:
         """Return what each model has found, the oldest first, by all records that the results hold."""
-        records = pa.concat_tables(read_objects(self.results, "slides").values())
+        records = read_records(self.results, "slides").table
+        objects = f"{self.results}/slides/*.parquet"
         query = (
             "SELECT model_uri, left(model_digest, 12) AS digest, count(DISTINCT slide_id) AS slides, "
             "sum(n_cells)::BIGINT AS cells, sum(n_positive)::BIGINT AS positive "
-            "FROM records GROUP BY ALL ORDER BY min(epoch_us(committed_at))"
+            f"FROM '{objects}' GROUP BY ALL ORDER BY min(epoch_us(committed_at))"
         )
         with duckdb.connect() as connection:
             times = records.schema.get_field_index("committed_at")
             plain = records.column(times).cast(pa.timestamp("us"))  # zoned times would need pytz
-            connection.register("records", records.set_column(times, "committed_at", plain))
+            connection.register(objects, records.set_column(times, "committed_at", plain))
             return _shown(query, connection.sql(query).to_arrow_table())
 
     def commits(self) -> dict[str, str]:

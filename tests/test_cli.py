@@ -70,6 +70,14 @@ def test_some_failed_is_exit_code_3(scored, tmp_path, capsys):
         ["score", "nowhere.csv", "results"],
         ["score", "{manifest}", "{results}", "--model", "no/such/model", "--engine", "local"],
         ["score", "{manifest}", "{results}", "--engine", "spark"],
+        ["score", "{manifest}", "{results}", "--model", "nope"],
+        ["score", "{manifest}", "{results}", "--device", "gpu"],
+        ["score", "{manifest}", "{results}", "--precision", "int8"],
+        ["score", "{manifest}", "{results}", "--address", "not an address"],
+        ["sql", "{results}", "DELETE FROM slides"],
+        ["sql", "{results}", "SELECT 1", "--output", "no/such/folder/a.csv"],
+        ["index", "{results}", "--output", "a.doc"],
+        ["check", "no/results"],
         ["score", "{manifest}", "{results}", "--large-noise-thresh", "huge", "--engine", "local"],
         ["score", "{manifest}"],
         ["plan", "{manifest}", "--overlap", "-1"],
@@ -84,6 +92,25 @@ def test_some_failed_is_exit_code_3(scored, tmp_path, capsys):
 def test_bad_usage_is_exit_code_2(scored, arguments):
     values = {"manifest": str(scored[0]), "results": str(scored[1])}
     assert run(*(a.format(**values) for a in arguments)) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [["--model", "nope"], ["--address", "nope"], ["--precision", "x"], ["in the way"]]
+)
+def test_what_cannot_work_is_refused_before_anything_starts(scored, tmp_path, options, monkeypatch, capsys):
+    monkeypatch.setattr("deepliif_ray.cluster.cluster", lambda _: pytest.fail("Ray was started"))
+    results = tmp_path / "results"
+    if options == ["in the way"]:
+        (tmp_path / "file").write_text("")
+        results, options = tmp_path / "file" / "results", []
+    assert run("score", scored[0], results, *options) != 0
+    assert not results.exists()
+    said = capsys.readouterr().err
+    assert "error: " in said and ("compact" in said or "--model" not in options)
+
+
+def test_nothing_staged_is_left(scored):
+    assert not (scored[1] / "_staging").exists()
 
 
 def test_sql_formats_hold_the_same(scored, tmp_path, capsys):

@@ -35,7 +35,16 @@ app = typer.Typer(
     add_completion=False,
 )
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to write the table.")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format", help="How to write the table; by default as the output's suffix says, or table."
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", help="File to write to: .csv, .json, .parquet or .txt; else standard output."),
+]
 
 
 @contextmanager

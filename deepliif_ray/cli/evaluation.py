@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from deepliif_ray.cli.common import FormatOption, app
-from deepliif_ray.console import Format, errors, show
+from deepliif_ray.console import errors, show
 
 
 @app.command()
@@ -42,7 +42,7 @@ def evaluate(
     per_image: Annotated[
         bool, typer.Option("--per-image", help="A row an image, not a row a metric.")
     ] = False,
-    form: FormatOption = Format.TABLE,
+    form: FormatOption = None,
 ) -> None:
     """Evaluate a model, or compare two, on images with known truth."""
     from deepliif_ray.evaluation.evaluate import evaluate as run

@@ -9,7 +9,7 @@ import typer
 
 from deepliif_ray.cli.common import ERROR, FormatOption, app, command_name, guarded, stoppable
 from deepliif_ray.cli.training import describe_training
-from deepliif_ray.console import Format, describe, errors, show
+from deepliif_ray.console import describe, errors, show
 from deepliif_ray.engine.progress import Progress
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _follow(server: "JobServer", submission_id: str) -> int:
 
 
 @jobs_app.command("list")
-def list_(address: ServerOption = None, form: FormatOption = Format.TABLE) -> None:
+def list_(address: ServerOption = None, form: FormatOption = None) -> None:
     """Show the jobs that were submitted to a cluster, the newest first."""
     from deepliif_ray.jobs.server import JobServer
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from deepliif_ray.cli.common import OK, SOME_FAILED, FormatOption, app
-from deepliif_ray.console import Format, errors, show
+from deepliif_ray.console import errors, show
 
 manifest_app = typer.Typer(help="Build and extend manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
@@ -28,7 +28,7 @@ def scan(
     on: Annotated[
         str | None, typer.Option(help="Its column with the slide's file name, path or URL.")
     ] = None,
-    form: FormatOption = Format.TABLE,
+    form: FormatOption = None,
 ) -> None:
     """Write a manifest of the slides below a folder; show those that have no place in it, and why."""
     from deepliif_ray.jobs.scan import scan as run

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from deepliif_ray.cli.common import FormatOption, app, stoppable
-from deepliif_ray.console import Format, errors, show
+from deepliif_ray.console import errors, show
 
 panels_app = typer.Typer(
     help="Check and make panels: the tiles that models are trained on.", no_args_is_help=True
@@ -31,7 +31,7 @@ def _share_done(counts: tuple[int, int]) -> str:
 def check(
     uris: Annotated[list[str], typer.Argument(help="URLs of strips, folders of panels, or manifests.")],
     modalities: ModalitiesOption = None,
-    form: FormatOption = Format.TABLE,
+    form: FormatOption = None,
 ) -> None:
     """Read panels as training would, and show how many there are, of which size; name the bad files."""
     from deepliif_ray.training.dataset import check_panels

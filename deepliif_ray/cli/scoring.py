@@ -9,9 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 import pyarrow as pa
 import typer
 
-from deepliif_ray.cli.common import ERROR, OK, SOME_FAILED, FormatOption, app, command_name, stoppable
+from deepliif_ray.cli.common import (
+    ERROR,
+    OK,
+    SOME_FAILED,
+    FormatOption,
+    OutputOption,
+    app,
+    command_name,
+    stoppable,
+)
 from deepliif_ray.config import DEFAULT_MODEL
-from deepliif_ray.console import Format, LiveText, errors, rows, show, time_left, visible, where_time_went
+from deepliif_ray.console import (
+    Format,
+    LiveText,
+    chosen_format,
+    errors,
+    rows,
+    show,
+    time_left,
+    visible,
+    where_time_went,
+)
 
 if TYPE_CHECKING:
     from deepliif_ray.watching import Watcher
@@ -131,15 +150,17 @@ def plan(
     tile_size: TileSize = None,
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
-    form: FormatOption = Format.TABLE,
+    form: FormatOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
     from deepliif_ray.config import score_config
     from deepliif_ray.engine.preview import preview
 
     config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
+    chosen_format(form, output)
     table = preview(manifest, config)
-    show(table, form)
+    show(table, form, output)
     tiles = sum(table["tiles"].drop_null().to_pylist())
     failed = table.num_rows - table["problem"].null_count
     errors.print(f"{table.num_rows} slides, {tiles:,} tiles, {failed} with problems")
@@ -154,7 +175,7 @@ def status(
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2.0,
 ) -> None:
     """Show the newest run and where its time went, the slides scored, their quality, and the failures."""
-    from deepliif_ray.query import ask
+    from deepliif_ray.query import ask_all
     from deepliif_ray.watching import Watcher
 
     watcher = Watcher(results)
@@ -171,8 +192,9 @@ def status(
         "background_grey, background_cast, skipped_percent, bad_percent FROM slide_quality "
         "WHERE len(flags) > 0 ORDER BY slide_id",
         "failures": "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
+        "damaged": "FROM damaged ORDER BY object, slide_id",
     }
-    tables = {name: ask(results, query) for name, query in queries.items()}
+    tables = ask_all(results, queries)
     live = watcher.look()
     if as_json:
         answer: dict[str, object] = {name: rows(table) for name, table in tables.items()}
@@ -184,6 +206,8 @@ def status(
             continue
         if name == "quality":
             typer.echo(f"quality control flags {table.num_rows} slides:")
+        if name == "damaged":
+            typer.echo("damaged and passed over; `check --repair` and scoring again mend it:")
         show(table.drop_columns("timings") if name == "run" else table, Format.TABLE)
         timings = table["timings"].to_pylist()[0] if name == "run" else None
         if timings is not None:
@@ -227,8 +251,8 @@ def sql(
     query: Annotated[
         str, typer.Argument(help="SQL over cells, slides, failures, called_cells, patient_indices, …")
     ],
-    form: FormatOption = Format.TABLE,
-    output: Annotated[Path | None, typer.Option(help="File to write to; by default standard output.")] = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
     sandbox: Annotated[
         bool,
         typer.Option("--sandbox", help="For untrusted SQL: no other files, network or extensions."),
@@ -237,6 +261,7 @@ def sql(
     """Ask SQL of the committed results."""
     from deepliif_ray.query import ask
 
+    chosen_format(form, output)
     show(ask(results, query, sandbox=sandbox), form, output)
 
 
@@ -245,19 +270,21 @@ def index(
     results: ResultsArgument,
     marker: Annotated[str | None, typer.Option(help="One marker only; aliases such as MIB-1 work.")] = None,
     slides: Annotated[bool, typer.Option("--slides", help="By slide, not by patient.")] = False,
-    form: FormatOption = Format.TABLE,
+    form: FormatOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Show the marker indices of patients: percent positive cells with a 95 % interval, and density."""
     from deepliif_ray.query import ask
     from deepliif_ray.scoring.markers import resolve_marker
 
+    chosen_format(form, output)
     name = None if marker is None else resolve_marker(marker).name
     where = "" if name is None else f"WHERE marker = '{name}'"
-    show(ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}"), form)
+    show(ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}"), form, output)
 
 
 @app.command()
-def models(form: FormatOption = Format.TABLE) -> None:
+def models(form: FormatOption = None) -> None:
     """List the models that have a name; any published model folder works by its URL."""
     from deepliif_ray.models import registered_models
 
@@ -266,7 +293,7 @@ def models(form: FormatOption = Format.TABLE) -> None:
 
 
 @app.command()
-def doctor(form: FormatOption = Format.TABLE) -> None:
+def doctor(form: FormatOption = None) -> None:
     """Check this machine: versions, devices, bfloat16, and how fast the parts run here."""
     from deepliif_ray.engine.doctor import examine
 

@@ -113,7 +113,7 @@ def noted(job: Job, folder: str, name: str, uri: str) -> Iterator[None]:
     """
     notes = storage.join(folder, "attempts", job.run_id)
     note = storage.join(notes, f"{name}.{uuid.uuid4().hex[:8]}")
-    storage.write_bytes(note, f"{socket.gethostname()} {os.getpid()}".encode())
+    storage.write_bytes(note, f"{socket.gethostname()} {os.getpid()}".encode(), durable=False)
     keep = False
     try:
         begun = Counter(url.rpartition("/")[2].rpartition(".")[0] for url in storage.list_files(notes))

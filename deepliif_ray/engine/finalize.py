@@ -155,7 +155,8 @@ def finalize(job: Job, folder: str) -> Scored:
                 spill.add(cells)
             n_cells = len(spill)
             _check_bad(job, work, totals)
-            write_cells(job.results, path, _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker))
+            tables = _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker)
+            written = write_cells(job.results, path, tables)
         thresholds = derive_thresholds(
             totals.sizes,
             totals.marker_histogram,
@@ -166,7 +167,7 @@ def finalize(job: Job, folder: str) -> Scored:
             has_marker=has_marker,
         )
         record = _record(job, work, n_cells, thresholds, totals)
-        record |= {"attempt": attempt, "cells_path": path, "committed_at": datetime.now(UTC)}
+        record |= {"attempt": attempt, **written, "committed_at": datetime.now(UTC)}
         record["timings"] = {
             "read_s": totals.read_s,
             "infer_s": totals.infer_s,

@@ -85,6 +85,7 @@ class RunRecord:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        storage.remove_empty(storage.join(self._job.results, "_staging"))
         if error is None:
             self._finish("finished")
             return

@@ -1,5 +1,6 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
+import re
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +17,13 @@ from deepliif_ray.engine.todo import fingerprints, not_done, worth_trying
 from deepliif_ray.engine.work import Job
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.manifest import read_manifest
-from deepliif_ray.models import Model, load_model, registered_models
+from deepliif_ray.models import Model, check_model, load_model
+from deepliif_ray.tables.joining import join_records
 
 ENGINES = ("ray", "local")
+_JOIN_AT = 256
+"""A run that leaves so many records of a table joins them, so that whoever opens results opens few."""
+_ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}(/.*)?")
 
 
 def score(
@@ -86,8 +91,9 @@ def score(
     """
     config = score_config(**options)
     results = storage.absolute(results)
-    model = model if model in registered_models() else storage.absolute(model)
     _check(results, engine, address, actors, batch_size)
+    model = check_model(model, device, precision)
+    storage.check_writable(results)
     cohort = read_manifest(manifest)
     with _cluster(address) if engine == "ray" else nullcontext():
         loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
@@ -127,7 +133,9 @@ def score(
                 outcomes = ray_engine.run(job, todo, progress, actors=actors)
             else:
                 outcomes = local.run(job, loaded, todo, progress)
-            return run.record(outcomes)
+            summary = run.record(outcomes)
+            join_records(results, least=_JOIN_AT)
+            return summary
 
 
 def _watcher(lease: Lease, watch: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
@@ -150,6 +158,8 @@ def _check(
         raise ConfigError("the local engine has no cluster; leave out address, or use the ray engine")
     if engine == "ray" and results.startswith("memory://"):
         raise ConfigError(f"{results}: other processes cannot see memory://; use the local engine")
+    if address is not None and not _ADDRESS.fullmatch(address):
+        raise ConfigError(f"address is {address!r}; use HOST:PORT, ray://HOST:PORT, auto or local")
     for name, value in (("actors", actors), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; use at least 1")

@@ -1,9 +1,12 @@
 """Staged blocks: the measured tiles of a slide, durable until the slide is committed.
 
 A block holds consecutive tiles and is named by them, so that listing a folder tells what is done. Its content
-follows from slide, model and configuration alone: writing it twice changes nothing.
+follows from slide, model and configuration alone: writing it twice changes nothing. Blocks outlast any
+process. A loss of power may damage those on a local disk: waiting for the disk costs more than doing them
+again.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -17,6 +20,7 @@ from deepliif_ray.cells.fragments import CoreFragments
 
 FORMAT = 2
 """Raised whenever blocks are written differently, so that older ones are not read."""
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"/(\d+)-(\d+)\.arrow$")
 _DTYPES = {
     "measures": np.int64,
@@ -74,7 +78,7 @@ def write_block(folder: str, tiles: list[StagedTile]) -> None:
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
     name = f"{tiles[0].ordinal:07d}-{tiles[-1].ordinal:07d}.arrow"
-    storage.write_bytes(storage.join(folder, name), sink.getvalue().to_pybytes())
+    storage.write_bytes(storage.join(folder, name), sink.getvalue().to_pybytes(), durable=False)
 
 
 def _blocks(folder: str) -> dict[str, tuple[int, int]]:
@@ -88,8 +92,22 @@ def _blocks(folder: str) -> dict[str, tuple[int, int]]:
 
 
 def staged_ordinals(folder: str) -> set[int]:
-    """Return the ordinals of all tiles staged in ``folder``."""
-    return {ordinal for first, last in _blocks(folder).values() for ordinal in range(first, last + 1)}
+    """Return the ordinals of all tiles staged in ``folder``; blocks that are damaged are removed."""
+    blocks = _blocks(folder)
+    if storage.is_local(folder):
+        for url in [url for url in blocks if not _is_whole(url)]:
+            _log.warning("block.damaged", extra={"object": url})
+            storage.remove(url)
+            del blocks[url]
+    return {ordinal for first, last in blocks.values() for ordinal in range(first, last + 1)}
+
+
+def _is_whole(url: str) -> bool:
+    try:
+        with pa.ipc.open_file(pa.py_buffer(storage.read_bytes(url))) as reader:
+            return bool(reader.read_all().num_rows)
+    except (pa.ArrowException, ValueError, OSError):
+        return False
 
 
 def read_tiles(folder: str) -> Iterator[StagedTile]:

@@ -6,20 +6,23 @@ from deepliif_ray import __version__, storage
 from deepliif_ray.engine.work import Job, fingerprint, staging_folder
 from deepliif_ray.errors import DeepliifRayError, lasting_reasons
 from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.tables.damage import sound_ledger
 from deepliif_ray.tables.ledger import Ledger
 
 
 def not_done(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
     """Return the slides not yet committed from the same model, configuration, file and manifest row.
 
-    Of those that are, what a killed run left staged is removed.
+    A slide whose cells are lost or damaged is not done. Of those that are, what a killed run left staged is
+    removed.
     """
-    slides = Ledger(job.results, must_exist=False).slides()
-    committed = {row["slide_id"]: row for row in slides.to_pylist()}
+    ledger, damaged = sound_ledger(job.results, must_exist=False)
+    committed = {row["slide_id"]: row for row in ledger.slides().to_pylist()}
+    lost = {damage.slide_id for damage in damaged if damage.kind == "cells"}
 
     def is_done(entry: SlideEntry) -> bool:
         row = committed.get(entry.slide_id)
-        if row is None:
+        if row is None or entry.slide_id in lost:
             return False
         stated = row["mpp"] if row["mpp_source"] == "manifest" else None
         if (

@@ -17,7 +17,7 @@ from deepliif_ray.cells.thresholds import large_noise_threshold
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
 from deepliif_ray.engine.logs import LogConfig
-from deepliif_ray.errors import DeepliifRayError, SlideMissingError
+from deepliif_ray.errors import DeepliifRayError, SlideMissingError, StorageMissingError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
 from deepliif_ray.slides.dicom import check_one_series
@@ -244,7 +244,7 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         slide_fingerprint = fingerprint(entry)
         folder = staging_folder(job, entry, slide_fingerprint)
         url = storage.join(folder, PLAN)
-        known = _read(url) if storage.exists(url) else {}
+        known = _read_known(url)
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
         plan = plan_entry(entry, job.config)
@@ -263,10 +263,18 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         "ordinals": ordinals,
     }
     with step("plan"):
-        storage.write_bytes(url, json.dumps(document).encode())
+        storage.write_bytes(url, json.dumps(document).encode(), durable=False)
     counts = {"tiles": len(plan.grid), "masked": len(plan.masked), "todo": len(ordinals)}
     _log.info("slide.planned", extra={"slide_id": entry.slide_id, **counts})
     return work, ordinals
+
+
+def _read_known(url: str) -> dict[str, Any]:
+    """Return the plan noted at ``url``; nothing if there is none, or a loss of power damaged it."""
+    try:
+        return _read(url)
+    except (StorageMissingError, ValueError):
+        return {}
 
 
 def _read(url: str) -> dict[str, Any]:

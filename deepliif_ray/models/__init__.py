@@ -6,10 +6,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepliif_ray import storage
+from deepliif_ray.errors import ModelError
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
-__all__ = ["Inference", "Model", "load_model", "registered_models"]
+__all__ = ["Inference", "Model", "check_model", "load_model", "registered_models"]
 
 _ZOO = Path(__file__).parent / "zoo"
 _REGISTERED = {
@@ -21,6 +23,30 @@ _REGISTERED = {
 def registered_models() -> dict[str, str]:
     """Return the names that `load_model` knows without a folder, each with a one-line description."""
     return dict(_REGISTERED)
+
+
+def check_model(uri: str, device: str | None, precision: str | None) -> str:
+    """Refuse at no cost what `load_model` is sure to refuse; return the model's name or absolute URL.
+
+    Raises
+    ------
+    ConfigError
+        The name of the device or precision is none.
+    ModelError
+        There is no model of this name or at this URL.
+    StorageError
+        The store of the URL does not answer.
+    """
+    check_choice(device, precision)
+    if uri in _REGISTERED:
+        return uri
+    url = storage.absolute(uri)
+    if not storage.exists(url):
+        raise ModelError(
+            f"{uri}: no such model; use one of {', '.join(_REGISTERED)}, or the URL of a model bundle or a "
+            "published model folder"
+        )
+    return url
 
 
 def load_model(

@@ -1,6 +1,8 @@
 """A DuckDB connection in which committed results are views."""
 
+import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
@@ -9,12 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError
-from deepliif_ray.tables.ledger import Ledger, joined_rows
+from deepliif_ray.tables.damage import footer_problem, sound_ledger
+from deepliif_ray.tables.ledger import joined_rows
+from deepliif_ray.tables.records import Damage
 from deepliif_ray.tables.rooted import RootedFileSystem, needs_root
-from deepliif_ray.tables.schema import column_names, table_schema
+from deepliif_ray.tables.schema import column_names, later_columns, schema_version, table_schema
 
 _SQL = Path(__file__).parent / "sql"
+_VERSIONS = range(1, schema_version("cells") + 1)
+_DAMAGED = pa.schema([(name, pa.string()) for name in ("object", "kind", "slide_id", "problem")])
+_LISTED = 3
+_log = logging.getLogger(__name__)
 
 
 SANDBOX = {
@@ -31,7 +38,12 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     """Open results for SQL.
 
     The connection is a snapshot of what is committed now; connect again to see later commits. It is an
-    in-memory database of its own: nothing done on it changes the results.
+    in-memory database of its own, where tables may be made; nothing done on it changes the results, and what
+    shows them are views, which cannot be written to.
+
+    Objects that are damaged are passed over: a warning is logged, the view ``damaged`` lists them. A slide
+    whose cells are lost stays in ``slides`` and in the indices at published thresholds, which its record
+    holds. It has no cells in ``cells``; where indices at other thresholds need them, they are null.
 
     Parameters
     ----------
@@ -45,7 +57,7 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     -------
     duckdb.DuckDBPyConnection
         With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices``,
-        ``patient_indices`` and ``slide_quality``; and for other thresholds the table macros
+        ``patient_indices``, ``slide_quality`` and ``damaged``; and for other thresholds the table macros
         ``call_cells(…)``, ``slide_indices_at(…)``, ``patient_indices_at(…)`` (see
         ``query/sql/called_cells.sql``) and ``slide_quality_at(…)`` (see ``query/sql/quality.sql``). Times
         are UTC, ``boundary`` is WKB.
@@ -53,12 +65,12 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     Raises
     ------
     ResultsError
-        There are no results here, a newer version of this software wrote them, or cells are missing.
+        There are no results here, or a newer version of this software wrote them.
     StorageError
         The store does not answer.
     """
     url = os.fspath(results)
-    ledger = Ledger(url)
+    ledger, damaged = sound_ledger(url)
     tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
@@ -66,9 +78,15 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     )
     # Leaves boundary as WKB: the geometry type is not in every version, and few readers understand it.
     connection.execute("SET enable_geoparquet_conversion = false")
+    connection.execute("CREATE SCHEMA stored")
     for name, table in tables.items():
         _create_table(connection, name, table)
-    places = _create_cells(connection, url, tables["slides"], rooted=sandbox or needs_root(url))
+        connection.execute(f"CREATE VIEW {name} AS FROM stored.{name}")
+    places = _create_cells(connection, url, tables["slides"], damaged, rooted=sandbox or needs_root(url))
+    _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
+    connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
+    if damaged:
+        _log.warning("%s", _described(url, damaged))
     for name in ("intervals", "called_cells", "indices", "quality"):
         connection.execute(_sql(name))
     if sandbox:
@@ -82,49 +100,81 @@ def _sql(name: str) -> str:
     return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
+def _described(url: str, damaged: list[Damage]) -> str:
+    """Return one line that says what is damaged, and what that means for answers."""
+    named = ", ".join(list(dict.fromkeys(damage.object for damage in damaged))[:_LISTED])
+    cells = len({damage.slide_id for damage in damaged if damage.kind == "cells"})
+    without = f"; cells and called_cells lack those of {cells} slides" * (cells > 0)
+    more = ", …" * (len({damage.object for damage in damaged}) > _LISTED)
+    return (
+        f"{url}: damaged and passed over: {named}{more}{without}; list all with "
+        "`deepliif-ray check`, mend with `deepliif-ray check --repair` and by scoring the manifest again"
+    )
+
+
 def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     """Copy an Arrow table into the database, times as plain UTC (reading zoned ones would need pytz)."""
     for position, field in enumerate(table.schema):
         if isinstance(field.type, pa.TimestampType):
             table = table.set_column(position, field.name, table.column(position).cast(pa.timestamp("us")))
     connection.register("arriving", table)
-    connection.execute(f"CREATE TABLE {name} AS SELECT * FROM arriving")
+    connection.execute(f"CREATE TABLE stored.{name} AS SELECT * FROM arriving")
     connection.unregister("arriving")
 
 
-def _create_cells(connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, *, rooted: bool) -> str:
-    """Make the view of cells; return the files behind it as SQL."""
-    columns = ", ".join(column_names("cells"))
+def _create_cells(
+    connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, damaged: list[Damage], *, rooted: bool
+) -> str:
+    """Make the view of cells, without those that are damaged; return the files behind it as SQL."""
+    _create_table(connection, "no_cells", table_schema("cells").empty_table())
+    lost = {damage.object for damage in damaged}
     # Several slides may share an object, which is read once.
-    paths = list(dict.fromkeys(path for path in slides.column("cells_path").to_pylist() if path))
-    if not paths:
-        _create_table(connection, "no_cells", table_schema("cells").empty_table())
-        connection.execute(Template(_sql("no_cells")).substitute(columns=columns))
-        return ""
+    versions = {
+        path: version or 1
+        for path, version in zip(
+            slides.column("cells_path").to_pylist(), slides.column("cells_version").to_pylist(), strict=True
+        )
+        if path and path not in lost
+    }
     if rooted:
         connection.register_filesystem(RootedFileSystem(url))
-        places = [f"{RootedFileSystem.protocol}://{path}" for path in paths]
+        places = {path: f"{RootedFileSystem.protocol}://{path}" for path in versions}
     else:
         root = storage.filesystem(url)[1]
-        places = [storage.join(root, path) for path in paths]
+        places = {path: storage.join(root, path) for path in versions}
     # An object of several slides may still hold one that was scored again since: then its slides are picked.
-    partial = {n: path for n, path in enumerate(paths) if _holds_more(slides, path)}
-    whole = ", ".join(_quoted(place) for n, place in enumerate(places) if n not in partial)
-    selects = [Template(_sql("cells_of_files")).substitute(columns=columns, files=whole)] if whole else []
-    selects += [
-        Template(_sql("cells_of_some")).substitute(
-            columns=columns, file=_quoted(places[n]), path=_quoted(path)
-        )
-        for n, path in partial.items()
+    partial = {path for path in versions if _holds_more(slides, path)}
+    groups = [[path for path in versions if versions[path] == v and path not in partial] for v in _VERSIONS]
+    selects = []
+    for paths in [*groups, *([path] for path in partial)]:
+        while paths and (problem := footer_problem(storage.join(url, paths[0]))) is not None:
+            # DuckDB takes columns from the first one, and opens the others when it needs them.
+            damaged += _slides_of(slides, paths.pop(0), problem)
+        if paths:
+            selects.append(_select(paths, places, versions[paths[0]], partial=paths[0] in partial))
+    columns = ", ".join(column_names("cells"))
+    connection.execute(Template(_sql("cells")).substitute(columns=columns, selects="".join(selects)))
+    return ", ".join(map(_quoted, places.values()))
+
+
+def _slides_of(slides: pa.Table, path: str, problem: str) -> list[Damage]:
+    ids = slides.filter(pc.equal(slides.column("cells_path"), path)).column("slide_id").to_pylist()
+    return [Damage(path, "cells", slide, f"{problem}; score the slide again") for slide in ids]
+
+
+def _select(paths: list[str], places: dict[str, str], version: int, *, partial: bool) -> str:
+    """Return what reads cells objects of one version, as one part of the view."""
+    later = later_columns("cells", version)
+    columns = [
+        f"c.{name}" if name not in later else "s.attempt" if name == "attempt" else "NULL"
+        for name in column_names("cells")
     ]
-    try:
-        connection.execute(Template(_sql("cells")).substitute(selects="\nUNION ALL\n".join(selects)))
-    except duckdb.Error as error:
-        raise ResultsError(
-            f"{url}: the cells of committed slides cannot be read ({error}); connect again if a job is "
-            "tidying these results, else restore what was deleted or score those slides again"
-        ) from error
-    return ", ".join(map(_quoted, places))
+    form = "cells_of_older" if later else "cells_of_some" if partial else "cells_of_files"
+    return Template(_sql(form)).substitute(
+        columns=", ".join(columns),
+        files=", ".join(_quoted(places[path]) for path in paths),
+        path=_quoted(paths[0]) if partial else "NULL",
+    )
 
 
 def _quoted(text: str) -> str:

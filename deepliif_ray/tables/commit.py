@@ -3,6 +3,7 @@
 Every attempt writes to names of its own, and each record is one object written in one piece, last.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
+from deepliif_ray.errors import ResultsError, StorageMissingError
 from deepliif_ray.tables.ledger import slide_key
-from deepliif_ray.tables.schema import table_schema
+from deepliif_ray.tables.rows import ROW_KEY, pack_row
+from deepliif_ray.tables.schema import schema_version, table_schema
 
-_WRITE = {"compression": "zstd", "write_statistics": True}
+_WRITE: dict[str, Any] = {"compression": "zstd", "write_statistics": True}
+_WRITE_ONE: dict[str, Any] = {"compression": "none", "write_statistics": False, "use_dictionary": False}
+"""Of one row: none of this makes it smaller or faster to read."""
 
 
 def cells_path(slide_id: str, marker: str, attempt: str) -> str:
@@ -23,7 +28,7 @@ def cells_path(slide_id: str, marker: str, attempt: str) -> str:
     return f"cells/marker={marker}/{slide_key(slide_id)}-{attempt}.parquet"
 
 
-def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
+def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
     """Write the cells of one slide, one row group a table, in pieces of bounded memory.
 
     Parameters
@@ -34,6 +39,12 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
         See `cells_path`.
     tables : iterable of pyarrow.Table
         With the columns of the ``cells`` schema.
+
+    Returns
+    -------
+    dict
+        The columns of a commit record that say where its cells are: ``cells_path``, ``cells_bytes``,
+        ``cells_digest`` and ``cells_version``.
     """
     schema = table_schema("cells")
     with tempfile.TemporaryDirectory(prefix="deepliif-ray-") as folder:
@@ -43,13 +54,26 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
                 writer.write_table(
                     table.select(schema.names).cast(schema), row_group_size=max(table.num_rows, 1)
                 )
+        with local.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = local.stat().st_size
         storage.write_file(storage.join(results, path), local)
+    return {
+        "cells_path": path,
+        "cells_bytes": size,
+        "cells_digest": digest,
+        "cells_version": schema_version("cells"),
+    }
 
 
 def write_table(url: str, name: str, table: pa.Table) -> None:
     """Write rows of table ``name`` as one object."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **_WRITE)
+    single = table.num_rows == 1
+    with pq.ParquetWriter(sink, table.schema, **(_WRITE_ONE if single else _WRITE)) as writer:
+        writer.write_table(table)
+        if single:
+            writer.add_key_value_metadata({ROW_KEY: pack_row(name, table.to_pylist()[0])})
     storage.write_bytes(url, sink.getvalue().to_pybytes())
 
 
@@ -58,7 +82,29 @@ def _write_record(url: str, name: str, record: dict[str, Any]) -> None:
 
 
 def commit_slide(results: str, record: dict[str, Any]) -> None:
-    """Make a slide part of the results; its cells must be written already."""
+    """Make a slide part of the results; its cells must be written already.
+
+    Raises
+    ------
+    ResultsError
+        Its cells are not there as they were written: somebody removed or replaced them.
+    StorageError
+        The store does not answer.
+    """
+    if record.get("cells_path") is not None:
+        url = storage.join(results, record["cells_path"])
+        expected = record.get("cells_bytes")
+        try:
+            found = storage.size(url)
+        except StorageMissingError as error:
+            raise ResultsError(
+                f"{url}: the cells of slide {record['slide_id']!r} are gone before its commit; run again"
+            ) from error
+        if None not in (found, expected) and found != expected:
+            raise ResultsError(
+                f"{url}: {found} bytes, {expected} were written, before the commit of slide "
+                f"{record['slide_id']!r}; run again"
+            )
     name = f"{slide_key(record['slide_id'])}-{record['attempt']}.parquet"
     _write_record(storage.join(results, "slides", name), "slides", record)
 

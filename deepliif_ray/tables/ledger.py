@@ -9,22 +9,26 @@ Layout, below any fsspec URL::
     cells/marker=<Marker>/joined-<rows>-<name>.parquet, slides/joined-<name>.parquet, …
                                                 what `optimize` made of many of these
     _staging/…, _optimize/…                     work in progress, not part of the results
+    _damaged/…                                  what `check` moved out of the way
+
+An object that is damaged is passed over: the rest of the results stays usable. It is listed in
+`Ledger.damaged`, and everything that shows results says so.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError, StorageError
-from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
+from deepliif_ray.errors import ResultsError
+from deepliif_ray.tables.records import Damage, read_records
+from deepliif_ray.tables.schema import schema_version
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
@@ -79,14 +83,14 @@ class Ledger:
     Raises
     ------
     ResultsError
-        The location does not exist. Later, from any method: an object is not a record of this software, or
-        of a newer version of it.
+        The location does not exist. Later, from any method: a newer version of this software wrote an object.
     StorageError
         The store does not answer.
     """
 
     def __init__(self, results: str, *, must_exist: bool = True) -> None:
         self.results = results
+        self._damaged: list[Damage] = []
         if must_exist and not storage.exists(results):
             raise ResultsError(
                 f"{results}: there are no results here; check the location, or score to it first"
@@ -104,9 +108,27 @@ class Ledger:
         """Return all runs, ordered by their start."""
         return self._runs
 
+    def damaged(self) -> list[Damage]:
+        """Return the records that cannot be read, with the slide's id where another record tells it."""
+        tables = self._slides, self._failures, self._runs
+        by_key = {slide_key(slide): slide for slide in tables[0].column("slide_id").to_pylist()}
+
+        def named(damage: Damage) -> Damage:
+            key = damage.object.rpartition("/")[2].removesuffix(".parquet").rpartition("-")[0]
+            return replace(damage, slide_id=by_key.get(key))
+
+        return [named(damage) for damage in self._damaged]
+
     @cached_property
     def _slides(self) -> pa.Table:
-        return newest(self._read("slides"), "committed_at")
+        slides = newest(self._read("slides"), "committed_at")
+        version = pc.max(slides.column("cells_version")).as_py() or 1
+        if version > schema_version("cells"):
+            raise ResultsError(
+                f"{self.results}: a newer deepliif_ray wrote its cells (version {version}, this one knows "
+                f"{schema_version('cells')}); update deepliif_ray"
+            )
+        return slides
 
     @cached_property
     def _failures(self) -> pa.Table:
@@ -127,79 +149,7 @@ class Ledger:
 
     def _read(self, name: str) -> pa.Table:
         """Return all rows of table ``name``."""
-        return pa.concat_tables(
-            [table_schema(name).empty_table(), *read_objects(self.results, name).values()]
-        )
-
-
-def read_objects(results: str, name: str) -> dict[str, pa.Table]:
-    """Return the rows of table ``name`` by the URL of the object that holds them.
-
-    An object may vanish between listing and reading when another job joins objects or drops superseded
-    ones. What replaces it was written before, so listing again until nothing is new misses no row; some may
-    be there twice.
-
-    Raises
-    ------
-    ResultsError
-        An object is not a record of this software, or of a newer version of it.
-    StorageError
-        The store does not answer.
-    """
-    folder = storage.join(results, name)
-    seen: set[str] = set()
-    tables: dict[str, pa.Table] = {}
-    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        while new := [url for url in storage.list_files(folder, ".parquet") if url not in seen]:
-            seen.update(new)
-            contents = list(pool.map(read_if_there, new))
-            for url, content in zip(new, contents, strict=True):
-                if content is not None:
-                    tables[url] = _parse(url, content, name)
-            if None not in contents:
-                break
-    return tables
-
-
-def read_if_there(url: str) -> bytes | None:
-    """Return the content of an object, or None if it is gone."""
-    try:
-        return storage.read_bytes(url)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
-
-
-def _parse(url: str, content: bytes, name: str) -> pa.Table:
-    """Return the rows of one object of table ``name``."""
-    schema = table_schema(name)
-    try:
-        # One thread and no buffering: a record is one row, and setting up costs more than reading it.
-        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-        metadata = file.schema_arrow.metadata or {}
-        version = int(metadata.get(VERSION_KEY, 0))
-        if metadata.get(TABLE_KEY) != name.encode() or version < 1:
-            raise ResultsError(f"{url}: not a record of table {name}; move it out of the results")
-        if version > schema_version(name):
-            raise ResultsError(
-                f"{url}: written by a newer deepliif_ray (version {version} of table {name}, this one knows "
-                f"{schema_version(name)}); update deepliif_ray"
-            )
-        table = file.read(use_threads=False)
-        if version < schema_version(name):
-            table = _with_newer_columns(table, schema)
-        return table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
-    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-        raise ResultsError(f"{url}: damaged record ({error}); delete it and score the slide again") from error
-
-
-def _with_newer_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table of an older version with nulls in the columns that came later."""
-    for field in schema:
-        if field.nullable and field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table
+        return read_records(self.results, name, self._damaged).table
 
 
 def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:

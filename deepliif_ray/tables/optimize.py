@@ -7,22 +7,26 @@ before (see `deepliif_ray.tables.retire`). Nothing of a generation that a job co
 its record is newer and counts. Two of these at once do double work, no harm.
 """
 
+import hashlib
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError, StorageError
-from deepliif_ray.tables.commit import write_cells, write_table
-from deepliif_ray.tables.ledger import Ledger, joined_name, joined_rows, newest, read_objects
-from deepliif_ray.tables.retire import note, stored_cells, sweep
+from deepliif_ray.errors import StorageMissingError
+from deepliif_ray.tables.commit import write_cells
+from deepliif_ray.tables.joining import join_records
+from deepliif_ray.tables.ledger import Ledger, joined_name, joined_rows
+from deepliif_ray.tables.records import RECORD_TABLES, Damage
+from deepliif_ray.tables.retire import stored_cells, sweep
 from deepliif_ray.tables.schema import table_schema
 
 TARGET_BYTES = 128 * 2**20
@@ -49,6 +53,8 @@ class OptimizeSummary:
     waiting : int
         Cells objects that no record names any more and that a later call removes.
     seconds : float
+    damaged : tuple of Damage
+        Objects that cannot be used; they were left as they are.
     """
 
     results: str
@@ -59,6 +65,7 @@ class OptimizeSummary:
     removed: int
     waiting: int
     seconds: float
+    damaged: tuple[Damage, ...] = ()
 
 
 @dataclass
@@ -69,11 +76,27 @@ class OptimizeProgress:
     done: int = 0
 
 
+class _Part(NamedTuple):
+    """What the record of a slide says of its cells."""
+
+    cells: int
+    attempt: str
+    digest: str | None
+
+
 @dataclass
 class _Group:
-    """Cells objects of one marker that become one; slides and their counts by object."""
+    """Cells objects of one marker that become one; by object the slides whose cells it holds."""
 
-    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    sources: dict[str, dict[str, _Part]] = field(default_factory=dict)
+
+
+class _UnusableError(Exception):
+    """Cells objects do not hold what records say of them."""
+
+    def __init__(self, damaged: list[Damage]) -> None:
+        super().__init__(f"{len(damaged)} damaged")
+        self.damaged = damaged
 
 
 def optimize(
@@ -110,41 +133,43 @@ def optimize(
     Raises
     ------
     ResultsError
-        There are no results here, or an object of them is damaged.
+        There are no results here, or newer software wrote them.
     StorageError
         The store does not answer.
     """
     start = time.perf_counter()
     results = storage.absolute(results)
-    slides = Ledger(results).slides()
-    records = {name: read_objects(results, name) for name in ("slides", "failures", "runs")}
-    before = len(_paths(slides)) + sum(map(len, records.values()))
+    ledger = Ledger(results)
+    slides = ledger.slides()
+    before = len(_paths(slides)) + _count_records(results)
     groups = _plan(slides, {path: size for path, (size, _) in stored_cells(results).items()}, target_bytes)
     progress = OptimizeProgress(objects=sum(len(group.sources) for group in groups))
-    moved: dict[tuple[str, str], str] = {}
+    moved: dict[tuple[str, str], dict[str, Any]] = {}
+    damaged = ledger.damaged()
     for group in groups:
-        path = _join_cells(results, group)
-        if path is not None:
-            moved |= {(slide, source): path for source, those in group.sources.items() for slide in those}
         progress.done += len(group.sources)
+        place = _join_cells(results, group, damaged)
+        if place is not None:
+            moved |= {(slide, source): place for source, those in group.sources.items() for slide in those}
         if watch is not None:
             watch(progress)
-    joined = _join_slides(results, moved, drop_superseded)
-    joined += _join_others(results, "failures", drop_superseded)
-    joined += _join_others(results, "runs", False)
+    joined = join_records(results, moved, drop_superseded=drop_superseded)
     retired = sweep(results, keep_minutes)
-    after = len(_paths(Ledger(results).slides()))
-    after += sum(len(storage.list_files(storage.join(results, name), ".parquet")) for name in records)
     return OptimizeSummary(
         results=results,
         objects_before=before,
-        objects_after=after,
+        objects_after=len(_paths(Ledger(results).slides())) + _count_records(results),
         joined_cells=len({source for _, source in moved}),
         joined_records=joined,
         removed=retired.removed,
         waiting=retired.waiting,
         seconds=time.perf_counter() - start,
+        damaged=tuple(damaged),
     )
+
+
+def _count_records(results: str) -> int:
+    return sum(len(storage.list_files(storage.join(results, name), ".parquet")) for name in RECORD_TABLES)
 
 
 def _paths(slides: pa.Table) -> set[str]:
@@ -153,16 +178,16 @@ def _paths(slides: pa.Table) -> set[str]:
 
 def _plan(slides: pa.Table, sizes: dict[str, int], target: int) -> list[_Group]:
     """Choose which objects become one: small ones, and those with many cells that do not count."""
-    objects: dict[str, dict[str, int]] = defaultdict(dict)
-    for slide, path, count in zip(
-        *(slides.column(name).to_pylist() for name in ("slide_id", "cells_path", "n_cells")), strict=True
-    ):
+    objects: dict[str, dict[str, _Part]] = defaultdict(dict)
+    names = ("slide_id", "cells_path", "n_cells", "attempt", "cells_digest")
+    for slide, path, *said in zip(*(slides.column(name).to_pylist() for name in names), strict=True):
         if path in sizes:
-            objects[path][slide] = count
+            objects[path][slide] = _Part(*said)
 
     def is_stale(path: str) -> bool:
         rows = joined_rows(path)
-        return rows is not None and sum(objects[path].values()) < (1 - _DEAD_SHARE) * rows
+        counted = sum(part.cells for part in objects[path].values())
+        return rows is not None and counted < (1 - _DEAD_SHARE) * rows
 
     folders: dict[str, list[str]] = defaultdict(list)
     for path in sorted(objects, key=lambda path: min(objects[path])):
@@ -181,51 +206,85 @@ def _plan(slides: pa.Table, sizes: dict[str, int], target: int) -> list[_Group]:
     return [group for group in groups if len(group.sources) > 1 or any(map(is_stale, group.sources))]
 
 
-def _join_cells(results: str, group: _Group) -> str | None:
-    """Write the cells of a group as one object, by slide; return its path, None if a source is gone."""
+def _join_cells(results: str, group: _Group, damaged: list[Damage]) -> dict[str, Any] | None:
+    """Write the cells of a group as one object, by slide.
+
+    A source that is damaged leaves the group, is added to ``damaged`` and stays as it is.
+
+    Returns
+    -------
+    dict or None
+        As of `write_cells`; None if nothing was joined: a source is gone, or too few are left.
+    """
     folder = next(iter(group.sources)).rpartition("/")[0]
-    rows = sum(sum(those.values()) for those in group.sources.values())
-    path = f"{folder}/{joined_name(rows, uuid.uuid4().hex[:16])}"
-    try:
-        write_cells(results, path, _regrouped(_cells_by_slide(results, group)))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):  # joined by another call meanwhile
+    while group.sources:
+        rows = sum(part.cells for those in group.sources.values() for part in those.values())
+        path = f"{folder}/{joined_name(rows, uuid.uuid4().hex[:16])}"
+        try:
+            return write_cells(results, path, _regrouped(_cells_by_slide(results, group)))
+        except StorageMissingError:  # joined by another call meanwhile
             return None
-        raise
-    return path
+        except _UnusableError as problem:
+            damaged += problem.damaged
+            for damage in problem.damaged:
+                del group.sources[damage.object]
+    return None
 
 
 def _cells_by_slide(results: str, group: _Group) -> Iterator[pa.Table]:
-    """Yield the cells of every slide of a group, in the order of slide_id."""
+    """Yield the cells of every slide of a group, in the order of slide_id, as this version has them.
+
+    Once a source is found damaged nothing more is yielded, but all are looked at: the error tells every one.
+    """
     wanted = sorted((slide, source) for source, those in group.sources.items() for slide in those)
-    shared: dict[str, pa.Table] = {}
+    shared: dict[str, pa.Table | str] = {}
+    damaged: dict[str, Damage] = {}
+
+    def read(source: str) -> pa.Table | str:
+        digests = {part.digest for part in group.sources[source].values()} - {None}
+        return _read_cells(results, source, digests)
+
     with ThreadPoolExecutor(storage.READ_THREADS) as pool:
         for begin in range(0, len(wanted), storage.READ_THREADS):
             part = wanted[begin : begin + storage.READ_THREADS]
             singles = [source for _, source in part if joined_rows(source) is None]
-            tables = dict(zip(singles, pool.map(lambda p: _read_cells(results, p), singles), strict=True))
+            tables = dict(zip(singles, pool.map(read, singles), strict=True))
             for slide, source in part:
                 if source not in tables and source not in shared:
-                    shared[source] = _read_cells(results, source)
+                    shared[source] = read(source)
                 table = shared[source] if source in shared else tables[source]
-                cells = table.filter(pc.equal(table.column("slide_id"), slide))
-                if cells.num_rows != group.sources[source][slide]:
-                    raise ResultsError(
-                        f"{storage.join(results, source)}: {cells.num_rows} cells of slide {slide!r}, its "
-                        f"record says {group.sources[source][slide]}; delete the record and score it again"
-                    )
-                yield cells
+                said = group.sources[source][slide]
+                cells = table if isinstance(table, str) else _of_slide(table, slide, said)
+                if isinstance(cells, str):
+                    damaged[source] = Damage(source, "cells", slide, cells)
+                elif not damaged:
+                    yield cells
+    if damaged:
+        raise _UnusableError(list(damaged.values()))
 
 
-def _read_cells(results: str, path: str) -> pa.Table:
-    url = storage.join(results, path)
-    content = storage.read_bytes(url)
+def _of_slide(table: pa.Table, slide: str, said: _Part) -> pa.Table | str:
+    """Return a slide's cells with the columns of this version, or what is wrong with them."""
+    cells = table.filter(pc.equal(table.column("slide_id"), slide))
+    if cells.num_rows != said.cells:
+        return f"{cells.num_rows} cells of slide {slide!r}, its record says {said.cells}"
+    schema = table_schema("cells")
+    for column in schema:
+        if column.name not in cells.column_names and column.nullable:
+            value = said.attempt if column.name == "attempt" else None
+            cells = cells.append_column(column, pa.repeat(pa.scalar(value, column.type), cells.num_rows))
+    return cells.select(schema.names).cast(schema)
+
+
+def _read_cells(results: str, path: str, digests: set[str | None]) -> pa.Table | str:
+    """Return what a cells object holds, or what is wrong with it: a copy would hide that."""
+    content = storage.read_bytes(storage.join(results, path))
+    if digests and digests != {hashlib.sha256(content).hexdigest()}:
+        return "damaged cells (another checksum than when they were written)"
     try:
         return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise ResultsError(
-            f"{url}: damaged cells ({error}); delete the records of its slides and score them again"
-        ) from error
+        return f"damaged cells ({' '.join(str(error).split())})"
 
 
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -239,58 +298,3 @@ def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
                 waiting = []
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_superseded: bool) -> int:
-    """Make all commit records one object, naming the joined cells; return how many it replaced."""
-    objects = read_objects(results, "slides")  # again: others may have joined or committed meanwhile
-    everything = pa.concat_tables([table_schema("slides").empty_table(), *objects.values()])
-    ids, paths = (everything.column(name).to_pylist() for name in ("slide_id", "cells_path"))
-    new_paths = [moved.get((slide, path), path) for slide, path in zip(ids, paths, strict=True)]
-    position = everything.schema.get_field_index("cells_path")
-    table = everything.set_column(
-        position, everything.schema.field(position), pa.array(new_paths, pa.string())
-    )
-    kept = newest(_once(table), "committed_at") if drop_superseded else _once(table)
-    if (len(objects) < 2 and new_paths == paths and kept.num_rows == everything.num_rows) or not objects:
-        return 0
-    _write_joined(results, "slides", kept)
-    note(results, {path for path in paths if path} - _paths(kept))
-    _remove(list(objects))
-    return len(objects)
-
-
-def _once(table: pa.Table) -> pa.Table:
-    """Drop records that say the same again of one attempt, keeping those that name joined cells."""
-    best: dict[tuple[str, str], int] = {}
-    columns = [table.column(name).to_pylist() for name in ("slide_id", "attempt", "cells_path")]
-    rank = [(joined_rows(path or "") is not None, path or "") for path in columns[2]]
-    for row, key in enumerate(zip(columns[0], columns[1], strict=True)):
-        if key not in best or rank[row] > rank[best[key]]:
-            best[key] = row
-    return table.take(pa.array(sorted(best.values()), pa.int64()))
-
-
-def _join_others(results: str, name: str, drop_superseded: bool) -> int:
-    """Make the records of a table one object; a run's own is left while it may be written again."""
-    objects = read_objects(results, name)
-    if name == "runs":
-        objects = {url: t for url, t in objects.items() if "running" not in t.column("status").to_pylist()}
-    if len(objects) < 2:
-        return 0
-    table = pa.concat_tables(objects.values())
-    key = ["run_id"] if name == "runs" else ["slide_id", "attempt"]
-    seen = {tuple(row.values()): n for n, row in enumerate(table.select(key).to_pylist())}
-    table = table.take(pa.array(sorted(seen.values()), pa.int64()))
-    _write_joined(results, name, newest(table, "failed_at") if drop_superseded else table)
-    _remove(list(objects))
-    return len(objects)
-
-
-def _write_joined(results: str, name: str, table: pa.Table) -> None:
-    write_table(storage.join(results, name, f"joined-{uuid.uuid4().hex[:16]}.parquet"), name, table)
-
-
-def _remove(urls: list[str]) -> None:
-    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        list(pool.map(storage.remove, urls))

@@ -5,6 +5,7 @@ since when objects are not needed; they go when the note is old enough and still
 """
 
 import json
+import logging
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,12 @@ from typing import Any
 
 from deepliif_ray import storage
 from deepliif_ray.errors import StorageError
-from deepliif_ray.tables.ledger import read_if_there, read_objects
+from deepliif_ray.tables.records import Damage, read_if_there, read_records
 
 ORPHAN_AGE = timedelta(hours=24)
 """Cells older than this that no record names are of attempts that never committed, not of a job at work."""
 _NOTES = "_optimize"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,16 @@ def sweep(results: str, keep_minutes: float) -> Retired:
     """Remove cells that are not needed since ``keep_minutes``, and note down those found now."""
     there = stored_cells(results)  # before the records: what a job commits meanwhile is newer than this list
     now = datetime.now(UTC)
-    notes = _read_notes(results)
-    named = _named(results)
+    notes = read_notes(results)
+    named, sure = _named(results)
     noted = {path for _, paths in notes.values() for path in paths}
+    if not sure:
+        return Retired(0, len(noted & there.keys() - named))
     note(
         results,
         (p for p, (_, at) in there.items() if now - at > ORPHAN_AGE and p not in named and p not in noted),
     )
-    notes = _read_notes(results)
+    notes = read_notes(results)
     until = datetime.now(UTC) - timedelta(minutes=keep_minutes)
     due = {url: paths for url, (at, paths) in notes.items() if at <= until}
     going = {path for paths in due.values() for path in paths} & there.keys() - named
@@ -89,18 +93,35 @@ def sweep(results: str, keep_minutes: float) -> Retired:
     return Retired(len(going), len(waiting & there.keys() - going))
 
 
-def _named(results: str) -> set[str]:
-    """Return every cells object that some record names, of whatever generation."""
-    tables = read_objects(results, "slides").values()
-    return {path for table in tables for path in table.column("cells_path").to_pylist() if path}
+def _named(results: str) -> tuple[set[str], bool]:
+    """Return every cells object that some record names, of whatever generation, and whether these are all.
+
+    A record that cannot be read names cells that nobody knows: then nothing may be removed.
+    """
+    damaged: list[Damage] = []
+    paths = read_records(results, "slides", damaged).table.column("cells_path").to_pylist()
+    return {path for path in paths if path}, not damaged
 
 
-def _read_notes(results: str) -> dict[str, tuple[datetime, list[str]]]:
+def read_notes(results: str, damaged: list[Damage] | None = None) -> dict[str, tuple[datetime, list[str]]]:
+    """Return for each note by its URL since when which objects are not needed.
+
+    One that cannot be read, as after a power loss, is passed over: what it named is noted down again.
+    """
     notes = {}
-    for url in storage.list_files(storage.join(results, _NOTES), ".json"):
+    folder = storage.join(results, _NOTES)
+    for url in storage.list_files(folder, ".json"):
         content = read_if_there(url)
         if content is None:  # another call was faster
             continue
-        document = json.loads(content)
-        notes[url] = datetime.fromisoformat(document["at"]), list(document["cells"])
+        try:
+            document = json.loads(content)
+            at = datetime.fromisoformat(document["at"]).astimezone(UTC)
+            notes[url] = at, list(document["cells"])
+        except (ValueError, KeyError, TypeError) as error:
+            if damaged is None:
+                _log.warning("object.damaged", extra={"object": url, "why": str(error)})
+            else:
+                path = f"{_NOTES}/{url[len(folder) :].lstrip('/')}"
+                damaged.append(Damage(path, "note", None, f"damaged note ({error}); it may be deleted"))
     return notes

@@ -1,4 +1,10 @@
-"""Arrow schemas of the stored tables, read from ``schemas/*.yaml``."""
+"""Arrow schemas of the stored tables, read from ``schemas/*.yaml``.
+
+How a table changes, so that objects of every version stay readable side by side: its version is raised, and
+columns are only added. They are nullable, and those of ``cells`` say with ``since`` in which version they
+came. No column is removed or changes its type or meaning: one that is not filled any more stays and is null,
+and one that should be named or mean something else is added beside it. A newer version is refused by name.
+"""
 
 import json
 import re
@@ -73,6 +79,13 @@ def schema_version(name: str) -> int:
 def column_names(name: str) -> tuple[str, ...]:
     """Return all columns of table ``name`` in order, partition columns included."""
     return tuple(column["name"] for column in contracts.load(name)["columns"])
+
+
+@cache
+def later_columns(name: str, version: int) -> frozenset[str]:
+    """Return the columns of table ``name`` that its objects of ``version`` do not have."""
+    columns = contracts.load(name)["columns"]
+    return frozenset(column["name"] for column in columns if column.get("since", 1) > version)
 
 
 @cache

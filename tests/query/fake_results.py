@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from deepliif_ray import storage
 from deepliif_ray.tables.ledger import slide_key
-from deepliif_ray.tables.schema import table_schema
+from deepliif_ray.tables.schema import schema_version, table_schema
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SQUARE = struct.pack("<BIII8d", 1, 3, 1, 4, 0, 0, 1, 0, 1, 1, 0, 0)
@@ -58,7 +58,8 @@ def commit(results, slide_id, cells, patient_id="P1", marker="Ki67", second=0, s
     name = f"{slide_key(slide_id)}-{attempt}.parquet"
     path = f"cells/marker={marker}/{name}" if cells else None
     if path:
-        rows = [{"slide_id": slide_id, "patient_id": patient_id, **row} for row in cells]
+        named = {"slide_id": slide_id, "patient_id": patient_id, "attempt": attempt}
+        rows = [{**named, **row} for row in cells]
         write(storage.join(results, path), "cells", rows)
     called = [row for row in cells if row["area_px"] > size_thresh]
     positives = sum(row["majority_positive"] for row in called)
@@ -102,6 +103,7 @@ def commit(results, slide_id, cells, patient_id="P1", marker="Ki67", second=0, s
         "attempt": attempt,
         "committed_at": moment(second),
         "cells_path": path,
+        "cells_version": schema_version("cells"),
         "timings": {"read_s": 0.1, "infer_s": 0.2, "measure_s": 0.3, "finalize_s": 0.4},
         **more,
     }

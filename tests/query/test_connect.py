@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepliif_ray import storage
+from deepliif_ray import optimize, storage
 from deepliif_ray.errors import ResultsError
 from deepliif_ray.query import connect
+from deepliif_ray.tables import damage
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.schema import column_names, table_schema
 from tests.query import fake_results as fake
@@ -89,15 +90,80 @@ def test_absent_results(tmp_path):
         connect(tmp_path / "typo")
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage"])
-def test_damaged_cells(root, damage):
-    record = fake.commit(root, "a", [fake.cell()])
+@pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "cut"])
+def test_damaged_cells_cost_their_slide_only(root, damage, caplog):
+    record = fake.commit(root, "a", [fake.cell(0, area_px=90)], patient_id="P1")
+    fake.commit(root, "b", [fake.cell(0, positive=True), fake.cell(1)], patient_id="P1")
+    fake.commit(root, "c", [fake.cell()], patient_id="P2")
     url = storage.join(root, record["cells_path"])
+    content = storage.read_bytes(url)
     storage.remove(url)
-    if damage == "garbage":
-        storage.write_bytes(url, b"not Parquet")
-    with pytest.raises(ResultsError, match="cells of committed slides"):
-        connect(root)
+    if damage != "missing":
+        storage.write_bytes(url, {"empty": b"", "garbage": b"not Parquet", "cut": content[:-1]}[damage])
+    connection = connect(root)
+    assert connection.sql("SELECT object, kind, slide_id FROM damaged").fetchall() == [
+        (record["cells_path"], "cells", "a")
+    ]
+    assert record["cells_path"] in caplog.text
+    assert connection.sql("SELECT count(*) FROM slides").fetchall() == [(3,)]
+    assert connection.sql("SELECT DISTINCT slide_id FROM cells ORDER BY 1").fetchall() == [("b",), ("c",)]
+    # Indices at published thresholds are in the records; others are not made up of the cells that are left.
+    published = "SELECT patient_id, n_cells FROM patient_indices ORDER BY 1"
+    assert connection.sql(published).fetchall() == [("P1", 3), ("P2", 1)]
+    other = "SELECT patient_id, n_cells, index_percent FROM patient_indices_at(size_thresh := 50) ORDER BY 1"
+    assert connection.sql(other).fetchall() == [("P1", None, None), ("P2", 1, 0.0)]
+    by_slide = "SELECT slide_id, n_cells FROM slide_indices_at(size_thresh := 50) ORDER BY 1"
+    assert connection.sql(by_slide).fetchall() == [("a", None), ("b", 2), ("c", 1)]
+    flagged = "SELECT slide_id FROM slide_quality WHERE list_contains(flags, 'cells_lost')"
+    assert connection.sql(flagged).fetchall() == [("a",)]
+
+
+def test_cells_of_the_wrong_size_are_not_read(tmp_path):
+    """The record knows how many bytes were written."""
+    record = fake.commit(str(tmp_path), "a", [fake.cell()], cells_bytes=7)
+    with connect(tmp_path) as connection:
+        ((path, problem),) = connection.sql("SELECT object, problem FROM damaged").fetchall()
+        assert path == record["cells_path"] and "7 were written" in problem
+        assert connection.sql("FROM cells").fetchall() == []
+
+
+@pytest.mark.parametrize("name", ["slides", "failures", "runs"])
+def test_an_empty_record_costs_itself_only(root, name, caplog):
+    fake.commit(root, "a", [fake.cell()])
+    fake.fail(root, "x")
+    fake.run(root, "r")
+    storage.write_bytes(storage.join(root, name, "lost.parquet"), b"")
+    connection = connect(root)
+    found = [
+        len(connection.sql(f"FROM {view}").fetchall()) for view in ("slides", "failures", "runs", "cells")
+    ]
+    assert found == [1, 1, 1, 1]
+    assert connection.sql("SELECT object, kind FROM damaged").fetchall() == [(f"{name}/lost.parquet", name)]
+    assert f"{name}/lost.parquet" in caplog.text
+
+
+def test_sound_results_are_not_talked_about(root, caplog):
+    fake.commit(root, "a", [fake.cell()])
+    assert connect(root).sql("FROM damaged").fetchall() == []
+    assert caplog.text == ""
+
+
+def test_cells_joined_while_connecting_are_not_lost(root, monkeypatch):
+    """Between our reading of the records and our listing of the cells, optimize replaces both."""
+    for slide_id in "ab":
+        fake.commit(root, slide_id, [fake.cell()])
+    real, done = damage.lost_cells, []
+
+    def join_first(results, slides):
+        if not done:
+            done.append(True)
+            optimize(root, keep_minutes=0)
+        return real(results, slides)
+
+    monkeypatch.setattr(damage, "lost_cells", join_first)
+    connection = connect(root)
+    assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(2,)]
+    assert connection.sql("FROM damaged").fetchall() == []
 
 
 def test_views_keep_their_contracts(tmp_path):

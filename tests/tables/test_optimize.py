@@ -18,8 +18,8 @@ from deepliif_ray import optimize, storage
 from deepliif_ray.errors import DeepliifRayError, ResultsError
 from deepliif_ray.query import connect
 from deepliif_ray.tables import retire
+from deepliif_ray.tables.joining import join_records, join_slides
 from deepliif_ray.tables.ledger import joined_rows
-from deepliif_ray.tables.optimize import _join_slides
 from tests.query import fake_results as fake
 
 MARKERS = ("Ki67", "CD8")
@@ -48,7 +48,8 @@ def answer(root):
         return {
             "cells": connection.sql("SELECT * FROM cells ORDER BY slide_id, cell_id").fetchall(),
             "slides": connection.sql(
-                "SELECT * EXCLUDE (cells_path) FROM slides ORDER BY slide_id"
+                "SELECT * EXCLUDE (cells_path, cells_bytes, cells_digest, cells_version) FROM slides "
+                "ORDER BY slide_id"
             ).fetchall(),
             **{
                 name: connection.sql(f"FROM {name} ORDER BY ALL").fetchall()
@@ -151,17 +152,38 @@ def test_large_objects_are_left_alone(tmp_path):
         optimize(str(tmp_path / "typo"))
 
 
-def test_cells_that_do_not_fit_their_record_are_named(tmp_path):
+def test_cells_that_do_not_fit_their_record_stay_and_are_named(tmp_path):
+    """Joined, they would look sound; the others are joined."""
     root = str(tmp_path)
     fill(root)
-    record = fake.commit(root, "liar", [fake.cell(0)], n_cells=7)
-    before = [objects(root, name) for name in ("cells", "slides")]
-    with pytest.raises(ResultsError, match="liar"):
-        optimize(root)
-    assert [objects(root, name) for name in ("cells", "slides")] == before
-    storage.write_bytes(f"{root}/{record['cells_path']}", b"half")
-    with pytest.raises(ResultsError, match="damaged cells"):
-        optimize(root)
+    records = [fake.commit(root, "liar", [fake.cell(0)], n_cells=7)]
+    records += [fake.commit(root, name, [fake.cell(0)], cells_digest="0" * 64) for name in ("half", "rotten")]
+    storage.write_bytes(f"{root}/{records[1]['cells_path']}", b"half")
+    summary = optimize(root, keep_minutes=0)
+    assert {d.object for d in summary.damaged} == {record["cells_path"] for record in records}
+    assert summary.joined_cells == 9
+    assert all(storage.exists(f"{root}/{record['cells_path']}") for record in records)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"at": 3, "cells": []}', b"half"])
+def test_a_damaged_note_is_passed_over(tmp_path, content):
+    root = str(tmp_path)
+    fill(root)
+    before = answer(root)
+    storage.write_bytes(f"{root}/_optimize/20260101T000000-a.json", content)
+    assert optimize(root, keep_minutes=0).removed == 9
+    assert answer(root) == before
+
+
+def test_nothing_is_removed_beside_a_damaged_record(tmp_path):
+    """Nobody knows which cells it names."""
+    root = str(tmp_path)
+    fill(root)
+    cells = objects(root)
+    storage.write_bytes(f"{root}/slides/joined-x.parquet", b"")
+    summary = optimize(root, keep_minutes=0)
+    assert (summary.removed, [d.object for d in summary.damaged]) == (0, ["slides/joined-x.parquet"])
+    assert set(cells) <= set(objects(root))
 
 
 def test_two_at_once_and_a_job_beside_them(tmp_path):
@@ -200,10 +222,20 @@ def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
     root = str(tmp_path)
     fill(root)
     before = answer(root)
-    moved = {(f"s{i:03d}", path): "cells/marker=Ki67/gone.parquet" for i in range(12) for path in ["other"]}
+    moved = {(f"s{i:03d}", "other"): {"cells_path": "cells/marker=Ki67/gone.parquet"} for i in range(12)}
     optimize(root, keep_minutes=0)
-    assert _join_slides(root, moved, False) == 0
+    assert join_slides(root, moved, False) == 0
     assert answer(root) == before
+
+
+def test_a_run_joins_its_records_once_they_are_many(root):
+    fill(root)
+    before = answer(root)
+    join_records(root, least=13)
+    assert len(objects(root, "slides")) == 12
+    assert join_records(root, least=12) == 12
+    assert answer(root) == before
+    assert [len(objects(root, name)) for name in ("slides", "failures", "runs", "cells")] == [1, 2, 2, 9]
 
 
 STEP = st.one_of(

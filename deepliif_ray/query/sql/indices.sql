@@ -4,6 +4,7 @@
 --
 -- index_percent is NULL where no cell was counted and is not rounded; a density is NULL where there is no tissue.
 
+-- Of a slide whose cells are damaged nothing can be counted anew: null, for its patient and marker too.
 -- At the defaults the counts are those of the commit records, and no cell is read: with no threshold given the
 -- condition of "counted" is false before anything is opened.
 CREATE MACRO slide_indices_at(
@@ -26,12 +27,12 @@ counts AS (
     CASE
       WHEN coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
                     od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NULL THEN s.n_called
-      ELSE coalesce(k.n_cells, 0)
+      WHEN s.slide_id NOT IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN coalesce(k.n_cells, 0)
     END AS n_cells,
     CASE
       WHEN coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
                     od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NULL THEN s.n_positive
-      ELSE coalesce(k.n_positive, 0)
+      WHEN s.slide_id NOT IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN coalesce(k.n_positive, 0)
     END::BIGINT AS n_positive
   FROM slides AS s
   LEFT JOIN counted AS k ON s.slide_id = k.slide_id
@@ -60,8 +61,8 @@ WITH pooled AS (
   SELECT
     i.patient_id, i.marker,
     count(*) AS n_slides,
-    sum(i.n_cells)::BIGINT AS n_cells,
-    sum(i.n_positive)::BIGINT AS n_positive,
+    CASE WHEN count(i.n_cells) = count(*) THEN sum(i.n_cells) END::BIGINT AS n_cells,
+    CASE WHEN count(i.n_cells) = count(*) THEN sum(i.n_positive) END::BIGINT AS n_positive,
     fsum(i.tissue_mm2) AS tissue_mm2  -- compensated, as the order of summing varies
   FROM slide_indices_at(
     size_thresh := size_thresh, size_thresh_upper := size_thresh_upper, marker_thresh := marker_thresh,

@@ -9,6 +9,7 @@
 --   background_min       dark_background    grey level of glass below this
 --   cast_max             tinted_background  channels of glass further apart
 --   bad_max_percent      bad_tiles          more of the tiles could not be read
+-- and cells_lost: its cells object is damaged, so that only its record is left to count on.
 -- What was not measured (a record of an older version, no glass, no tissue) is NULL and flags nothing.
 -- For instance: SELECT i.* FROM slide_indices AS i JOIN slide_quality AS q USING (slide_id) WHERE len(q.flags) = 0;
 CREATE MACRO slide_quality_at(
@@ -33,7 +34,8 @@ SELECT
       CASE WHEN hematoxylin_od < hematoxylin_min THEN 'pale_hematoxylin' END,
       CASE WHEN background_grey < background_min THEN 'dark_background' END,
       CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
-      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END
+      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END,
+      CASE WHEN slide_id IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN 'cells_lost' END
     ],
     lambda flag: flag IS NOT NULL
   ) AS flags
