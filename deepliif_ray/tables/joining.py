@@ -10,7 +10,7 @@ import pyarrow as pa
 from deepliif_ray import storage
 from deepliif_ray.tables.commit import write_table
 from deepliif_ray.tables.ledger import joined_rows, newest
-from deepliif_ray.tables.records import read_records
+from deepliif_ray.tables.records import RECORD_TABLES, read_records
 from deepliif_ray.tables.retire import note
 
 
