@@ -1,8 +1,8 @@
-"""A disk that is watched: what is done to the files below a folder, in order, and what a loss of power leaves.
+"""A disk that is watched: what is done below a folder, in order, and what a loss of power leaves of it.
 
-Python's own file calls are replaced while a `Watch` is on. Each is written down after it was done, so the list
-is the order in which the disk learned of it. `crashed` then says what the disk may hold if power is lost after
-some of them: what was synced is there, anything else may be or may not.
+Python's own file calls are replaced while a `Watch` is on. Each is written down after it was done, so the
+list is the order in which the disk learned of it. `crashed` then says what the disk may hold if power is lost
+after some of them: what was synced is there, anything else may be or may not.
 """
 
 import builtins
@@ -78,12 +78,12 @@ class Watch:
     def _name(self, path: object, dir_fd: int | None = None) -> str | None:
         """Return where a path is below the root, None if it is elsewhere."""
         if isinstance(path, int):
-            text = os.readlink(f"/proc/self/fd/{path}")
+            text = str(Path(f"/proc/self/fd/{path}").readlink())
         else:
             text = os.fsdecode(os.fspath(path))
             if dir_fd is not None:
-                text = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), text)
-        text = os.path.abspath(text)
+                text = str(Path(f"/proc/self/fd/{dir_fd}").readlink() / text)
+        text = str(Path(text).absolute())
         root = str(self.root)
         return text[len(root) + 1 :] if text == root or text.startswith(f"{root}/") else None
 
@@ -241,9 +241,9 @@ class _Replay:
                 self._change(op.path, None)
             case "rename":
                 moved = self._seen.pop(op.path)
-                assert os.path.dirname(op.path) == os.path.dirname(op.to) and isinstance(moved, _File)
+                assert Path(op.path).parent == Path(op.to).parent and isinstance(moved, _File)
                 self._change(op.to, moved)
-                self.changes[-1].names[os.path.basename(op.path)] = None
+                self.changes[-1].names[Path(op.path).name] = None
             case "sync":
                 synced = self._seen[op.path]
                 if isinstance(synced, _File):
@@ -278,7 +278,8 @@ def crashed(ops: list[Op], kind: str, seed: int = 0) -> dict[str, bytes | None]:
     kind : str
         ``killed``: everything is there, as after the end of a process. ``synced``: only what was synced.
         ``named``: all names are there, but files that were not synced are empty, as ext4 and XFS may have it.
-        ``ordered``: names as after some earlier moment, files that were not synced empty, cut, zeroed or whole.
+        ``ordered``: names as after some earlier moment, files that were not synced empty, cut, zeroed or
+        whole.
         ``free``: the same, and each change of names that was not synced happened or did not.
     seed : int
         Chooses among the possible ones.

@@ -54,13 +54,18 @@ def ops(generations, tmp_path_factory) -> list[Op]:
     marks = _Marks(watch)
     results = str(root / "results")
     logger = logging.getLogger("deepliif_ray")
-    with pytest.MonkeyPatch.context() as patch, watch.on():
-        patch.setattr(logger, "handlers", [*logger.handlers, marks])
-        patch.setattr(logger, "level", logging.INFO)
-        score_local(generations.first, results)
-        marks.generation = "second"
-        score_local(generations.second, results)
-        optimize(results, keep_minutes=0, drop_superseded=True)
+    level = logger.level
+    logger.addHandler(marks)
+    logger.setLevel(logging.INFO)
+    try:
+        with watch.on():
+            score_local(generations.first, results)
+            marks.generation = "second"
+            score_local(generations.second, results)
+            optimize(results, keep_minutes=0, drop_superseded=True)
+    finally:
+        logger.removeHandler(marks)
+        logger.setLevel(level)
     assert crashed(watch.ops, "killed") == on_disk(root), "something was done that was not seen"
     assert generations.differs(results) is None
     reported = [op.path for op in watch.ops if op.kind == "mark"]
@@ -128,5 +133,5 @@ def test_a_loss_of_power_at_any_moment(ops, generations, tmp_path):
 def test_files_that_are_not_synced_are_found(ops, generations, tmp_path):
     """The replay shows what is wrong where nothing is synced."""
     unsynced = [op for op in ops if op.kind != "sync"]
-    with pytest.raises(AssertionError, match="reported as committed|cannot be read"):
+    with pytest.raises(AssertionError, match=r"reported as committed|cannot be read"):
         replay(unsynced, generations, tmp_path, seeds=1, every=29, heal_every=10**6)
