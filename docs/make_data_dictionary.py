@@ -23,8 +23,32 @@ Written from [`schemas/`](../schemas), which the code loads, by `python docs/mak
 Results hold `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…` as Parquet; `_staging/…` is work
 in progress. Read them through `deepliif_ray.connect` or `deepliif-ray sql`, which show committed slides only.
 Besides these tables there are the views `called_cells` (the counted `cells`, with `positive`) and
-`slide_indices` (as `patient_indices`, by slide), and `slide_quality` ([monitoring](monitoring.md)). Times are
-UTC.
+`slide_indices` (as `patient_indices`, by slide), `slide_quality` ([monitoring](monitoring.md)), and `damaged`
+(objects that were passed over: `object`, `kind`, `slide_id`, `problem`). Times are UTC.
+
+## With other tools
+
+Plain Parquet files also hold what does not count: cells of slides that were scored again, of attempts that
+ended early, and, for an hour after `optimize`, cells in two places. Read alone, they count double. What
+counts is what the newest record of a slide names with `cells_path`. In DuckDB, next to a folder `results`:
+
+```sql
+WITH newest AS (
+  SELECT * FROM read_parquet('results/slides/*.parquet', union_by_name = true)
+  QUALIFY row_number() OVER (
+    PARTITION BY slide_id ORDER BY epoch DESC NULLS LAST, committed_at DESC, attempt DESC, cells_path DESC
+  ) = 1
+)
+SELECT c.marker, c.slide_id, count(*) AS cells
+FROM read_parquet(
+  'results/cells/*/*.parquet', union_by_name = true, filename = true, hive_partitioning = true
+) AS c
+JOIN newest AS n ON c.slide_id = n.slide_id AND ends_with(c.filename, n.cells_path)
+GROUP BY ALL ORDER BY ALL;
+```
+
+Files of older versions lack columns, so `union_by_name` is needed. A column is never removed, renamed, or
+given another type or meaning.
 """
 
 

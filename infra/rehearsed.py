@@ -195,9 +195,9 @@ class Office:
 
     def tables(self) -> dict[str, pa.Table]:
         """Return all that the results say, but for when, where and how long."""
-        volatile = "run_id, attempt, committed_at, cells_path, timings"
+        volatile = "run_id, attempt, committed_at, epoch, cells_path, cells_bytes, cells_digest, timings"
         return {
-            "cells": ask(self.results, "SELECT * FROM cells ORDER BY slide_id, cell_id"),
+            "cells": ask(self.results, "SELECT * EXCLUDE (attempt) FROM cells ORDER BY slide_id, cell_id"),
             "slides": ask(self.results, f"SELECT * EXCLUDE ({volatile}) FROM slides ORDER BY slide_id"),
             "failures": ask(self.results, "SELECT slide_id, reason FROM failures ORDER BY ALL"),
         }

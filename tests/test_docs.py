@@ -1,10 +1,17 @@
 import re
 import runpy
+import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from deepliif_ray import connect, optimize
+from deepliif_ray.query import ask
+from tests.query import fake_results as fake
+
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 
 
 def test_data_dictionary_is_that_of_the_schemas():
@@ -12,8 +19,62 @@ def test_data_dictionary_is_that_of_the_schemas():
     assert page["TARGET"].read_text(encoding="utf-8") == page["text"]()
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_within_the_repository_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def statements():
+    """Yield the SQL that pages and comments show, by where it is shown."""
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
+            yield from ((page, part) for part in block.split(";") if part.strip())
+        # Typed at a prompt; what a page quotes from a run, after "SQL>", is of that run's own results.
+        yield from ((page, q) for q in re.findall(r'deepliif-ray sql \S+ (?:--sandbox )?"([^"…]+)"', text))
+    for path in (ROOT / "deepliif_ray" / "query" / "sql").glob("*.sql"):
+        text = path.read_text(encoding="utf-8").replace("\n--  ", " ")
+        yield from ((path.name, q) for q in re.findall(r"^-- .*?(SELECT [^;\n]+);", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Results with two generations of a slide, an attempt that never committed, and cells of version 1."""
+    root = tmp_path_factory.mktemp("docs") / "results"
+    shutil.copytree(ROOT / "tests" / "tables" / "data" / "v1", root)
+    for second in (1, 2):
+        fake.commit(str(root), "a", [fake.cell(k) for k in range(4 - second)], second=second)
+    fake.commit(str(root), "b", [fake.cell(0)], marker="CD3")
+    fake.write(
+        str(root / "cells/marker=CD3/x-0.parquet"),
+        "cells",
+        [{"slide_id": "x", "patient_id": "P", **fake.cell()}],
+    )
+    return root
+
+
+def test_enough_statements_are_found():
+    assert len(list(statements())) > 8
+
+
+@pytest.mark.parametrize(("shown_in", "query"), list(statements()))
+def test_shown_sql_runs(shown_in, query, results, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    if "read_parquet('results" in query:
+        duckdb.sql(query).fetchall()
+    else:
+        ask(str(results), query)
+
+
+def test_the_join_for_other_tools_counts_what_the_views_count(results, tmp_path, monkeypatch):
+    (query,) = (query for _, query in statements() if "read_parquet('results" in query)
+    shutil.copytree(results, tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    expected = [("CD3", "b", 1), ("Ki67", "a", 2), ("Ki67", "s00002", 4)]
+    for _ in range(2):  # as scored, and joined while what was replaced is still there
+        with connect("results") as connection:
+            views = "SELECT marker, slide_id, count(*) FROM cells GROUP BY ALL ORDER BY ALL"
+            assert connection.sql(views).fetchall() == duckdb.sql(query).fetchall() == expected
+        optimize("results")

@@ -104,6 +104,16 @@ def test_a_joined_object_that_is_lost_costs_its_slides(cohort, results):
     assert cells(results) == expected
 
 
+def test_a_run_of_many_slides_joins_its_records(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepliif_ray.engine.score._JOIN_AT", 2)
+    for scored in (2, 0):
+        summary = score(str(cohort[0]), str(tmp_path / "r"), model="stain", engine="local")
+        assert summary.scored == scored
+        assert len(list((tmp_path / "r" / "slides").iterdir())) == 1
+    assert check(str(tmp_path / "r")).is_sound
+    assert cells(tmp_path / "r") == cells(cohort[1])
+
+
 def test_what_is_left_over_is_told_and_nothing_is_wrong(results):
     staged, note = results / "_staging/a/b/plan.json", results / "_optimize/x.json"
     for path in (staged, note):

@@ -200,7 +200,7 @@ def test_two_at_once_and_a_job_beside_them(tmp_path):
         except DeepliifRayError as error:
             errors.append(error)
 
-    threads = [Thread(target=join_on, args=(keep,), daemon=True) for keep in (60, 60, 0.05)]
+    threads = [Thread(target=join_on, args=(keep,), daemon=True) for keep in (60, 60, 0.25)]
     for thread in threads:
         thread.start()
     for second in range(1, 4):

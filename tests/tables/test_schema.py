@@ -20,7 +20,10 @@ def test_contract(name):
     assert schema.metadata[b"deepliif_ray.schema_version"] == str(schema_version(name)).encode()
     assert len(set(column_names(name))) == len(column_names(name))
     for column in contract["columns"]:
-        assert set(column) <= {"name", "type", "nullable", "unit", "description", "source", "partition"}
+        known = {"name", "type", "nullable", "unit", "description", "source", "partition", "since"}
+        assert set(column) <= known
+        assert 1 <= column.get("since", 1) <= contract["version"]
+        assert column["nullable"] or "since" not in column
         assert column["description"] and column["source"], column["name"]
     for field in schema:
         assert field.metadata[b"description"]
