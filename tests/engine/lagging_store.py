@@ -1,32 +1,26 @@
-"""A store in memory whose listings are late: new objects come into them later, removed ones stay for a while."""
-
-from collections import deque
+"""A store in memory whose listings are late: new objects are missing, removed ones stay for a while."""
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 
 class LaggingStore(MemoryFileSystem):
-    """``lagging://``: listings are as they were `lag` changes ago; an object itself is there at once, or gone."""
+    """``lagging://``: listings are as they were `lag` changes ago; an object itself is there, or gone."""
 
     protocol = "lagging"
     store: dict = {}  # noqa: RUF012  # as in the class that it comes from
     pseudo_dirs = [""]  # noqa: RUF012
     lag = 0
-    changes: deque = deque(maxlen=0)
+    changes: list = []  # noqa: RUF012
     stale_listings = 0
 
     @classmethod
-    def begin(cls, lag: int) -> None:
-        """Empty the store; from now on listings are late by ``lag`` changes."""
+    def begin(cls, lag: int, holding: dict | None = None) -> None:
+        """Let the store hold some objects or none; from now on listings are late by ``lag`` changes."""
         cls.store.clear()
-        cls.lag, cls.stale_listings = lag, 0
-        cls.changes = deque([{}] * lag, maxlen=lag)
-
-    @classmethod
-    def settle(cls) -> None:
-        """Let listings be right from now on."""
-        cls.lag = 0
+        cls.store.update(holding or {})
+        cls.lag, cls.stale_listings, cls.changes[:] = lag, 0, []
+        cls._changed()
 
     @classmethod
     def _changed(cls) -> None:
@@ -59,7 +53,7 @@ class LaggingStore(MemoryFileSystem):
     def find(self, path, maxdepth=None, withdirs=False, detail=False, **_):
         path = self._strip_protocol(path)
         now = {name: file.size for name, file in self.store.items()}
-        listed = self.changes[0] if self.lag else now
+        listed = self.changes[max(0, len(self.changes) - 1 - self.lag)]
         type(self).stale_listings += listed != now
         found = {
             name: {"name": name, "size": size, "type": "file"}
