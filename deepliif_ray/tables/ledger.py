@@ -133,11 +133,14 @@ class Ledger:
     @cached_property
     def _failures(self) -> pa.Table:
         failed = newest(self._read("failures"), "failed_at")
-        committed = dict(_pairs(self._slides, "slide_id", "committed_at"))
-        standing = [
-            slide_id not in committed or failed_at > committed[slide_id]
-            for slide_id, failed_at in _pairs(failed, "slide_id", "failed_at")
-        ]
+        committed = {
+            slide: rest for slide, *rest in _pairs(self._slides, "slide_id", "committed_at", "run_id")
+        }
+        standing = []
+        for slide_id, failed_at, run_id in _pairs(failed, "slide_id", "failed_at", "run_id"):
+            committed_at, by = committed.get(slide_id, (None, None))
+            # By the same run: its record was written, but the store said otherwise, or nothing.
+            standing.append(committed_at is None or (failed_at > committed_at and run_id != by))
         return failed.filter(pa.array(standing, pa.bool_()))
 
     @cached_property

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepliif_ray import optimize
-from deepliif_ray.errors import DeepliifRayError
+from deepliif_ray.engine import finalize
+from deepliif_ray.errors import DeepliifRayError, StorageError
 from tests.engine.disk import Watch
 from tests.engine.generations import Generations, score_local
 
@@ -94,6 +95,21 @@ def spoilt(results: Path) -> list[str]:
         except (pa.ArrowException, ValueError, OSError, AssertionError) as error:
             found.append(f"{path.relative_to(results)}: {error}")
     return found
+
+
+def test_a_record_that_is_there_though_its_write_failed_counts(generations, tmp_path, monkeypatch):
+    """The disk, or a store whose answer is lost, says after the commit that it did not work."""
+    commit = finalize.commit_slide
+
+    def and_fail(*args):
+        commit(*args)
+        raise StorageError("No space left on device")
+
+    monkeypatch.setattr(finalize, "commit_slide", and_fail)
+    assert score_local(generations.second, str(tmp_path / "results")).failed == 2
+    monkeypatch.undo()
+    assert score_local(generations.second, str(tmp_path / "results")).skipped == 2
+    assert generations.differs(str(tmp_path / "results")) is None
 
 
 def try_all(generations: Generations, folder: Path, what, first: Path | None, every: int) -> None:
