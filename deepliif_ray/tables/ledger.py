@@ -152,13 +152,16 @@ class Ledger:
     def _failures(self) -> pa.Table:
         failed = newest(self._read("failures"), "failed_at")
         committed = {
-            slide_id: (_before_all(epoch), at)
-            for slide_id, epoch, at in _pairs(self._slides, "slide_id", "epoch", "committed_at")
+            slide_id: ((_before_all(epoch), at), run_id)
+            for slide_id, epoch, at, run_id in _pairs(
+                self._slides, "slide_id", "epoch", "committed_at", "run_id"
+            )
         }
-        standing = [
-            slide_id not in committed or (_before_all(epoch), at) > committed[slide_id]
-            for slide_id, epoch, at in _pairs(failed, "slide_id", "epoch", "failed_at")
-        ]
+        standing = []
+        for slide_id, epoch, at, run_id in _pairs(failed, "slide_id", "epoch", "failed_at", "run_id"):
+            since, by = committed.get(slide_id, (None, None))
+            # By the same run: its record was written, but the store said otherwise, or nothing.
+            standing.append(since is None or ((_before_all(epoch), at) > since and run_id != by))
         return failed.filter(pa.array(standing, pa.bool_()))
 
     @cached_property

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ResultsError, StorageMissingError
+from deepliif_ray.errors import ResultsError, StorageError, StorageMissingError
 from deepliif_ray.tables.rows import rows_table, unpack_row
 from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
 
@@ -83,22 +83,32 @@ def read_records(results: str, name: str, damaged: list[Damage] | None = None) -
     ResultsError
         A newer version of this software wrote an object.
     StorageError
-        The store does not answer.
+        The store does not answer, or lists objects that are gone.
     """
     folder = storage.join(results, name)
     seen: set[str] = set()
+    gone: set[str] = set()
     rows: list[dict[str, Any]] = []
     tables: list[pa.Table] = []
     sources: list[str] = []
     others: list[str] = []
     vanished = True
     with ThreadPoolExecutor(storage.READ_THREADS) as pool:
-        while vanished and (new := [u for u in storage.list_files(folder, ".parquet") if u not in seen]):
+        while vanished:
+            listed = storage.list_files(folder, ".parquet")
+            new = [url for url in listed if url not in seen]
+            if not new:
+                if not gone.isdisjoint(listed):  # then what replaced them may be missing from it too
+                    raise StorageError(
+                        f"{folder}: its listing is late, it names objects that are gone; try again soon"
+                    )
+                break
             seen.update(new)
             vanished = False
             for url, content in _contents(pool, new):
                 if content is None:
                     vanished = True
+                    gone.add(url)
                 elif (row := unpack_row(name, content)) is not None:
                     rows.append(row)
                     sources.append(url)

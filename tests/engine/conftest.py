@@ -6,6 +6,7 @@ import pytest
 
 from deepliif_ray import score
 from deepliif_ray.slides.cohort import write_cohort
+from tests.engine.generations import Generations, make
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,9 @@ def undisturbed(cohort, tmp_path_factory) -> Path:
     summary = score(str(cohort), str(results), model="stain", engine="local")
     assert (summary.scored, summary.failed) == (6, 0)
     return results
+
+
+@pytest.fixture(scope="session")
+def generations(tmp_path_factory) -> Generations:
+    """Two slides of which one is scored again."""
+    return make(tmp_path_factory.mktemp("generations"))

@@ -111,7 +111,7 @@ def commit(results, slide_id, cells, patient_id="P1", marker="Ki67", second=0, s
     return record
 
 
-def fail(results, slide_id, second=0, attempt="a1", reason="missing", **more):
+def fail(results, slide_id, second=0, attempt="a1", reason="missing", run_id="r2", **more):
     record = {
         "slide_id": slide_id,
         "patient_id": "P1",
@@ -125,7 +125,7 @@ def fail(results, slide_id, second=0, attempt="a1", reason="missing", **more):
         "model_digest": "m1",
         "config_fingerprint": "c1",
         "software_version": "0.1.0",
-        "run_id": "r1",
+        "run_id": run_id,
         "attempt": attempt,
         "failed_at": moment(second),
         **more,

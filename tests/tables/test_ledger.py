@@ -59,6 +59,8 @@ def test_failures_stand_until_a_later_commit(root):
     fake.fail(root, "broke", second=2, attempt="b", reason="corrupt")
     fake.fail(root, "broke", second=3, attempt="a", reason="missing")
     fake.fail(root, "never", second=1)
+    fake.commit(root, "answer lost", [], second=1)
+    fake.fail(root, "answer lost", second=2, run_id="r1")
     failures = Ledger(root).failures()
     assert ids(failures) == ["broke", "never"]
     assert failures.column("reason").to_pylist() == ["missing", "missing"]
