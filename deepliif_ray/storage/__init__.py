@@ -24,7 +24,16 @@ from deepliif_ray.storage.objects import (
     write_file,
 )
 from deepliif_ray.storage.slide_files import fingerprint, slide_files
-from deepliif_ray.storage.urls import absolute, is_absolute, is_local, join, local_path, parent, resolve
+from deepliif_ray.storage.urls import (
+    absolute,
+    is_absolute,
+    is_local,
+    join,
+    local_path,
+    parent,
+    place,
+    resolve,
+)
 
 __all__ = [
     "OPTIONS_VARIABLE",
@@ -44,6 +53,7 @@ __all__ = [
     "localize",
     "parent",
     "pin",
+    "place",
     "read_bytes",
     "read_range",
     "refuse_credentials",
