@@ -74,20 +74,20 @@ def test_what_cannot_be_read_is_named(url):
         storage.read_bytes(url)
 
 
-def test_fingerprint_follows_content_and_companions(tmp_path):
+def test_version_follows_writing_and_companions(tmp_path):
     slide, sibling = tmp_path / "a.dcm", tmp_path / "b.dcm"
     slide.write_bytes(b"1")
     sibling.write_bytes(b"1")
-    seen = {storage.fingerprint(str(slide))}
+    seen = {storage.version(str(slide))}
     os.utime(sibling, ns=(5, 5))
-    seen.add(storage.fingerprint(str(slide)))
+    seen.add(storage.version(str(slide)))
     slide.write_bytes(b"12")
-    seen.add(storage.fingerprint(str(slide)))
+    seen.add(storage.version(str(slide)))
     (tmp_path / "notes.txt").write_text("not part of the slide")
-    seen.add(storage.fingerprint(str(slide)))
+    seen.add(storage.version(str(slide)))
     assert len(seen) == 3
     with pytest.raises(FileNotFoundError):
-        storage.fingerprint(str(tmp_path / "none.svs"))
+        storage.version(str(tmp_path / "none.svs"))
 
 
 def test_slides_of_several_files_arrive_whole(memory, tmp_path):

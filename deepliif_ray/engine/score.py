@@ -1,5 +1,6 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
+import logging
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,16 +10,19 @@ from typing import Any
 from deepliif_ray import storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local, logs
+from deepliif_ray.engine.cohort import markers_of, prune_slides, refresh
 from deepliif_ray.engine.lease import Lease
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.record import RunRecord, RunSummary
-from deepliif_ray.engine.todo import fingerprints, not_done, worth_trying
+from deepliif_ray.engine.todo import sort_out, versions, worth_trying
 from deepliif_ray.engine.work import Job
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, load_model, registered_models
+from deepliif_ray.tables.cohort import write_markers
 
 ENGINES = ("ray", "local")
+_log = logging.getLogger(__name__)
 
 
 def score(
@@ -35,6 +39,8 @@ def score(
     take_over: bool = False,
     watch: Callable[[Progress], None] | None = None,
     retry_lasting: bool = True,
+    prune: bool = False,
+    markers: str | None = None,
     **options: Any,
 ) -> RunSummary:
     """Score every slide of a manifest that is not yet scored the same way.
@@ -66,6 +72,11 @@ def score(
     retry_lasting : bool
         Whether to try slides again that failed for a lasting reason (a corrupt file, say) and of which
         nothing has changed since.
+    prune : bool
+        Retire slides of the results that the manifest lists no more: they count in no index from then on.
+    markers : str, optional
+        URL of a YAML file of the cohort's own markers, in the form of ``schemas/markers.yaml``. They are kept
+        with the results; without it those kept there count.
     **options
         Fields of `deepliif_ray.config.ScoreConfig`.
 
@@ -88,7 +99,10 @@ def score(
     results = storage.absolute(results)
     model = model if model in registered_models() else storage.absolute(model)
     _check(results, engine, address, actors, batch_size)
-    cohort = read_manifest(manifest)
+    registry = markers_of(results, markers)
+    cohort = read_manifest(manifest, registry)
+    for warning in cohort.warnings:
+        _log.warning("manifest.doubtful", extra={"manifest": cohort.url, "why": warning})
     with _cluster(address) if engine == "ray" else nullcontext():
         loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
         job = Job(
@@ -108,15 +122,22 @@ def score(
         progress = Progress(slides=len(cohort.slides))
         with (
             Lease(results, job.run_id, progress.snapshot, take_over=take_over) as lease,
-            RunRecord(job, cohort.url, engine, progress) as run,
+            RunRecord(job, cohort, engine, progress) as run,
         ):
             progress.watch = _watcher(lease, watch)
-            todo = not_done(job, cohort.slides)
+            if markers is not None:
+                write_markers(results, registry.document())
+            found = sort_out(job, cohort.slides)
+            lost = refresh(job, found.refresh)
+            run.refreshed = len(found.refresh) - len(lost)
+            todo = found.score + lost
             progress.add(skipped=len(cohort.slides) - len(todo))
-            run.fingerprints = fingerprints(todo)
+            if prune:
+                run.retired = prune_slides(job, cohort.slides)
+            run.versions = versions(todo)
             if not retry_lasting:
                 left = len(todo)
-                todo = worth_trying(job, todo, run.fingerprints)
+                todo = worth_trying(job, todo, run.versions)
                 progress.add(set_aside=left - len(todo))
             if engine == "ray":
                 del loaded  # every actor loads its own

@@ -8,6 +8,7 @@ told of it holds no credentials.
 
 from deepliif_ray.storage.cache import localize, pin
 from deepliif_ray.storage.client import filesystem
+from deepliif_ray.storage.content import content_fingerprint
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
@@ -23,7 +24,7 @@ from deepliif_ray.storage.objects import (
     write_bytes,
     write_file,
 )
-from deepliif_ray.storage.slide_files import fingerprint, slide_files
+from deepliif_ray.storage.slide_files import slide_files, version
 from deepliif_ray.storage.urls import (
     absolute,
     is_absolute,
@@ -41,10 +42,10 @@ __all__ = [
     "Lock",
     "absolute",
     "arrow_filesystem",
+    "content_fingerprint",
     "create_bytes",
     "exists",
     "filesystem",
-    "fingerprint",
     "is_absolute",
     "is_local",
     "join",
@@ -63,6 +64,7 @@ __all__ = [
     "size",
     "slide_files",
     "use_options_file",
+    "version",
     "write_bytes",
     "write_file",
 ]

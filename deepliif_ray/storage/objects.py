@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from deepliif_ray.errors import StorageError
+from deepliif_ray.errors import StorageMissingError
 from deepliif_ray.storage.client import FAILURES, filesystem, patient_filesystem, retried, trouble
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.urls import is_local, join
@@ -53,7 +53,7 @@ def _read(url: str, call: Callable[[], T]) -> T:
     try:
         return retried(url, call)
     except FileNotFoundError as error:
-        raise StorageError(f"{scrub(url)}: no such file") from error
+        raise StorageMissingError(f"{scrub(url)}: no such file") from error
     except FAILURES as error:
         raise trouble(url, "cannot be read", error) from None
 

@@ -57,9 +57,12 @@ def _write_record(url: str, name: str, record: dict[str, Any]) -> None:
     write_table(url, name, pa.Table.from_pylist([record], schema=table_schema(name)))
 
 
-def commit_slide(results: str, record: dict[str, Any]) -> None:
-    """Make a slide part of the results; its cells must be written already."""
-    name = f"{slide_key(record['slide_id'])}-{record['attempt']}.parquet"
+def commit_slide(results: str, record: dict[str, Any], again: str = "") -> None:
+    """Make a slide part of the results; its cells must be written already.
+
+    ``again`` tells records of one attempt apart: a later one replaces none, it counts by its time.
+    """
+    name = f"{slide_key(record['slide_id'])}-{record['attempt']}{again and f'-{again}'}.parquet"
     _write_record(storage.join(results, "slides", name), "slides", record)
 
 

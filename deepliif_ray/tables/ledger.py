@@ -28,6 +28,8 @@ from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, t
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
+RETIRED = "retired"
+"""Reason of a failure that takes back an earlier one, of a slide that a manifest lists no more."""
 _JOINED = re.compile(r"/joined-(\d+)-[^/]*\.parquet$")
 
 
@@ -93,7 +95,11 @@ class Ledger:
             )
 
     def slides(self) -> pa.Table:
-        """Return the commit records, the newest of each slide, ordered by slide_id."""
+        """Return the commit records, the newest of each slide that is not retired, ordered by slide_id."""
+        return self._slides.filter(pc.is_null(self._slides.column("retired")))
+
+    def generations(self) -> pa.Table:
+        """Return the newest commit record of each slide, ordered by slide_id, those of retired slides too."""
         return self._slides
 
     def failures(self) -> pa.Table:
@@ -116,7 +122,8 @@ class Ledger:
             slide_id not in committed or failed_at > committed[slide_id]
             for slide_id, failed_at in _pairs(failed, "slide_id", "failed_at")
         ]
-        return failed.filter(pa.array(standing, pa.bool_()))
+        failed = failed.filter(pa.array(standing, pa.bool_()))
+        return failed.filter(pc.not_equal(failed.column("reason"), RETIRED))
 
     @cached_property
     def _runs(self) -> pa.Table:

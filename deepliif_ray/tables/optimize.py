@@ -251,7 +251,7 @@ def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_supersede
     table = everything.set_column(
         position, everything.schema.field(position), pa.array(new_paths, pa.string())
     )
-    kept = newest(_once(table), "committed_at") if drop_superseded else _once(table)
+    kept = _forgotten(newest(_once(table), "committed_at")) if drop_superseded else _once(table)
     if (len(objects) < 2 and new_paths == paths and kept.num_rows == everything.num_rows) or not objects:
         return 0
     _write_joined(results, "slides", kept)
@@ -260,11 +260,23 @@ def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_supersede
     return len(objects)
 
 
+def _forgotten(table: pa.Table) -> pa.Table:
+    """Return records of which those of retired slides name no cells any more."""
+    position = table.schema.get_field_index("cells_path")
+    paths = pc.if_else(pc.is_valid(table.column("retired")), None, table.column("cells_path"))
+    return table.set_column(position, table.schema.field(position), paths)
+
+
 def _once(table: pa.Table) -> pa.Table:
-    """Drop records that say the same again of one attempt, keeping those that name joined cells."""
+    """Keep the newest record of each attempt; of those that say the same, the one that names joined cells."""
     best: dict[tuple[str, str], int] = {}
-    columns = [table.column(name).to_pylist() for name in ("slide_id", "attempt", "cells_path")]
-    rank = [(joined_rows(path or "") is not None, path or "") for path in columns[2]]
+    columns = [
+        table.column(name).to_pylist() for name in ("slide_id", "attempt", "cells_path", "committed_at")
+    ]
+    rank = [
+        (at, joined_rows(path or "") is not None, path or "")
+        for path, at in zip(columns[2], columns[3], strict=True)
+    ]
     for row, key in enumerate(zip(columns[0], columns[1], strict=True)):
         if key not in best or rank[row] > rank[best[key]]:
             best[key] = row

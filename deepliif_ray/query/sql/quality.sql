@@ -9,6 +9,7 @@
 --   background_min       dark_background    grey level of glass below this
 --   cast_max             tinted_background  channels of glass further apart
 --   bad_max_percent      bad_tiles          more of the tiles could not be read
+--                        same_content       another slide of these results has the same content
 -- What was not measured (a record of an older version, no glass, no tissue) is NULL and flags nothing.
 -- For instance: SELECT i.* FROM slide_indices AS i JOIN slide_quality AS q USING (slide_id) WHERE len(q.flags) = 0;
 CREATE MACRO slide_quality_at(
@@ -20,11 +21,12 @@ WITH measured AS (
     slide_id, patient_id, marker, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, background_grey,
     background_cast,
     100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
-    100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent
+    100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent,
+    count(*) OVER (PARTITION BY slide_fingerprint, image_asked) AS n_same_content
   FROM slides
 )
 SELECT
-  *,
+  * EXCLUDE (n_same_content),
   list_filter(
     [
       CASE WHEN focus < focus_min THEN 'out_of_focus' END,
@@ -33,7 +35,8 @@ SELECT
       CASE WHEN hematoxylin_od < hematoxylin_min THEN 'pale_hematoxylin' END,
       CASE WHEN background_grey < background_min THEN 'dark_background' END,
       CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
-      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END
+      CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END,
+      CASE WHEN n_same_content > 1 THEN 'same_content' END
     ],
     lambda flag: flag IS NOT NULL
   ) AS flags
