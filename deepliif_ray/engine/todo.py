@@ -53,8 +53,8 @@ def sort_out(job: Job, entries: list[SlideEntry]) -> Todo:
 
     def sort(entry: SlideEntry) -> SlideEntry | Refresh | None:
         row = committed.get(entry.slide_id)
-        if row is None or not _made_alike(job, entry, row):
-            return entry
+        if row is None or not _made_alike(job, entry, row) or (row["n_cells"] and row["cells_path"] is None):
+            return entry  # new, made otherwise, or retired and its cells forgotten
         try:
             version = version_of(entry)
             is_same = row["slide_version"] == version and row["uri"] == entry.uri

@@ -23,7 +23,7 @@ def cells_path(slide_id: str, marker: str, attempt: str) -> str:
     return f"cells/marker={marker}/{slide_key(slide_id)}-{attempt}.parquet"
 
 
-def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
+def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
     """Write the cells of one slide, one row group a table, in pieces of bounded memory.
 
     Parameters
@@ -34,6 +34,11 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
         See `cells_path`.
     tables : iterable of pyarrow.Table
         With the columns of the ``cells`` schema.
+
+    Returns
+    -------
+    dict
+        The columns of a commit record that say where its cells are.
     """
     schema = table_schema("cells")
     with tempfile.TemporaryDirectory(prefix="deepliif-ray-") as folder:
@@ -44,6 +49,7 @@ def write_cells(results: str, path: str, tables: Iterable[pa.Table]) -> None:
                     table.select(schema.names).cast(schema), row_group_size=max(table.num_rows, 1)
                 )
         storage.write_file(storage.join(results, path), local)
+    return {"cells_path": path}
 
 
 def write_table(url: str, name: str, table: pa.Table) -> None:

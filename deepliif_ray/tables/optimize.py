@@ -252,7 +252,8 @@ def _join_slides(results: str, moved: dict[tuple[str, str], str], drop_supersede
         position, everything.schema.field(position), pa.array(new_paths, pa.string())
     )
     kept = _forgotten(newest(_once(table), "committed_at")) if drop_superseded else _once(table)
-    if (len(objects) < 2 and new_paths == paths and kept.num_rows == everything.num_rows) or not objects:
+    same = new_paths == paths and kept.num_rows == everything.num_rows and _paths(kept) == _paths(table)
+    if (len(objects) < 2 and same) or not objects:
         return 0
     _write_joined(results, "slides", kept)
     note(results, {path for path in paths if path} - _paths(kept))

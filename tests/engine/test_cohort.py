@@ -23,7 +23,7 @@ def pictures(tmp_path_factory):
     """Three small fields with cells."""
     folder = tmp_path_factory.mktemp("pictures")
     for n in range(3):
-        pixels = np.asarray(SyntheticTissue(SIDE, SIDE, seed=n)[0:SIDE, 0:SIDE])
+        pixels = np.asarray(SyntheticTissue(1100, 1100, seed=n)[400 : 400 + SIDE, 400 : 400 + SIDE])
         Image.fromarray(pixels).save(folder / f"{n}.png")
     return folder
 
