@@ -156,6 +156,6 @@ def _size(entry: SlideEntry) -> tuple[int | None, ...] | None:
 
 def _content(entry: SlideEntry) -> str | None:
     try:
-        return content_of(entry)
+        return content_of(entry)[0]
     except DeepliifRayError:
         return None

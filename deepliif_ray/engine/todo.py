@@ -58,8 +58,10 @@ def sort_out(job: Job, entries: list[SlideEntry]) -> Todo:
         try:
             version = version_of(entry)
             is_same = row["slide_version"] == version and row["uri"] == entry.uri
-            if (not is_same or version.startswith("?")) and content_of(entry) != row["slide_fingerprint"]:
-                return entry
+            if not is_same or version.startswith("?"):
+                content, version = content_of(entry)
+                if content != row["slide_fingerprint"]:
+                    return entry
         except DeepliifRayError:
             return entry  # scoring it will tell what is wrong
         if row["retired"] or _told(entry) != _as_recorded(row) or row["slide_version"] != version:

@@ -190,8 +190,8 @@ def version_of(entry: SlideEntry) -> str:
         raise _missing(entry, error) from error
 
 
-def content_of(entry: SlideEntry) -> str:
-    """Return the fingerprint of the content of a manifest row's slide, reading it to its end.
+def content_of(entry: SlideEntry) -> tuple[str, str]:
+    """Return fingerprint of the content and version of a manifest row's slide, reading it to its end.
 
     Raises as `fetch`; `SlideChangedError` also if the slide was written meanwhile.
     """
@@ -204,7 +204,7 @@ def content_of(entry: SlideEntry) -> str:
     except OSError as error:
         raise StorageError(f"{entry.uri}: cannot be read ({error.strerror or error}); try again") from error
     refuse_change(entry, version)
-    return found
+    return found, version
 
 
 def refuse_change(entry: SlideEntry, version: str) -> None:
@@ -278,9 +278,7 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         The slide cannot be scored.
     """
     with step("fetch"):
-        version = version_of(entry)
-        slide_fingerprint = content_of(entry)
-        refuse_change(entry, version)
+        slide_fingerprint, version = content_of(entry)
         folder = staging_folder(job, entry, slide_fingerprint)
         url = storage.join(folder, PLAN)
         known = _read(url) if storage.exists(url) else {}

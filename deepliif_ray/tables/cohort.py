@@ -52,7 +52,7 @@ def missing(ledger: Ledger, listed: set[str], manifest_uri: str) -> pa.Table:
     """Return the slides of results that are not among ``listed``; see `leftovers`."""
     slides = ledger.slides()
     ids = slides.column("slide_id").to_pylist()
-    names = ("slide_id", "patient_id", "marker", "uri", "slide_fingerprint", "image_asked")
+    names = ("slide_id", "patient_id", "marker", "uri", "slide_fingerprint", "slide_version", "image_asked")
     if all(slide_id in listed for slide_id in ids):
         return LEFTOVERS.empty_table()
     rows = slides.select(names).to_pylist()
@@ -60,6 +60,7 @@ def missing(ledger: Ledger, listed: set[str], manifest_uri: str) -> pa.Table:
         (row["slide_fingerprint"], row["image_asked"]): row["slide_id"]
         for row in rows
         if row["slide_id"] in listed
+        and row["slide_version"] is not None  # older fingerprints are not of content
     }
     left = [
         row

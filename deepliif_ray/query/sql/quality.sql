@@ -22,11 +22,12 @@ WITH measured AS (
     background_cast,
     100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
     100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent,
-    count(*) OVER (PARTITION BY slide_fingerprint, image_asked) AS n_same_content
+    slide_version,
+    count(slide_version) OVER (PARTITION BY slide_fingerprint, image_asked) AS n_same_content
   FROM slides
 )
 SELECT
-  * EXCLUDE (n_same_content),
+  * EXCLUDE (slide_version, n_same_content),
   list_filter(
     [
       CASE WHEN focus < focus_min THEN 'out_of_focus' END,
@@ -36,7 +37,7 @@ SELECT
       CASE WHEN background_grey < background_min THEN 'dark_background' END,
       CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
       CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END,
-      CASE WHEN n_same_content > 1 THEN 'same_content' END
+      CASE WHEN n_same_content > 1 AND slide_version IS NOT NULL THEN 'same_content' END
     ],
     lambda flag: flag IS NOT NULL
   ) AS flags

@@ -10,6 +10,7 @@ FROM (
   JOIN slides AS b
     ON a.slide_fingerprint = b.slide_fingerprint AND a.image_asked IS NOT DISTINCT FROM b.image_asked
     AND a.slide_id <> b.slide_id
+  WHERE a.slide_version IS NOT NULL AND b.slide_version IS NOT NULL  -- older fingerprints are not of content
   GROUP BY a.slide_id
 ) AS others
 WHERE slides.slide_id = others.slide_id;
