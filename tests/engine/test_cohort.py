@@ -1,6 +1,7 @@
 """Results that follow their manifest: changed metadata, files that moved, slides that left."""
 
 import csv
+import json
 import os
 import shutil
 
@@ -13,6 +14,7 @@ from deepliif_ray.errors import ConfigError
 from deepliif_ray.models.stain import Stain
 from deepliif_ray.slides import SyntheticTissue
 from deepliif_ray.tables.optimize import optimize
+from tests.test_cli import run
 
 COLUMNS = ("slide_id", "patient_id", "marker", "uri", "mpp", "site")
 SIDE = 256
@@ -39,11 +41,14 @@ class Cohort:
             for n in range(3)
         ]
 
-    def score(self, **options):
+    def write(self):
         with (self.folder / "m.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
+
+    def score(self, **options):
+        self.write()
         return score(str(self.folder / "m.csv"), str(self.results), model="stain", engine="local", **options)
 
     def ask(self, query):
@@ -232,3 +237,36 @@ def test_warnings_of_the_manifest_are_kept(cohort):
     assert cohort.ask("SELECT warnings FROM slides WHERE slide_id = 'S1'") == [([],)]
     (digest,) = cohort.ask("SELECT manifest_digest FROM runs ORDER BY started_at DESC LIMIT 1")[0]
     assert storage.exists(str(cohort.results / "_manifests" / f"{digest}.json"))
+
+
+def test_what_the_command_line_tells(cohort, capsys):
+    shutil.copy(cohort.folder / "slides" / "0.png", cohort.folder / "slides" / "copy.png")
+    gone = cohort.rows.pop(1)
+    cohort.rows.append(
+        gone | {"slide_id": "copy", "patient_id": "P2", "uri": "slides/copy.png", "marker": "ki68"}
+    )
+    cohort.rows = [row | {"marker": "CD3"} if row["slide_id"] == "S2" else row for row in cohort.rows]
+    cohort.write()
+    manifest, results = cohort.folder / "m.csv", cohort.results
+    assert run("plan", manifest, results, "--format", "json") == 0
+    shown = capsys.readouterr()
+    rows = {row["slide_id"]: row for row in json.loads(shown.out)}
+    assert rows["S0"]["warnings"] == "same content as slide 'copy' of patient 'P2'"
+    assert "did you mean Ki67?; same content as slide 'S0' of patient 'P1'" in rows["copy"]["warnings"]
+    assert "warning: row 4: marker 'ki68' is not in the registry" in shown.err
+    assert "1 slides of the results are not in the manifest and still count: 'S1'" in shown.err
+    cohort.rows.pop()
+    cohort.score()
+    assert run("status", results, "--json") == 0
+    assert [row["slide_id"] for row in json.loads(capsys.readouterr().out)["leftovers"]] == ["S1"]
+    assert run("index", results, "--format", "json") == 0
+    shown = capsys.readouterr()
+    notes = {row["marker"]: row["notes"] for row in json.loads(shown.out)}
+    assert notes["Ki67"].startswith("all nuclei count, not tumour alone")
+    assert notes["Ki67"].endswith("1 slide not in the newest manifest")
+    assert notes["CD3"].startswith("membranous/cytoplasmic stain, called on nuclei")
+    assert "warning: 1 slides in these indices are not in the newest manifest" in shown.err
+    assert run("index", results, "--marker", "HER3") == 0
+    assert "no slides of marker 'HER3'; there are CD3, Ki67" in capsys.readouterr().err
+    assert run("score", manifest, results, "--model", "stain", "--engine", "local", "--prune") == 0
+    assert "1 slides retired: 'S1'" in capsys.readouterr().err

@@ -262,7 +262,7 @@ def test_bad_options_are_refused_before_any_work(cohort, tmp_path, options, erro
 
 def test_bad_manifest_is_refused_before_any_work(tmp_path):
     manifest = tmp_path / "manifest.csv"
-    manifest.write_text("slide_id,patient_id,marker,uri\na,p,Ki67,a.tiff\na,,XYZ,b.tiff\n")
+    manifest.write_text("slide_id,patient_id,marker,uri\na,p,Ki67,a.tiff\na,,HE,b.tiff\n")
     with pytest.raises(ManifestError) as caught:
         local(manifest, tmp_path / "results")
     assert len(caught.value.problems) == 3
