@@ -23,14 +23,14 @@ Written from [`schemas/`](../schemas), which the code loads, by `python docs/mak
 Results hold `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…` as Parquet; `_staging/…` is work
 in progress. Read them through `deepliif_ray.connect` or `deepliif-ray sql`, which show committed slides only.
 Besides these tables there are the views `called_cells` (the counted `cells`, with `positive`) and
-`slide_indices` (as `patient_indices`, by slide), and `slide_quality` ([monitoring](monitoring.md)); the tables
-`leftovers` (slides that the newest manifest lists no more: `slide_id`, `patient_id`, `marker`, `uri`, `manifest_uri`,
-`renamed_to`), `retired` (slides left out by `score --prune`: `slide_id`, `patient_id`, `marker`, `uri`, `retired_at`)
-and `markers` (`name`, `aliases`, `localisation`, `note`, `caution`, `brief`); see [manifests](manifests.md). Times are
-UTC.
+`slide_indices` (as `patient_indices`, by slide), and `slide_quality` ([monitoring](monitoring.md)); and the
+tables `leftovers` (slides that the newest manifest lists no more: `slide_id`, `patient_id`, `marker`, `uri`,
+`manifest_uri`, `renamed_to`), `retired` (slides left out by `score --prune`: `slide_id`, `patient_id`,
+`marker`, `uri`, `retired_at`) and `markers` (`name`, `aliases`, `localisation`, `note`, `caution`, `brief`):
+see [manifests](manifests.md). Times are UTC.
 
-Who reads the Parquet files of `slides` by another program takes the newest record of each slide, and leaves out slides
-whose newest record is `retired`.
+Who reads the Parquet files of `slides` by another program takes the newest record of each slide, and leaves
+out slides whose newest record is `retired`.
 """
 
 

@@ -1,4 +1,5 @@
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,5 +227,5 @@ def test_times_that_were_set_back_are_another_version(tmp_path):
 
 def test_a_store_that_says_nothing_of_versions_proves_nothing(monkeypatch):
     storage.write_bytes("memory://silent/a.svs", b"x")
-    monkeypatch.setattr("deepliif_ray.storage.slide_files._VERSION_KEYS", ())
+    monkeypatch.setattr(sys.modules["deepliif_ray.storage.slide_files"], "_VERSION_KEYS", ())
     assert storage.version("memory://silent/a.svs").startswith("?")
