@@ -339,6 +339,9 @@ def test_what_is_doubtful_is_told_not_refused(tmp_path):
     assert "row 3: marker 'HER3' is not in the registry; it is scored as HER3" in told
     assert "row 4: marker 'PD-L1 (22C3)' is read as PDL1" in told
     assert [slide.marker for slide in manifest.slides] == ["Ki67", "HER3", "PDL1"]
+    many = "".join(f"S{n},P,HER3,{n}.svs,\n" for n in range(9))
+    (warning,) = read_manifest(write(tmp_path, f"{HEADER}\n{many}")).warnings
+    assert warning.startswith("rows 2, 3, 4, 5, 6 and 4 more: marker 'HER3' is not in the registry")
     numbers = '{"slide_id": "a", "patient_id": 7, "marker": "Ki67", "uri": "a"}\n'
     numbers += '{"slide_id": "b", "patient_id": 17, "marker": "Ki67", "uri": "b"}'
     (warning,) = read_manifest(write(tmp_path, numbers, "m.jsonl")).warnings

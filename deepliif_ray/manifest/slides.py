@@ -17,6 +17,7 @@ from deepliif_ray.manifest.values import is_nothing
 from deepliif_ray.scoring.markers import Registry, builtin
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LISTED = 5
 _COUNT = re.compile(r"\d{1,6}(\.0)?", re.ASCII)
 
 T = TypeVar("T")
@@ -124,12 +125,27 @@ def read_manifest(url: str, registry: Registry | None = None) -> Manifest:
     slides = _check_rows(table.records, storage.parent(url), problems, warnings, registry or builtin())
     if problems:
         raise ManifestError(url, _told(problems))
-    return Manifest(url, slides, _told(warnings))
+    return Manifest(url, slides, _told_together(warnings))
 
 
 def _told(notes: list[Problem]) -> list[str]:
     ordered = sorted(notes, key=lambda note: note[0])
     return [f"row {row}: {text}" if row else text for row, text in ordered]
+
+
+def _told_together(notes: list[Problem]) -> list[str]:
+    """Return notes with the rows that each is about: what is said of every row of a cohort is said once."""
+    rows: dict[str, list[int]] = {}
+    for row, text in notes:
+        rows.setdefault(text, []).append(row)
+    return [
+        _told([(listed[0], text)])[0]
+        if len(listed) == 1
+        else f"rows {', '.join(map(str, listed[:_LISTED]))}"
+        + (f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
+        + f": {text}"
+        for text, listed in sorted(rows.items(), key=lambda item: item[1][0])
+    ]
 
 
 def check_rows(
