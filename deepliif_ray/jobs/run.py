@@ -205,8 +205,8 @@ def _score(job: ScoreCohort, room: Room, watch: Watch) -> Done:
     details = {"results": job.results, "run_id": summary.run_id, "failures": failures}
     details |= {
         "warnings": list(summary.warnings[:_MOST_FAILURES]),
-        "leftovers": [slide_id for slide_id, _ in summary.leftovers[:_MOST_FAILURES]],
-        "retired": list(summary.retired[:_MOST_FAILURES]),
+        "leftovers": [slide_id for slide_id, _ in summary.leftovers],
+        "retired": list(summary.retired),
     }
     return Done(figures, details, some_failed=summary.failed > 0)
 
