@@ -433,11 +433,13 @@ def test_the_same_slide_twice(tmp_path):
         assert found.startswith(
             "row 3: it is the slide of row 2 again (patient_id 'P1' there, 'P2' here; marker "
         )
-    rows = "S1,P1,Ki67,s3://b/k/,\nS2,P1,Ki67,s3a://b/k,\nS3,P,Ki67,s3://b/d/1.dcm,\nS4,P,Ki67,s3://b/d,\n"
+    rows = "S1,P1,Ki67,s3://b/k/,\nS2,P1,Ki67,s3a://b/k,\nS3,P,Ki67,s3://b/d/1.dcm,\n"
     assert [p[:42] for p in problems(tmp_path, f"{HEADER}\n{rows}")] == [
-        "row 3: it is the slide of row 2 again (uri",
-        "row 5: it is the slide of row 4 again (uri",
+        "row 3: it is the slide of row 2 again (uri"
     ]
+    rows = "S3,P,Ki67,s3://b/d/1.dcm,\nS4,P,Ki67,s3://b/d,\n"
+    manifest = read_manifest(write(tmp_path, f"{HEADER}\n{rows}"))
+    assert "row 3: it may be the image of row 2 again; its cells would count twice" in manifest.warnings
     named = f"{HEADER},series\nA,P,Ki67,real/c.svs,,0\nB,P,Ki67,real/c.svs,,1\nC,P,Ki67,real/d%20e.svs,,\n"
     manifest = read_manifest(write(tmp_path, named))
     assert manifest.warnings == []  # two images of one file
@@ -466,3 +468,10 @@ def test_identity_of_a_manifest(tmp_path):
     assert read_manifest(write(tmp_path, f"{HEADER}\n{''.join(rows[::-1])}")).digest == first
     assert read_manifest(write(tmp_path, f"{HEADER}\n{rows[0]}")).digest != first
     assert read_manifest(write(tmp_path, f"{HEADER}\n{''.join(rows)}".replace("B,P", "B,Q"))).digest != first
+
+
+@pytest.mark.parametrize("word", ["missing", "empty", "Not known", "TBD"])
+def test_words_that_name_no_patient_may_name_a_slide(tmp_path, word):
+    (slide,) = read_manifest(write(tmp_path, f"{HEADER}\n{word},P,Ki67,{word}.svs,\n")).slides
+    assert slide.slide_id == word
+    assert "patient_id is empty" in problems(tmp_path, f"{HEADER}\nS,{word},Ki67,a.svs,\n")[0]

@@ -65,7 +65,7 @@ def mangled(
     for name in ("slide_id", "patient_id"):
         if name not in required:
             continue
-        there = [(row, record[name]) for row, record in records if not is_nothing(record.get(name, ""))]
+        there = [(row, record[name]) for row, record in records if not is_nothing(record.get(name, ""), name)]
         for position, problem, is_certain in mangled_ids(name, [text for _, text in there]):
             notes = found if is_certain or name == "patient_id" else told
             notes.setdefault(there[position][0], []).append(problem)

@@ -211,7 +211,7 @@ class _Markers:
 
     def read(self, text: str) -> tuple[str, str | None]:
         """Return canonical name and note of a marker; of none, which is reported as empty, nothing."""
-        if is_nothing(text):
+        if is_nothing(text, "marker"):
             return "", None
         if text not in self._known:
             marker, note = self._registry.read(text.strip())
@@ -224,13 +224,20 @@ def _check_same_slides(
 ) -> list[tuple[int, SlideEntry]]:
     """Refuse rows that name the slide of an earlier row; return the rows, with what is doubtful noted.
 
-    Several images of one file are several slides if the rows say which (``series``).
+    Several images of one file are several slides if the rows say which (``series``). Files of one DICOM folder
+    may be of one slide or of several.
     """
     firsts: dict[str, list[tuple[int, SlideEntry]]] = {}
     kept = []
     for number, entry in rows:
-        earlier = firsts.setdefault(storage.place(entry.uri), [])
-        same = [(row, e) for row, e in earlier if (e.series, e.plane) == (entry.series, entry.plane)]
+        place = storage.place(entry.uri)
+        folder = place.rpartition("/")[0] if place.lower().endswith(".dcm") else place
+        earlier = firsts.setdefault(folder, [])
+        same = [
+            (row, e)
+            for row, e in earlier
+            if storage.place(e.uri) == place and (e.series, e.plane) == (entry.series, entry.plane)
+        ]
         near = [
             (row, e) for row, e in earlier if e.series == entry.series or None in (e.series, entry.series)
         ]
@@ -260,7 +267,7 @@ def _entry(
 ) -> SlideEntry | None:
     """Return what a row says of a slide; to ``found`` goes what is wrong with it by itself."""
     for name in required:
-        if is_nothing(text := record.get(name, "")):
+        if is_nothing(text := record.get(name, ""), name):
             found.append(
                 f"{name} is empty" + (f" ({_shorten(text.strip())} is no value)" if text.strip() else "")
             )

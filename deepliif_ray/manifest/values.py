@@ -25,13 +25,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 _NOTHING = frozenset((
-    "na", "n/a", "n.a.", "n.a", "n/k", "nan", "null", "none", "nil", "nul", "missing", "unknown", "unk",
-    "unkn", "undefined", "undef", "empty", "blank", "void", "tbd", "tba", "not_available",
-    "not_applicable", "notavailable", "notapplicable", "not_known", "no_data", "nodata", "nat", "<na>",
-    "(null)", "<null>", "(none)", "<none>", "(empty)", "(blank)", "#n/a", "#na", "#null!", "#value!",
-    "#ref!", "#name?", "#div/0!", "#num!", "#spill!", "#getting_data", "#calc!", "#error!", "#nv",
-    "#wert!", "#bezug!", "1.#ind", "1.#qnan", "-nan", "-1.#ind", "\\n",
+    "na", "n/a", "n.a.", "n.a", "n/k", "nan", "null", "none", "nil", "nul", "unknown", "undefined",
+    "not_available", "not_applicable", "nat", "<na>", "(null)", "<null>", "(none)", "<none>", "(empty)",
+    "(blank)", "#n/a", "#na", "#null!", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "#spill!",
+    "#getting_data", "#calc!", "#error!", "#nv", "#wert!", "#bezug!", "1.#ind", "1.#qnan", "-nan",
+    "-1.#ind", "\\n",
 ))  # fmt: skip
+_NOBODY = frozenset((
+    "missing", "unk", "unkn", "undef", "empty", "blank", "void", "tbd", "tba", "notavailable",
+    "notapplicable", "not_known", "no_data", "nodata",
+))  # fmt: skip
+"""Said of patients and markers; a slide or a file may well be called so."""
 _MARKS = re.compile(r"[-–—−_.?*#/\\~…]+")
 _EXPONENT = re.compile(r"[+-]?\d([.,]\d+)?[eE]\+\d{1,3}", re.ASCII)
 _FLOAT = re.compile(r"(\d+)\.0+", re.ASCII)
@@ -54,13 +58,16 @@ _DATE = re.compile(
 _DIGITS_KEPT = 15
 
 
-def is_nothing(text: str) -> bool:
-    """Tell whether a value says that there is none: empty, NA, null, -, #N/A and their like."""
+def is_nothing(text: str, column: str = "") -> bool:
+    """Tell whether a value of a column says that there is none: empty, NA, null, -, #N/A and their like."""
     bare = "".join(
         c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cf", "Cc")
     )
     bare = bare.strip().strip("\"'").strip().casefold()
-    return not bare or re.sub(r"\s+", "_", bare) in _NOTHING or _MARKS.fullmatch(bare) is not None
+    word = re.sub(r"\s+", "_", bare)
+    if column in ("patient_id", "marker") and word in _NOBODY:
+        return True
+    return not bare or word in _NOTHING or _MARKS.fullmatch(bare) is not None
 
 
 def mangled_ids(name: str, values: Sequence[str]) -> Iterator[tuple[int, str, bool]]:

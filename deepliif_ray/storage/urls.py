@@ -39,8 +39,7 @@ def is_absolute(url: str) -> bool:
 def place(url: str) -> str:
     """Return the same text for all URLs that lead to one slide, however they are written.
 
-    Links, ``./``, slashes at the end, percent signs of web addresses and ``file://`` make no difference; nor
-    does it whether a DICOM slide is named by its folder or by one of its files.
+    Links, ``./``, slashes at the end, percent signs of web addresses and ``file://`` make no difference.
     """
     if is_local(url):
         found = os.path.realpath(local_path(url))
@@ -52,7 +51,7 @@ def place(url: str) -> str:
             host, slash, rest = path.partition("/")
             path = host.lower() + slash + unquote(rest)
         found = f"{protocol}://{posixpath.normpath(path)}"
-    return posixpath.dirname(found) if found.lower().endswith(".dcm") else found
+    return found
 
 
 def absolute(url: str) -> str:
