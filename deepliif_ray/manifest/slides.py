@@ -224,10 +224,10 @@ def _check_same_slides(
 ) -> list[tuple[int, SlideEntry]]:
     """Refuse rows that name the slide of an earlier row; return the rows, with what is doubtful noted.
 
-    Several images of one file are several slides if the rows say which (``series``). Files of one DICOM folder
-    may be of one slide or of several.
+    Several images of one file are several slides if the rows say which (``series``). Files of one DICOM
+    folder may be of one slide or of several.
     """
-    firsts: dict[str, list[tuple[int, SlideEntry]]] = {}
+    firsts: dict[str, list[tuple[int, SlideEntry, str]]] = {}
     kept = []
     for number, entry in rows:
         place = storage.place(entry.uri)
@@ -235,11 +235,11 @@ def _check_same_slides(
         earlier = firsts.setdefault(folder, [])
         same = [
             (row, e)
-            for row, e in earlier
-            if storage.place(e.uri) == place and (e.series, e.plane) == (entry.series, entry.plane)
+            for row, e, where in earlier
+            if where == place and (e.series, e.plane) == (entry.series, entry.plane)
         ]
         near = [
-            (row, e) for row, e in earlier if e.series == entry.series or None in (e.series, entry.series)
+            (row, e) for row, e, _ in earlier if e.series == entry.series or None in (e.series, entry.series)
         ]
         if same:
             row, first = same[0]
@@ -257,7 +257,7 @@ def _check_same_slides(
         elif near:
             note = f"it may be the image of row {near[0][0]} again; its cells would count twice"
             entry = replace(entry, warnings=(*entry.warnings, note))  # noqa: PLW2901
-        earlier.append((number, entry))
+        earlier.append((number, entry, place))
         kept.append((number, entry))
     return kept
 
