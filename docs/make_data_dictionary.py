@@ -24,13 +24,17 @@ Results hold `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs
 in progress. Read them through `deepliif_ray.connect` or `deepliif-ray sql`, which show committed slides only.
 Besides these tables there are the views `called_cells` (the counted `cells`, with `positive`) and
 `slide_indices` (as `patient_indices`, by slide), `slide_quality` ([monitoring](monitoring.md)), and `damaged`
-(objects that were passed over: `object`, `kind`, `slide_id`, `problem`). Times are UTC.
+(objects that were passed over: `object`, `kind`, `slide_id`, `problem`); and the tables `leftovers` (slides
+that the newest manifest lists no more: `slide_id`, `patient_id`, `marker`, `uri`, `manifest_uri`,
+`renamed_to`), `retired` (slides left out by `score --prune`: `slide_id`, `patient_id`, `marker`, `uri`,
+`retired_at`) and `markers` (`name`, `aliases`, `localisation`, `note`, `caution`, `brief`): see
+[manifests](manifests.md). Times are UTC.
 
 ## With other tools
 
 Plain Parquet files also hold what does not count: cells of slides that were scored again, of attempts that
 ended early, and, for an hour after `optimize`, cells in two places. Read alone, they count double. What
-counts is what the newest record of a slide names with `cells_path`. In DuckDB, next to a folder `results`:
+counts is what the newest record of a slide names with `cells_path`, unless that record is `retired`. In DuckDB, next to a folder `results`:
 
 ```sql
 WITH newest AS (
@@ -44,6 +48,7 @@ FROM read_parquet(
   'results/cells/*/*.parquet', union_by_name = true, filename = true, hive_partitioning = true
 ) AS c
 JOIN newest AS n ON c.slide_id = n.slide_id AND ends_with(c.filename, n.cells_path)
+WHERE n.retired IS NULL
 GROUP BY ALL ORDER BY ALL;
 ```
 

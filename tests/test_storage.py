@@ -75,20 +75,20 @@ def test_what_cannot_be_read_is_named(url):
         storage.read_bytes(url)
 
 
-def test_fingerprint_follows_content_and_companions(tmp_path):
+def test_version_follows_writing_and_companions(tmp_path):
     slide, sibling = tmp_path / "a.dcm", tmp_path / "b.dcm"
     slide.write_bytes(b"1")
     sibling.write_bytes(b"1")
-    seen = {storage.fingerprint(str(slide))}
+    seen = {storage.version(str(slide))}
     os.utime(sibling, ns=(5, 5))
-    seen.add(storage.fingerprint(str(slide)))
+    seen.add(storage.version(str(slide)))
     slide.write_bytes(b"12")
-    seen.add(storage.fingerprint(str(slide)))
+    seen.add(storage.version(str(slide)))
     (tmp_path / "notes.txt").write_text("not part of the slide")
-    seen.add(storage.fingerprint(str(slide)))
+    seen.add(storage.version(str(slide)))
     assert len(seen) == 3
     with pytest.raises(FileNotFoundError):
-        storage.fingerprint(str(tmp_path / "none.svs"))
+        storage.version(str(tmp_path / "none.svs"))
 
 
 def test_slides_of_several_files_arrive_whole(memory, tmp_path):
@@ -194,3 +194,49 @@ def test_a_full_disk_leaves_nothing_created(tmp_path, monkeypatch):
         with pytest.raises(StorageError, match="No space left"):
             storage.create_bytes(f"{tmp_path}/file", b"one")
     assert not list(tmp_path.iterdir())
+
+
+def content(url, cache):
+    return storage.content_fingerprint(url, storage.localize(url, cache))
+
+
+def test_content_is_what_a_copy_has_too(tmp_path):
+    for name in ("a", "b"):
+        storage.write_bytes(f"{tmp_path}/{name}.mrxs", b"index")
+        storage.write_bytes(f"{tmp_path}/{name}/Data0.dat", b"pixels")
+        storage.write_bytes(f"memory://content/{name}.mrxs", b"index")
+        storage.write_bytes(f"memory://content/{name}/Data0.dat", b"pixels")
+    urls = [f"{tmp_path}/a.mrxs", f"{tmp_path}/b.mrxs", "memory://content/a.mrxs", "memory://content/b.mrxs"]
+    assert len({content(url, tmp_path / "cache") for url in urls}) == 1
+    versions = {storage.version(url) for url in urls}
+    assert len(versions) == 4
+    known = content(urls[0], tmp_path)
+    storage.write_bytes(f"{tmp_path}/a/Data0.dat", b"pixelz")
+    assert content(urls[0], tmp_path) != known
+    storage.write_bytes(f"{tmp_path}/b/Data1.dat", b"pixels")
+    (tmp_path / "b" / "Data0.dat").unlink()
+    assert content(urls[1], tmp_path) != known  # which file holds what counts
+
+
+def test_content_of_dicom_is_that_of_its_files_however_they_are_named(tmp_path):
+    for folder, names in (("x", ("1.dcm", "2.dcm")), ("y", ("b.dcm", "a.dcm"))):
+        for n, name in enumerate(names):
+            storage.write_bytes(f"{tmp_path}/{folder}/{name}", b"%d" % n)
+    urls = [f"{tmp_path}/x", f"{tmp_path}/x/2.dcm", f"{tmp_path}/y"]
+    assert len({content(url, tmp_path) for url in urls}) == 1
+
+
+def test_times_that_were_set_back_are_another_version(tmp_path):
+    slide = tmp_path / "a.svs"
+    slide.write_bytes(b"one")
+    before, known = slide.stat(), storage.version(str(slide))
+    slide.write_bytes(b"two")
+    os.utime(slide, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert slide.stat().st_mtime_ns == before.st_mtime_ns
+    assert storage.version(str(slide)) != known
+
+
+def test_a_store_that_says_nothing_of_versions_proves_nothing(monkeypatch):
+    storage.write_bytes("memory://silent/a.svs", b"x")
+    monkeypatch.setattr(sys.modules["deepliif_ray.storage.slide_files"], "_VERSION_KEYS", ())
+    assert storage.version("memory://silent/a.svs").startswith("?")

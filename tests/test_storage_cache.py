@@ -262,7 +262,7 @@ def test_a_slide_that_changes_while_it_is_downloaded(memory, tmp_path, monkeypat
 
 def test_a_slide_that_is_no_longer_the_one_expected(memory, tmp_path):
     memory.pipe_file("/in/a.svs", b"1")
-    known = storage.fingerprint("memory://in/a.svs")
+    known = storage.version("memory://in/a.svs")
     storage.localize("memory://in/a.svs", tmp_path, known)
     memory.pipe_file("/in/a.svs", b"2")
     with pytest.raises(SlideChangedError):

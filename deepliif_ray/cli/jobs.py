@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepliif_ray.cli.cohort import about_cohort, show_warnings
 from deepliif_ray.cli.common import ERROR, FormatOption, app, command_name, guarded, stoppable
 from deepliif_ray.cli.training import describe_training
 from deepliif_ray.console import describe, errors, show
@@ -44,6 +45,10 @@ def run_file(url: str, *, kind: str | None = None, address: str | None = None) -
 
     with stoppable(_describe) as progress:
         outcome = run_job(url, kind=kind, address=address, watch=progress, say=say)
+    show_warnings(outcome.summary.get("warnings", []))
+    leftovers = [(slide_id, None) for slide_id in outcome.summary.get("leftovers", [])]
+    for text in about_cohort(0, outcome.summary.get("retired", []), leftovers):
+        say(text)
     failures = outcome.summary.get("failures", [])
     for failure in failures[:_MOST_FAILURES]:
         errors.print(f"failed: {failure['slide_id']!r}: {failure['message']}", markup=False)

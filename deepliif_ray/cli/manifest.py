@@ -28,12 +28,21 @@ def scan(
     on: Annotated[
         str | None, typer.Option(help="Its column with the slide's file name, path or URL.")
     ] = None,
+    marker: Annotated[str | None, typer.Option(help="Marker of all new slides.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="µm per px of all new slides.")] = None,
+    markers: Annotated[
+        str | None, typer.Option(help="URL of a YAML file of the cohort's own markers.")
+    ] = None,
     form: FormatOption = None,
 ) -> None:
     """Write a manifest of the slides below a folder; show those that have no place in it, and why."""
     from deepliif_ray.jobs.scan import scan as run
 
-    report = run(source, pattern, output, extend=extend, join=join, on=on)
+    given = {"marker": marker, "mpp": None if mpp is None else f"{mpp:g}"}
+    constants = {name: text for name, text in given.items() if text is not None}
+    report = run(
+        source, pattern, output, extend=extend, join=join, on=on, constants=constants, markers=markers
+    )
     if report.unplaced:
         show(report.table, form)
     errors.print(
@@ -43,6 +52,8 @@ def scan(
     )
     if report.other_files:
         errors.print(f"{report.other_files} other files were passed over")
+    if report.hidden_files:
+        errors.print(f"{report.hidden_files} hidden or system files were passed over")
     if report.lab_rows_unused:
         errors.print(f"{report.lab_rows_unused} rows of {join} name no slide here", markup=False)
     raise typer.Exit(SOME_FAILED if report.unplaced else OK)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import pyarrow as pa
 import typer
 
+from deepliif_ray.cli.cohort import about_cohort, show_warnings
 from deepliif_ray.cli.common import (
     ERROR,
     OK,
@@ -48,6 +49,10 @@ TileSize = Annotated[
 ]
 Overlap = Annotated[
     int | None, typer.Option(help="Context on each side of a tile, px; by default a sixteenth of it.")
+]
+MarkersOption = Annotated[
+    str | None,
+    typer.Option(help="URL of a YAML file of the cohort's own markers, in the form of schemas/markers.yaml."),
 ]
 AssumeMpp = Annotated[
     float | None, typer.Option(help="µm per px of slides for which neither manifest nor file says.")
@@ -96,6 +101,10 @@ def score(
     max_bad_tiles_percent: Annotated[
         float, typer.Option(help="A slide fails if more of its tiles cannot be decoded.")
     ] = 1.0,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Retire slides of the results that the manifest lists no more.")
+    ] = False,
+    markers: MarkersOption = None,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
     from deepliif_ray.engine import logs
@@ -123,11 +132,16 @@ def score(
             noise_thresh=noise_thresh,
             large_noise_thresh=_large_noise(large_noise_thresh),
             max_bad_tiles_percent=max_bad_tiles_percent,
+            prune=prune,
+            markers=markers,
         )
+    show_warnings(summary.warnings)
     for slide_id, message in summary.failures[:_MOST_FAILURES]:
         errors.print(f"failed: {slide_id!r}: {visible(message)}", markup=False)
     if len(summary.failures) > _MOST_FAILURES:
         errors.print(f"… and {len(summary.failures) - _MOST_FAILURES} more; see `{command_name()} status`")
+    for text in about_cohort(summary.refreshed, summary.retired, summary.leftovers):
+        errors.print(text, markup=False)
     errors.print(
         f"{summary.scored} scored, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.cells:,} cells, {summary.tiles:,} tiles in {summary.seconds:.1f} s"
@@ -148,21 +162,29 @@ def _large_noise(value: str) -> object:
 @app.command()
 def plan(
     manifest: ManifestArgument,
+    results: Annotated[
+        str | None, typer.Argument(help="URL of results, to see what a run would do with them.")
+    ] = None,
     model: ModelOption = DEFAULT_MODEL,
     tile_size: TileSize = None,
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
+    markers: MarkersOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
     from deepliif_ray.config import score_config
-    from deepliif_ray.engine.preview import preview
+    from deepliif_ray.engine.preview import look_ahead
 
     config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
     chosen_format(form, output)
-    table = preview(manifest, config, model)
+    found = look_ahead(manifest, config, results=results, markers=markers, model=model)
+    table = found.table
     show(table, form, output)
+    show_warnings(found.warnings)
+    for text in about_cohort(0, (), found.leftovers):
+        errors.print(text, markup=False)
     tiles = sum(table["tiles"].drop_null().to_pylist())
     failed = table.num_rows - table["problem"].null_count
     errors.print(f"{table.num_rows} slides, {tiles:,} tiles, {failed} with problems")
@@ -194,6 +216,8 @@ def status(
         "quality": "SELECT slide_id, flags, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, "
         "background_grey, background_cast, skipped_percent, bad_percent FROM slide_quality "
         "WHERE len(flags) > 0 ORDER BY slide_id",
+        "leftovers": "SELECT slide_id, patient_id, marker, renamed_to, manifest_uri FROM leftovers "
+        "ORDER BY 1",
         "failures": "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
         "damaged": "FROM damaged ORDER BY object, slide_id",
     }
@@ -211,6 +235,10 @@ def status(
             typer.echo(f"quality control flags {table.num_rows} slides:")
         if name == "damaged":
             typer.echo("damaged and passed over; `check --repair` and scoring again mend it:")
+        if name == "leftovers":
+            typer.echo(
+                f"{table.num_rows} slides are not in the newest manifest and still count (score --prune):"
+            )
         show(table.drop_columns("timings") if name == "run" else table, Format.TABLE)
         timings = table["timings"].to_pylist()[0] if name == "run" else None
         if timings is not None:
@@ -277,13 +305,23 @@ def index(
     output: OutputOption = None,
 ) -> None:
     """Show the marker indices of patients: percent positive cells with a 95 % interval, and density."""
+    from deepliif_ray.engine.cohort import markers_of
     from deepliif_ray.query import ask
-    from deepliif_ray.scoring.markers import resolve_marker
 
     chosen_format(form, output)
-    name = None if marker is None else resolve_marker(marker).name
-    where = "" if name is None else f"WHERE marker = '{name}'"
-    show(ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}"), form, output)
+    where = "" if marker is None else f"WHERE marker = '{markers_of(results).read(marker)[0].name}'"
+    table = ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}")
+    left = ask(results, f"SELECT slide_id FROM leftovers {where}").num_rows
+    if marker is not None and not table.num_rows:
+        known = ask(results, "SELECT DISTINCT marker FROM slides ORDER BY 1")["marker"].to_pylist()
+        errors.print(f"no slides of marker {marker!r}; there are {', '.join(known) or 'none'}", markup=False)
+    show(table, form, output)
+    if left:
+        errors.print(
+            f"warning: {left} slides in these indices are not in the newest manifest; see `{command_name()} "
+            "status`, and `score --prune` to leave them out",
+            markup=False,
+        )
 
 
 @app.command()

@@ -26,12 +26,13 @@ from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import (
+    MANIFEST_NOTE,
     Failure,
     Job,
     StepError,
     Work,
-    fingerprint,
     load_work,
+    refuse_change,
     size_rules,
     step,
 )
@@ -147,11 +148,11 @@ def finalize(job: Job, folder: str) -> Scored:
     with step("finalize"):
         start = time.perf_counter()
         work = load_work(folder, job.run_id)
-        if fingerprint(work.entry) != work.slide_fingerprint:
+        try:
+            refuse_change(work.entry, work.slide_version)
+        except SlideChangedError:
             _remove_staged(job, folder)
-            raise SlideChangedError(
-                f"{work.entry.uri}: the file changed while it was being scored; run again when it is complete"
-            )
+            raise
         plan, config = work.plan, job.config
         rules = size_rules(plan)
         limit, noise = rules.large_noise(config.large_noise_thresh), rules.pixels(config.noise_thresh)
@@ -286,10 +287,15 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "n_called": n_called,
         "n_positive": n_positive,
         "n_negative": n_called - n_positive,
-        "warnings": [*plan.warnings, *_bad_warning(work, totals)],
+        "warnings": [
+            *(f"{MANIFEST_NOTE}{note}" for note in work.entry.warnings),
+            *plan.warnings,
+            *_bad_warning(work, totals),
+        ],
         "model_uri": job.model_uri,
         "model_name": job.model_name,
         "precision": job.precision,
         "slide_fingerprint": work.slide_fingerprint,
+        "slide_version": work.slide_version,
         **({} if plan.quality is None else asdict(plan.quality)),
     }

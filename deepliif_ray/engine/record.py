@@ -12,11 +12,13 @@ from deepliif_ray import __version__, storage
 from deepliif_ray.engine.finalize import Scored, origin
 from deepliif_ray.engine.lease import fence
 from deepliif_ray.engine.progress import Progress
-from deepliif_ray.engine.todo import not_done
-from deepliif_ray.engine.work import PLAN, Failure, Job, fingerprint, staging_folder
+from deepliif_ray.engine.todo import sort_out
+from deepliif_ray.engine.work import PLAN, Failure, Job
 from deepliif_ray.errors import DeepliifRayError, LeaseLostError, SlideChangedError, StorageError
-from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.manifest import Manifest, SlideEntry
+from deepliif_ray.tables.cohort import leftovers, write_manifest
 from deepliif_ray.tables.commit import write_failure, write_run
+from deepliif_ray.tables.ledger import Ledger, slide_key
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,14 @@ class RunSummary:
         Seconds by step (`deepliif_ray.engine.progress.STEPS`), summed over workers.
     set_aside : int
         Slides not tried again, because they failed before for a lasting reason.
+    refreshed : int
+        Of the slides done before those whose record was brought up to date with the manifest.
+    retired : tuple of str
+        Slides that the manifest lists no more and that were taken out of the results.
+    leftovers : tuple of (str, str or None)
+        Slides that the manifest lists no more and that still count; and which one of it has the same content.
+    warnings : tuple of str
+        What is doubtful about the manifest.
     """
 
     run_id: str
@@ -55,20 +65,27 @@ class RunSummary:
     failures: tuple[tuple[str, str], ...]
     spent: dict[str, float] = field(default_factory=dict)
     set_aside: int = 0
+    refreshed: int = 0
+    retired: tuple[str, ...] = ()
+    leftovers: tuple[tuple[str, str | None], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class RunRecord:
     """Keeps the record of one run."""
 
-    def __init__(self, job: Job, manifest: str, engine: str, progress: Progress) -> None:
-        self._job, self._progress = job, progress
+    def __init__(self, job: Job, manifest: Manifest, engine: str, progress: Progress) -> None:
+        self._job, self._progress, self._manifest = job, progress, manifest
         self._failures: list[tuple[str, str]] = []
-        self.fingerprints: dict[str, str | None] = {}
+        self.versions: dict[str, str | None] = {}
+        self.refreshed = 0
+        self.retired: list[str] = []
         self._tiles = 0
         self._row: dict[str, Any] = {
             "run_id": job.run_id,
             "epoch": job.epoch,
-            "manifest_uri": manifest,
+            "manifest_uri": manifest.url,
+            "manifest_digest": manifest.digest,
             "results_uri": job.results,
             "model_uri": job.model_uri,
             "model_digest": job.model_digest,
@@ -81,6 +98,8 @@ class RunRecord:
         }
 
     def __enter__(self) -> Self:
+        slide_ids = [entry.slide_id for entry in self._manifest.slides]
+        write_manifest(self._job.results, self._row["manifest_digest"], slide_ids)
         self._write("running", {})
         told = ("manifest_uri", "results_uri", "model_uri", "engine", "software_version", "n_slides")
         _log.info("run.started", extra={name: self._row[name] for name in told})
@@ -110,6 +129,7 @@ class RunRecord:
                 else:
                     self._fail(entry, outcome)
         progress = self._progress
+        left = leftovers(Ledger(self._job.results))
         return RunSummary(
             run_id=self._job.run_id,
             results=self._job.results,
@@ -123,6 +143,10 @@ class RunRecord:
             failures=tuple(self._failures),
             spent=progress.spent,
             set_aside=progress.set_aside,
+            refreshed=self.refreshed,
+            retired=tuple(self.retired),
+            leftovers=tuple((row["slide_id"], row["renamed_to"]) for row in left.to_pylist()),
+            warnings=tuple(self._manifest.warnings),
         )
 
     def _was_done_by_another(self, entry: SlideEntry, failure: Failure) -> bool:
@@ -130,8 +154,8 @@ class RunRecord:
         if failure.stage in ("fetch", "open", "plan") or failure.reason == SlideChangedError.reason:
             return False
         try:
-            folder = staging_folder(self._job, entry, fingerprint(entry))
-            return not storage.exists(storage.join(folder, PLAN)) and not not_done(self._job, [entry])
+            folder = storage.join(self._job.results, "_staging", slide_key(entry.slide_id))
+            return not storage.list_files(folder, PLAN) and not sort_out(self._job, [entry]).score
         except DeepliifRayError:
             return False
 
@@ -139,7 +163,7 @@ class RunRecord:
         fence(self._job.results, self._job.epoch, self._job.run_id)
         row = origin(self._job, entry) | asdict(failure)
         row |= {"attempt": uuid.uuid4().hex[:16], "failed_at": datetime.now(UTC)}
-        row |= {"slide_fingerprint": self.fingerprints.get(entry.slide_id), "mpp": entry.mpp}
+        row |= {"slide_version": self.versions.get(entry.slide_id), "mpp": entry.mpp}
         write_failure(self._job.results, row)
         told = {name: getattr(failure, name) for name in ("stage", "reason", "tile")}
         _log.info("slide.failed", extra={"slide_id": entry.slide_id, "why": failure.message, **told})

@@ -1,5 +1,6 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
+import logging
 import re
 import uuid
 from collections.abc import Callable
@@ -11,20 +12,23 @@ from typing import Any
 from deepliif_ray import storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
 from deepliif_ray.engine import local, logs
+from deepliif_ray.engine.cohort import markers_of, prune_slides, refresh
 from deepliif_ray.engine.lease import Lease, fence
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.engine.record import RunRecord, RunSummary
-from deepliif_ray.engine.todo import fingerprints, not_done, worth_trying
+from deepliif_ray.engine.todo import sort_out, versions, worth_trying
 from deepliif_ray.engine.work import Job
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, check_model, load_model
+from deepliif_ray.tables.cohort import write_markers
 from deepliif_ray.tables.joining import join_records
 
 ENGINES = ("ray", "local")
 _JOIN_AT = 256
 """A run that leaves so many records of a table joins them, so that whoever opens results opens few."""
 _ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}(/.*)?")
+_log = logging.getLogger(__name__)
 
 
 def score(
@@ -41,6 +45,8 @@ def score(
     take_over: bool = False,
     watch: Callable[[Progress], None] | None = None,
     retry_lasting: bool = True,
+    prune: bool = False,
+    markers: str | None = None,
     **options: Any,
 ) -> RunSummary:
     """Score every slide of a manifest that is not yet scored the same way.
@@ -72,6 +78,11 @@ def score(
     retry_lasting : bool
         Whether to try slides again that failed for a lasting reason (a corrupt file, say) and of which
         nothing has changed since.
+    prune : bool
+        Retire slides of the results that the manifest lists no more: they count in no index from then on.
+    markers : str, optional
+        URL of a YAML file of the cohort's own markers, in the form of ``schemas/markers.yaml``. They are kept
+        with the results; without it those kept there count.
     **options
         Fields of `deepliif_ray.config.ScoreConfig`.
 
@@ -95,7 +106,10 @@ def score(
     _check(results, engine, address, actors, batch_size)
     model = check_model(model, device, precision)
     storage.check_writable(results)
-    cohort = read_manifest(manifest)
+    registry = markers_of(results, markers)
+    cohort = read_manifest(manifest, registry)
+    for warning in cohort.warnings:
+        _log.warning("manifest.doubtful", extra={"manifest": cohort.url, "why": warning})
     with _cluster(address) if engine == "ray" else nullcontext():
         loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
         job = Job(
@@ -118,14 +132,21 @@ def score(
         with ExitStack() as held:
             lease = held.enter_context(Lease(results, job.run_id, progress.snapshot, take_over=take_over))
             job = replace(job, epoch=lease.epoch)
-            run = held.enter_context(RunRecord(job, cohort.url, engine, progress))
+            run = held.enter_context(RunRecord(job, cohort, engine, progress))
             progress.watch = _watcher(lease, watch)
-            todo = not_done(job, cohort.slides)
+            if markers is not None:
+                write_markers(results, registry.document())
+            found = sort_out(job, cohort.slides)
+            lost = refresh(job, found.refresh)
+            run.refreshed = len(found.refresh) - len(lost)
+            todo = found.score + lost
             progress.add(skipped=len(cohort.slides) - len(todo))
-            run.fingerprints = fingerprints(todo)
+            if prune:
+                run.retired = prune_slides(job, cohort.slides)
+            run.versions = versions(todo)
             if not retry_lasting:
                 left = len(todo)
-                todo = worth_trying(job, todo, run.fingerprints)
+                todo = worth_trying(job, todo, run.versions)
                 progress.add(set_aside=left - len(todo))
             if engine == "ray":
                 del loaded  # every actor loads its own

@@ -17,12 +17,20 @@ from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
 from deepliif_ray.engine.logs import LogConfig
-from deepliif_ray.errors import DeepliifRayError, SlideMissingError, StorageMissingError
+from deepliif_ray.errors import (
+    DeepliifRayError,
+    SlideChangedError,
+    SlideMissingError,
+    StorageError,
+    StorageMissingError,
+)
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
 from deepliif_ray.tables.ledger import slide_key
 
 PLAN = "plan.json"
+MANIFEST_NOTE = "manifest: "
+"""Begins the warnings of a slide that are about its row in the manifest."""
 _log = logging.getLogger(__name__)
 
 
@@ -137,6 +145,9 @@ class Work:
     entry : SlideEntry
     plan : SlidePlan
     slide_fingerprint : str
+        Of the content.
+    slide_version : str
+        The store's word for it.
     staging : str
         URL of the folder for staged blocks; the same for equal slide, model and configuration.
     """
@@ -144,6 +155,7 @@ class Work:
     entry: SlideEntry
     plan: SlidePlan
     slide_fingerprint: str
+    slide_version: str
     staging: str
 
     @cached_property
@@ -154,7 +166,7 @@ class Work:
 
     def place(self) -> Path | str:
         """Return where the slide is read from, after downloading it if need be; raises as `fetch`."""
-        return fetch(self.entry, self.slide_fingerprint)
+        return fetch(self.entry, self.slide_version)
 
 
 def fetch(entry: SlideEntry, expected: str | None = None) -> Path | str:
@@ -164,14 +176,14 @@ def fetch(entry: SlideEntry, expected: str | None = None) -> Path | str:
     ----------
     entry : SlideEntry
     expected : str, optional
-        The fingerprint that the slide must have.
+        The version that the slide must have.
 
     Raises
     ------
     SlideMissingError
         The slide is not there, or may not be read.
     SlideChangedError
-        Its fingerprint is another, or it changed during the download.
+        Its version is another, or it changed during the download.
     StorageError
         The store failed, or there is no room for the slide.
     """
@@ -181,12 +193,43 @@ def fetch(entry: SlideEntry, expected: str | None = None) -> Path | str:
         raise _missing(entry, error) from error
 
 
-def fingerprint(entry: SlideEntry) -> str:
-    """Return the fingerprint of a manifest row's slide; raises as `fetch`."""
+def version_of(entry: SlideEntry) -> str:
+    """Return the store's version of a manifest row's slide; raises as `fetch`."""
     try:
-        return storage.fingerprint(entry.uri)
+        return storage.version(entry.uri)
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(entry, error) from error
+
+
+def content_of(entry: SlideEntry) -> tuple[str, str]:
+    """Return fingerprint of the content and version of a manifest row's slide, reading it to its end.
+
+    Raises as `fetch`; `SlideChangedError` also if the slide was written meanwhile.
+    """
+    version = version_of(entry)
+    place = fetch(entry, version)
+    try:
+        found = storage.content_fingerprint(entry.uri, place)
+    except (FileNotFoundError, PermissionError) as error:
+        raise _missing(entry, error) from error
+    except OSError as error:
+        raise StorageError(f"{entry.uri}: cannot be read ({error.strerror or error}); try again") from error
+    refuse_change(entry, version)
+    return found, version
+
+
+def refuse_change(entry: SlideEntry, version: str) -> None:
+    """Refuse a slide that was written since it had this version.
+
+    Raises
+    ------
+    SlideChangedError
+        It was written, be it with the same content: what was read of it may be of either.
+    """
+    if version_of(entry) != version:
+        raise SlideChangedError(
+            f"{entry.uri}: the file changed while it was being scored; run again when it is complete"
+        )
 
 
 def _missing(entry: SlideEntry, error: OSError) -> SlideMissingError:
@@ -260,14 +303,14 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         The slide cannot be scored.
     """
     with step("fetch"):
-        slide_fingerprint = fingerprint(entry)
+        slide_fingerprint, version = content_of(entry)
         folder = staging_folder(job, entry, slide_fingerprint)
         url = storage.join(folder, PLAN)
         known = _read_known(url)
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
         plan = plan_entry(entry, job.config, job.native_mpp, job.native_tile)
-    work = Work(entry, plan, slide_fingerprint, folder)
+    work = Work(entry, plan, slide_fingerprint, version, folder)
     asked = f"{job.run_id}/{number}"
     if known.get("asked") == asked:
         return work, known["ordinals"]
@@ -278,6 +321,7 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         "entry": asdict(entry),
         "plan": plan.to_json(),
         "slide_fingerprint": slide_fingerprint,
+        "slide_version": version,
         "asked": asked,
         "ordinals": ordinals,
     }
@@ -306,8 +350,9 @@ def load_work(folder: str, run_id: str) -> Work:
     """Return the work that was written to the staging ``folder`` in run ``run_id``."""
     document = _read(storage.join(folder, PLAN))
     return Work(
-        entry=SlideEntry(**document["entry"]),
+        entry=SlideEntry(**document["entry"] | {"warnings": tuple(document["entry"]["warnings"])}),
         plan=SlidePlan.from_json(document["plan"]),
         slide_fingerprint=document["slide_fingerprint"],
+        slide_version=document["slide_version"],
         staging=folder,
     )

@@ -20,7 +20,7 @@ NAME = r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
 _WEBHOOK = r"^(https?://\S+|env:[A-Za-z_]\w*)$"
 SCORE_FIGURES = (
     "slides", "scored", "skipped", "set_aside", "failed", "failed_percent", "attempted",
-    "failed_percent_of_attempted", "cells", "tiles", "seconds",
+    "failed_percent_of_attempted", "cells", "tiles", "seconds", "refreshed", "retired", "leftovers",
 )  # fmt: skip
 """What ``fail_if`` of a job that scores may name."""
 
@@ -121,7 +121,7 @@ class _Job(_Strict):
 class ScoreCohort(_Job):
     """Score every slide of a manifest that is not yet scored the same way."""
 
-    INPUTS: ClassVar = ("manifest",)
+    INPUTS: ClassVar = ("manifest", "markers")
     OUTPUTS: ClassVar = ("results",)
     FIGURES: ClassVar = SCORE_FIGURES
 
@@ -136,6 +136,10 @@ class ScoreCohort(_Job):
     """Where it runs and with what."""
     thresholds: ScoreConfig = ScoreConfig()
     """Options that change what is measured: seg_thresh, noise_thresh, tile_size, assume_mpp, …"""
+    markers: Url | None = None
+    """URL of a YAML file of the cohort's own markers, in the form of schemas/markers.yaml."""
+    prune: bool = False
+    """Whether slides of the results that the manifest lists no more are retired."""
 
 
 class Reprocess(ScoreCohort):

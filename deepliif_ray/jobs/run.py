@@ -184,6 +184,8 @@ def _score(job: ScoreCohort, room: Room, watch: Watch) -> Done:
             actors=resources.actors,
             watch=watch,
             retry_lasting=not isinstance(job, Reprocess),
+            prune=job.prune,
+            markers=job.markers,
             **job.thresholds.model_dump(),
         )
     attempted = summary.scored + summary.failed
@@ -193,11 +195,19 @@ def _score(job: ScoreCohort, room: Room, watch: Watch) -> Done:
     }
     figures |= {
         "attempted": attempted,
+        "refreshed": summary.refreshed,
+        "retired": len(summary.retired),
+        "leftovers": len(summary.leftovers),
         "failed_percent": _percent(summary.failed + summary.set_aside, summary.slides),
         "failed_percent_of_attempted": _percent(summary.failed, attempted),
     }
     failures = [{"slide_id": name, "message": text} for name, text in summary.failures[:_MOST_FAILURES]]
     details = {"results": job.results, "run_id": summary.run_id, "failures": failures}
+    details |= {
+        "warnings": list(summary.warnings[:_MOST_FAILURES]),
+        "leftovers": [slide_id for slide_id, _ in summary.leftovers],
+        "retired": list(summary.retired),
+    }
     return Done(figures, details, some_failed=summary.failed > 0)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -11,25 +11,19 @@ import pyarrow as pa
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, StorageError
 from deepliif_ray.jobs.dicom import read_identifiers
+from deepliif_ray.jobs.find import Found, find_slides
 from deepliif_ray.jobs.pattern import PathPattern
-from deepliif_ray.manifest import Record, check_row, read_manifest, read_rows, write_rows
+from deepliif_ray.manifest import (
+    Record,
+    check_rows,
+    read_manifest,
+    read_registry,
+    read_rows,
+    write_rows,
+)
+from deepliif_ray.scoring.markers import Registry, builtin
 
-SUFFIXES = frozenset((
-    ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi", ".dcm",
-    ".png", ".jpg", ".jpeg",
-))  # fmt: skip
-"""Names of files that are taken for slides; others are companions or none of our business."""
 REQUIRED = ("slide_id", "patient_id", "marker")
-
-
-@dataclass
-class Found:
-    """A slide that was found: its URL, its path below the scanned folder, and what is known of it."""
-
-    uri: str
-    path: str
-    row: Record = field(default_factory=dict)
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,9 @@ class ScanReport:
     unplaced : list of (str, str)
         URL of each slide that has no row, and why.
     other_files : int
-        Files that are not slides by their names.
+        Files that are not slides by their names, companions of slides among them.
+    hidden_files : int
+        Files passed over because they, or a folder of theirs, are hidden or made by a system.
     lab_rows_unused : int
         Rows of the joined table that name no slide here.
     """
@@ -57,6 +53,7 @@ class ScanReport:
     known: int
     unplaced: list[tuple[str, str]]
     other_files: int
+    hidden_files: int
     lab_rows_unused: int
 
     @property
@@ -74,6 +71,8 @@ def scan(
     extend: str | None = None,
     join: str | None = None,
     on: str | None = None,
+    constants: Record | None = None,
+    markers: str | None = None,
 ) -> ScanReport:
     """Find slides and write a manifest of those whose patient, marker and name are known.
 
@@ -93,6 +92,10 @@ def scan(
         URL of a table (CSV, Parquet, JSON Lines) with further columns, from a laboratory system say.
     on : str, optional
         Column of it that holds the slide's file name, its path below ``source``, or its URL.
+    constants : dict, optional
+        Columns that are the same for all new slides: ``marker``, ``mpp``.
+    markers : str, optional
+        URL of a YAML file of the cohort's own markers.
 
     Returns
     -------
@@ -110,10 +113,18 @@ def scan(
     if (join is None) != (on is None):
         raise ConfigError("give join (--join) and the column to join on (--on) together")
     compiled = [PathPattern(text) for text in patterns]
+    constants = constants or {}
+    for name in constants:
+        if any(name in pattern.names for pattern in compiled):
+            raise ConfigError(f"{name} is given, and is in a pattern too; leave out one")
+    registry = builtin() if markers is None else read_registry(markers)
     source, output = storage.absolute(source).rstrip("/"), storage.absolute(output)
-    columns, rows = _existing(output, extend)
+    columns, rows = _existing(output, extend, registry)
     known = {storage.resolve(row["uri"].strip(), storage.parent(output)): row["slide_id"] for row in rows}
-    slides, other_files = _find(source, compiled)
+    found = find_slides(source, compiled)
+    slides, other_files = found.slides, found.others
+    for slide in slides:
+        slide.row |= constants
     new = [slide for slide in slides if slide.uri not in known]
     unused = 0
     if join is not None and on is not None:
@@ -121,9 +132,8 @@ def scan(
     _fill_from_dicom(new)
     for slide in new:
         slide.problem = slide.problem or _missing(slide, join)
-        if not slide.problem and (problems := check_row({"uri": slide.uri, **slide.row})):
-            slide.problem = "; ".join(problems)
     _refuse_duplicates(new, {slide_id: uri for uri, slide_id in known.items()})
+    _refuse_wrong_rows(new, rows, storage.parent(output), registry)
     placed = [slide for slide in new if not slide.problem]
     report = ScanReport(
         rows=len(rows) + len(placed),
@@ -131,6 +141,7 @@ def scan(
         known=len(slides) - len(new),
         unplaced=[(slide.uri, slide.problem) for slide in new if slide.problem],
         other_files=other_files,
+        hidden_files=found.hidden,
         lab_rows_unused=unused,
     )
     if not slides:
@@ -140,7 +151,7 @@ def scan(
     return report
 
 
-def _existing(output: str, extend: str | None) -> tuple[list[str], list[Record]]:
+def _existing(output: str, extend: str | None, registry: Registry) -> tuple[list[str], list[Record]]:
     """Return columns and rows to keep; their URLs are made absolute where they would no longer hold."""
     base = ["slide_id", "patient_id", "marker", "uri"]
     extend = extend and storage.absolute(extend)
@@ -148,37 +159,12 @@ def _existing(output: str, extend: str | None) -> tuple[list[str], list[Record]]
         raise ConfigError(f"{output}: exists already; extend it (--extend {output}), or write another file")
     if extend is None or (extend == output and not storage.exists(output)):
         return base, []
-    read_manifest(extend)  # a manifest with problems is mended first
+    read_manifest(extend, registry)  # a manifest with problems is mended first
     columns, numbered = read_rows(extend)
     rows, folder = [row for _, row in numbered], storage.parent(extend)
     if folder != storage.parent(output):
         rows = [{**row, "uri": storage.resolve(row["uri"].strip(), folder)} for row in rows]
     return columns, rows
-
-
-def _find(source: str, patterns: list[PathPattern]) -> tuple[list[Found], int]:
-    """Return the slides below ``source``, and how many other files there are.
-
-    A DICOM slide is all ``.dcm`` files of a folder, and named by the folder.
-    """
-    slides: dict[str, Found] = {}
-    others = 0
-    for url in storage.list_files(source):
-        path = url[len(source) :].lstrip("/")
-        fields = next((found for p in patterns if (found := p.match(path)) is not None), None)
-        suffix = PurePosixPath(path).suffix.lower()
-        if fields is None and suffix not in SUFFIXES:
-            others += 1
-            continue
-        slide = Found(url, path, fields or {})
-        if suffix == ".dcm":
-            slide.uri, slide.path = storage.parent(url), str(PurePosixPath(path).parent)
-        first = slides.setdefault(slide.uri, slide)
-        if fields is None:
-            first.problem = f"{path} does not fit {' or '.join(repr(p.text) for p in patterns)}"
-        elif fields != first.row and not first.problem:
-            first.problem = "several DICOM slides in one folder; give each a folder of its own"
-    return list(slides.values()), others
 
 
 def _join(
@@ -235,6 +221,15 @@ def _missing(slide: Found, join: str | None) -> str:
     sources = "its path" if join is None else f"its path nor {join}"
     neither = "not given by" if join is None else "given by neither"
     return f"{', '.join(lacking)} {neither} {sources}"
+
+
+def _refuse_wrong_rows(new: list[Found], rows: list[Record], folder: str, registry: Registry) -> None:
+    """Place no slide whose row a manifest could not have, alone or beside the other rows."""
+    placed = [slide for slide in new if not slide.problem]
+    records = [*rows, *({**slide.row, "uri": slide.uri} for slide in placed)]
+    for n, problems in check_rows(records, folder, registry).items():
+        if n >= len(rows):
+            placed[n - len(rows)].problem = "; ".join(problems)
 
 
 def _refuse_duplicates(new: list[Found], known: dict[str, str]) -> None:

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.scoring.markers import builtin, parse_markers
+from deepliif_ray.tables.cohort import leftovers, read_markers
 from deepliif_ray.tables.damage import footer_problem, sound_ledger
-from deepliif_ray.tables.ledger import joined_rows
+from deepliif_ray.tables.ledger import Ledger, joined_rows
 from deepliif_ray.tables.records import Damage
 from deepliif_ray.tables.rooted import RootedFileSystem, needs_root
 from deepliif_ray.tables.schema import column_names, later_columns, schema_version, table_schema
@@ -57,8 +59,9 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     -------
     duckdb.DuckDBPyConnection
         With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices``,
-        ``patient_indices``, ``slide_quality`` and ``damaged``; and for other thresholds the table macros
-        ``call_cells(…)``, ``slide_indices_at(…)``, ``patient_indices_at(…)`` (see
+        ``patient_indices``, ``slide_quality``, ``damaged``, ``leftovers``, ``retired`` and ``markers``; and
+        for other thresholds the table macros ``call_cells(…)``, ``slide_indices_at(…)``,
+        ``patient_indices_at(…)`` (see
         ``query/sql/called_cells.sql``) and ``slide_quality_at(…)`` (see ``query/sql/quality.sql``). Times
         are UTC, ``boundary`` is WKB.
 
@@ -72,6 +75,7 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     url = os.fspath(results)
     ledger, damaged = sound_ledger(url)
     tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
+    tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
@@ -87,13 +91,32 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     if damaged:
         _log.warning("%s", _described(url, damaged))
-    for name in ("intervals", "called_cells", "indices", "quality"):
+    for name in ("intervals", "called_cells", "same_content", "quality", "notes", "indices"):
         connection.execute(_sql(name))
     if sandbox:
         connection.execute(f"SET allowed_paths = [{places}]")
         for name, value in SANDBOX.items():
             connection.execute(f"SET {name} = {value}")
     return connection
+
+
+def _retired(ledger: Ledger) -> pa.Table:
+    """Return slides that a manifest listed no more when somebody said to leave such slides out."""
+    table = ledger.generations()
+    table = table.filter(pc.is_valid(table.column("retired")))
+    columns = ("slide_id", "patient_id", "marker", "uri", "committed_at")
+    return table.select(columns).rename_columns([*columns[:-1], "retired_at"])
+
+
+def _markers(url: str) -> pa.Table:
+    """Return the markers that have a name: the usual, and those that were given with these results."""
+    kept = read_markers(url)
+    registry = builtin() if kept is None else builtin().extended(parse_markers(kept, url))
+    rows = [asdict(marker) | {"brief": marker.brief} for marker in registry.markers.values()]
+    texts = pa.list_(pa.string())
+    names = ("name", "note", "caution", "brief")
+    fields = {name: pa.string() for name in names} | {"aliases": texts, "localisation": texts}
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
 def _sql(name: str) -> str:

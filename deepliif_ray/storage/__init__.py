@@ -7,6 +7,7 @@ told of it holds no credentials.
 """
 
 from deepliif_ray.storage.cache import localize, pin
+from deepliif_ray.storage.content import content_fingerprint
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
@@ -28,8 +29,17 @@ from deepliif_ray.storage.objects import (
     write_file,
 )
 from deepliif_ray.storage.room import CACHE_VARIABLE
-from deepliif_ray.storage.slide_files import fingerprint, slide_files
-from deepliif_ray.storage.urls import absolute, is_absolute, is_local, join, local_path, parent, resolve
+from deepliif_ray.storage.slide_files import slide_files, version
+from deepliif_ray.storage.urls import (
+    absolute,
+    is_absolute,
+    is_local,
+    join,
+    local_path,
+    parent,
+    place,
+    resolve,
+)
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -40,9 +50,9 @@ __all__ = [
     "absolute",
     "arrow_filesystem",
     "check_writable",
+    "content_fingerprint",
     "create_bytes",
     "exists",
-    "fingerprint",
     "is_absolute",
     "is_local",
     "join",
@@ -52,6 +62,7 @@ __all__ = [
     "localize",
     "parent",
     "pin",
+    "place",
     "read_bytes",
     "read_range",
     "read_ranges",
@@ -63,6 +74,7 @@ __all__ = [
     "size",
     "slide_files",
     "use_options_file",
+    "version",
     "write_bytes",
     "write_file",
 ]

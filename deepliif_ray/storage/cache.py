@@ -48,19 +48,19 @@ def localize(url: str, cache: Path, expected: str | None = None) -> Path | str:
     cache : Path
         See `deepliif_ray.storage.room.cache_limit` for its bound.
     expected : str, optional
-        The fingerprint that the slide must have.
+        The version that the slide must have, see `deepliif_ray.storage.version`.
 
     Raises
     ------
     FileNotFoundError, PermissionError
         The slide is not there or may not be read.
     SlideChangedError
-        Its fingerprint is another, or changed during the download.
+        Its version is another, or changed during the download.
     StorageError
         The download failed, or there is no room for it.
     """
     files = slide_files(url)
-    if expected is not None and digest(files) != expected:
+    if expected is not None and digest(files) != expected.lstrip("?"):
         raise _changed(url)
     folder = slide_folder(url, files)
     if is_local(url):
@@ -89,10 +89,18 @@ def pin(path: Path) -> Lock | None:
     Lock or None
         None if the path is in no cache.
     """
-    for folder in (path, *path.parents):
-        if _KEY.fullmatch(folder.name) and (lock := folder.with_name(f"{folder.name}.lock")).exists():
-            return try_lock(lock, SHARED)
-    return None
+    folder = copy_folder(path)
+    return None if folder is None else try_lock(_lock_of(folder), SHARED)
+
+
+def copy_folder(path: Path) -> Path | None:
+    """Return the folder that all files of a slide in a cache lie in; None if the path is in no cache."""
+    folders = (folder for folder in (path, *path.parents) if _KEY.fullmatch(folder.name))
+    return next((folder for folder in folders if _lock_of(folder).exists()), None)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 @dataclass(frozen=True)

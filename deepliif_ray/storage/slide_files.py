@@ -27,8 +27,8 @@ class SlideFile:
     size : int or None
         Bytes; None where the store does not tell.
     version : str
-        Changes when the content does: ETag, generation, or on local disks the time of modification in
-        nanoseconds.
+        Changes when the content does: ETag, generation, or on local disks the times of modification and of
+        change (which a program cannot set) in nanoseconds; empty where the store says nothing of the kind.
     """
 
     path: str
@@ -101,9 +101,10 @@ def _below(fs: Any, folder: str, depth: int | None = None) -> list[dict[str, Any
 def _slide_file(info: dict[str, Any], local: bool) -> SlideFile:
     path = str(info["name"])
     if local:
-        version = str(Path(path).stat().st_mtime_ns)
+        found = Path(path).stat()
+        version = f"{found.st_mtime_ns}-{found.st_ctime_ns}"
     else:
-        version = str(next((info[key] for key in _VERSION_KEYS if info.get(key)), None))
+        version = str(next((info[key] for key in _VERSION_KEYS if info.get(key)), ""))
     return SlideFile(path, info["size"], version)
 
 
@@ -126,10 +127,12 @@ def digest(files: list[SlideFile]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def fingerprint(url: str) -> str:
-    """Return a short text that changes when the slide at ``url`` changes.
+def version(url: str) -> str:
+    """Return a short text that changes when a file of the slide at ``url`` is written, without reading it.
 
-    It covers every file of the slide: name, size, and the store's version of the content.
+    It covers every file of the slide: name, size, and what the store says of the content. It also changes
+    when only the times of a file do. If it begins with ``?``, the store says too little, and equal texts
+    prove nothing.
 
     Raises
     ------
@@ -138,4 +141,5 @@ def fingerprint(url: str) -> str:
     StorageError
         The store did not answer.
     """
-    return digest(slide_files(url))
+    files = slide_files(url)
+    return digest(files) if all(file.version for file in files) else f"?{digest(files)}"

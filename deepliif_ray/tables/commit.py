@@ -114,8 +114,10 @@ def _write_record(url: str, name: str, record: dict[str, Any]) -> None:
     write_table(url, name, pa.Table.from_pylist([record], schema=table_schema(name)))
 
 
-def commit_slide(results: str, record: dict[str, Any]) -> None:
+def commit_slide(results: str, record: dict[str, Any], again: str = "") -> None:
     """Make a slide part of the results; its cells must be written already.
+
+    ``again`` tells records of one attempt apart: a later one replaces none, it counts by its time.
 
     Raises
     ------
@@ -139,7 +141,7 @@ def commit_slide(results: str, record: dict[str, Any]) -> None:
                 f"{url}: {found} bytes, {expected} were written, before the commit of slide "
                 f"{record['slide_id']!r}; run again"
             )
-    name = f"{slide_key(record['slide_id'])}-{record['attempt']}.parquet"
+    name = f"{slide_key(record['slide_id'])}-{record['attempt']}{again and f'-{again}'}.parquet"
     table = pa.Table.from_pylist([record], schema=table_schema("slides"))
     if not create_table(storage.join(results, "slides", name), "slides", table):
         raise ResultsError(

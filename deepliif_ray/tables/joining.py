@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deepliif_ray import storage
 from deepliif_ray.tables.commit import create_table, write_table
@@ -63,8 +64,13 @@ def join_slides(
     rows = records.table.select(["slide_id", "cells_path"]).to_pylist()
     places = [moved.get((row["slide_id"], row["cells_path"])) for row in rows]
     table = _moved(records.table, places)
-    kept = newest(_once(table), "committed_at") if drop_superseded else _once(table)
-    is_as_before = len(records.objects) < 2 and not any(places) and kept.num_rows == table.num_rows
+    kept = _forgotten(newest(_once(table), "committed_at")) if drop_superseded else _once(table)
+    is_as_before = (
+        len(records.objects) < 2
+        and not any(places)
+        and kept.num_rows == table.num_rows
+        and _paths(kept) == _paths(table)
+    )
     if is_as_before or not records.objects:
         return 0
     if not create_table(storage.join(results, "slides", f"joined-{call}.parquet"), "slides", kept):
@@ -90,15 +96,36 @@ def _paths(slides: pa.Table) -> set[str]:
     return {path for path in slides.column("cells_path").to_pylist() if path}
 
 
+def _forgotten(table: pa.Table) -> pa.Table:
+    """Return records of which those of retired slides name no cells any more."""
+    position = table.schema.get_field_index("cells_path")
+    paths = pc.if_else(pc.is_valid(table.column("retired")), None, table.column("cells_path"))
+    return table.set_column(position, table.schema.field(position), paths)
+
+
 def _once(table: pa.Table) -> pa.Table:
-    """Drop records that say the same again of one attempt; of the cells joined last are those that stay."""
-    best: dict[tuple[str, str], int] = {}
-    columns = [table.column(name).to_pylist() for name in ("slide_id", "attempt", "cells_path")]
-    rank = [cells_rank(path) for path in columns[2]]
-    for row, key in enumerate(zip(columns[0], columns[1], strict=True)):
-        if key not in best or rank[row] > rank[best[key]]:
-            best[key] = row
-    return table.take(pa.array(sorted(best.values()), pa.int64()))
+    """Keep the newest record of each attempt, with the place that its cells were moved to last."""
+    names = ("slide_id", "attempt", "cells_path", "epoch", "committed_at")
+    slides, attempts, paths, epochs, moments = (table.column(name).to_pylist() for name in names)
+    places = [cells_rank(path) for path in paths]
+    ages = [(-1 if epoch is None else epoch, at) for epoch, at in zip(epochs, moments, strict=True)]
+    newest_row: dict[tuple[str, str], int] = {}
+    last_moved: dict[tuple[str, str], int] = {}
+    for row, key in enumerate(zip(slides, attempts, strict=True)):
+        if key not in newest_row or (ages[row], places[row]) > (
+            ages[newest_row[key]],
+            places[newest_row[key]],
+        ):
+            newest_row[key] = row
+        if key not in last_moved or places[row] > places[last_moved[key]]:
+            last_moved[key] = row
+    order = sorted(newest_row, key=lambda key: newest_row[key])
+    kept = table.take(pa.array([newest_row[key] for key in order], pa.int64()))
+    moved = table.take(pa.array([last_moved[key] for key in order], pa.int64()))
+    for name in ("cells_path", "cells_bytes", "cells_digest", "cells_version"):
+        position = table.schema.get_field_index(name)
+        kept = kept.set_column(position, table.schema.field(position), moved.column(name))
+    return kept
 
 
 def _join_others(results: str, name: str, drop_superseded: bool) -> int:

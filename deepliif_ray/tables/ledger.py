@@ -33,6 +33,8 @@ from deepliif_ray.tables.schema import schema_version
 
 _SLUG_LENGTH = 40
 _DIGEST_LENGTH = 12
+RETIRED = "retired"
+"""Reason of a failure that takes back an earlier one, of a slide that a manifest lists no more."""
 _JOINED = re.compile(r"/joined-(\d+)-(?:(\d{4})-)?[^/]*\.parquet$")
 
 
@@ -115,7 +117,11 @@ class Ledger:
             )
 
     def slides(self) -> pa.Table:
-        """Return the commit records, the newest of each slide, ordered by slide_id."""
+        """Return the commit records, the newest of each slide that is not retired, ordered by slide_id."""
+        return self._slides.filter(pc.is_null(self._slides.column("retired")))
+
+    def generations(self) -> pa.Table:
+        """Return the newest commit record of each slide, ordered by slide_id, those of retired slides too."""
         return self._slides
 
     def failures(self) -> pa.Table:
@@ -162,7 +168,8 @@ class Ledger:
             since, by = committed.get(slide_id, (None, None))
             # By the same run: its record was written, but the store said otherwise, or nothing.
             standing.append(since is None or ((_before_all(epoch), at) > since and run_id != by))
-        return failed.filter(pa.array(standing, pa.bool_()))
+        failed = failed.filter(pa.array(standing, pa.bool_()))
+        return failed.filter(pc.not_equal(failed.column("reason"), RETIRED))
 
     @cached_property
     def _runs(self) -> pa.Table:

@@ -197,12 +197,12 @@ def test_a_file_replaced_while_it_failed_is_tried_again(cohort, monkeypatch):
     assert reprocess(cohort) == counts(scored=1, skipped=2)
 
 
-def test_a_failure_without_a_fingerprint_is_tried_again(cohort, monkeypatch):
+def test_a_failure_without_a_version_is_tried_again(cohort, monkeypatch):
     (cohort.parent / "broken.tiff").write_bytes(b"not a slide")
     add_row(cohort, slide_id="broken", uri="broken.tiff")
     sent = record.write_failure
     with monkeypatch.context() as patch:  # as of an object store that does not answer, or older software
-        patch.setattr(record, "write_failure", lambda url, row: sent(url, row | {"slide_fingerprint": None}))
+        patch.setattr(record, "write_failure", lambda url, row: sent(url, row | {"slide_version": None}))
         assert reprocess(cohort) == counts(scored=2, failed=1)
     assert reprocess(cohort) == counts(skipped=2, failed=1)
     assert reprocess(cohort) == counts(skipped=2, set_aside=1)

@@ -62,7 +62,7 @@ def test_slides_are_found_and_others_reported(place):
     assert (report.rows, report.added, report.known, report.other_files) == (2, 2, 0, 1)
     why = {uri.rpartition("/")[2]: text for uri, text in report.unplaced}
     assert set(why) == {"S3.svs", "loose.svs", "S4.ndpi"}
-    assert "unknown marker 'HE'" in why["S3.svs"]
+    assert "'HE' shows no marker" in why["S3.svs"]
     assert why["loose.svs"] == f"loose.svs does not fit {PATTERN!r}"
     slides = read_manifest(storage.join(place, "m.csv")).slides
     assert [(s.slide_id, s.patient_id, s.marker) for s in slides] == [
@@ -274,3 +274,61 @@ def test_scan_on_the_command_line(tmp_path, capsys):
     assert run(*arguments) == 2
     assert run(*arguments, "--extend", tmp_path / "m.parquet") == 0
     assert len(read_manifest(str(tmp_path / "m.parquet")).slides) == 1
+
+
+def test_what_systems_leave_is_passed_over_and_counted(place):
+    put(
+        place,
+        "P1/Ki67/S1.svs",
+        "P1/Ki67/._S1.svs",
+        "P1/Ki67/@eaDir/S1.svs/thumb.jpg",
+        "P1/Ki67/~$S1.svs",
+        ".Trash-1000/Ki67/S9.svs",
+        "$RECYCLE.BIN/Ki67/S9.svs",
+        "P1/Ki67/Thumbs.db",
+        "P1/.DS_Store",
+        "P1/desktop.ini",
+        "P1/notes.txt",
+    )
+    report = find(place)
+    assert (report.rows, report.unplaced, report.other_files, report.hidden_files) == (1, [], 1, 8)
+
+
+def test_companions_are_part_of_their_slide(place):
+    put(place, "P1/Ki67/M.mrxs", "P1/Ki67/M/Slidedat.ini", "P1/Ki67/M/Data0000.dat", "P1/Ki67/M/Index.dat")
+    put(place, "P2/Ki67/H.vms", "P2/Ki67/H.jpg", "P2/Ki67/H_map2.jpg", "P2/Ki67/H.opt")
+    report = find(place, "{patient_id}/{marker}/{slide_id}.*", "{patient_id}/{marker}/{slide_id}/*")
+    assert {row["slide_id"] for row in rows(place)} == {"M", "H"}
+    assert (report.unplaced, report.other_files) == ([], 6)
+
+
+def test_an_ome_zarr_folder_is_one_slide(place):
+    put(place, "P1/Ki67/S1.ome.zarr/.zattrs", "P1/Ki67/S1.ome.zarr/0/.zarray", "P1/Ki67/S1.ome.zarr/0/0/0")
+    put(place, "P1/Ki67/S2.zarr/zarr.json", "P1/Ki67/S2.zarr/0/c/0/0")
+    report = find(place, "{patient_id}/{marker}/{slide_id}.ome.zarr", "{patient_id}/{marker}/{slide_id}.zarr")
+    assert [(row["slide_id"], row["uri"].rpartition("/")[2]) for row in rows(place)] == [
+        ("S1", "S1.ome.zarr"),
+        ("S2", "S2.zarr"),
+    ]
+    assert (report.unplaced, report.other_files, report.hidden_files) == ([], 0, 0)
+
+
+def test_marker_and_mpp_given_for_all(place):
+    put(place, "P1/S1.png", "P2/S2.png")
+    find(place, "{patient_id}/{slide_id}.png", constants={"marker": "her2/neu", "mpp": "0.5"})
+    slides = read_manifest(storage.join(place, "m.csv")).slides
+    assert [(slide.marker, slide.mpp) for slide in slides] == [("HER2", 0.5)] * 2
+    with pytest.raises(ConfigError, match="marker is given, and is in a pattern too"):
+        find(place, PATTERN, constants={"marker": "Ki67"}, output="n.csv")
+    report = find(
+        place, "{patient_id}/{slide_id}.png", constants={"marker": "Ki67", "mpp": "40"}, output="n.csv"
+    )
+    assert report.added == 0 and all("mpp '40' cannot be used" in why for _, why in report.unplaced)
+
+
+def test_rows_that_a_manifest_could_not_have_beside_the_others(place):
+    put(place, "0017/Ki67/A.svs", "18/Ki67/B.svs", "unknown/Ki67/C.svs")
+    report = find(place)
+    assert report.added == 1
+    told = {uri.rpartition("/")[2]: why for uri, why in report.unplaced}
+    assert "probably '0018'" in told["B.svs"] and "is no value" in told["C.svs"]

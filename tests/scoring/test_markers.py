@@ -3,13 +3,14 @@
 import pytest
 
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.scoring.markers import markers, resolve_marker
+from deepliif_ray.scoring.markers import builtin, markers, parse_markers, resolve_marker
 
 ASKED_FOR = ["Ki67", "CD3", "CD8", "CD10", "BCL2", "BCL6", "MYC", "MUM1", "TP53", "PDL1"]
 
 
 def test_registry():
-    assert list(markers()) == ASKED_FOR
+    assert list(markers())[:10] == ASKED_FOR
+    assert len({name.casefold() for name in markers()}) == len(markers())  # folders of careless disks
     for name, marker in markers().items():
         assert name == marker.name
         assert name.isascii() and name.isalnum()  # it becomes part of a path
@@ -53,4 +54,112 @@ def test_suggestions():
     with pytest.raises(ConfigError, match="did you mean Ki67"):
         resolve_marker("Kl67")
     with pytest.raises(ConfigError, match="known markers: Ki67, CD3"):
-        resolve_marker("HER2/neu")
+        resolve_marker("XYZZY-9")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ER", "ER"),
+        ("estrogen receptor", "ER"),
+        ("ERα", "ER"),
+        ("PR", "PR"),
+        ("PgR", "PR"),
+        ("AR", "AR"),
+        ("HER2/neu", "HER2"),
+        ("c-erbB-2", "HER2"),
+        ("ERG", "ERG"),
+        ("CD4", "CD4"),
+        ("CD45", "CD45"),
+        ("CD45RO", "CD45RO"),
+        ("L26", "CD20"),
+        ("cyclin D1", "CyclinD1"),
+        ("p16INK4a", "p16"),
+        ("ΔNp63", "p40"),
+        ("TTF-1", "TTF1"),
+        ("AE1/AE3", "PanCK"),
+        ("α-SMA", "SMA"),
+        ("GZMB", "GranzymeB"),
+        ("E-cadherin", "ECadherin"),
+    ],
+)
+def test_markers_in_common_use(text, name):
+    assert builtin().read(text) == (markers()[name], None)
+
+
+@pytest.mark.parametrize(
+    ("spellings", "name"),
+    [
+        (["HER3", "her-3", "Her 3", "HER_3"], "HER3"),
+        (["γH2AX", "gamma-H2AX"], "GAMMAH2AX"),
+        (["Foo.1/a", "foo1a"], "FOO1A"),
+    ],
+)
+def test_a_marker_that_nobody_knows_has_one_name(spellings, name):
+    for text in spellings:
+        marker, note = builtin().read(text)
+        assert marker.name == name and "generic rule" in note
+        assert marker.brief == "marker not in the registry"
+
+
+def test_names_by_rule_are_safe_and_differ():
+    names = [builtin().read(text)[0].name for text in ("抗体", "抗体二", "x" * 100, "x" * 101, "Ж1", "1")]
+    assert len(set(names)) == len(names)
+    assert all(name.isascii() and name.isalnum() and len(name) <= 40 for name in names)
+
+
+@pytest.mark.parametrize("text", ["Ki67+", "Ki-67 (30-9)", "KI67 [MIB-1]"])
+def test_a_clone_or_a_result_beside_the_name(text):
+    marker, note = builtin().read(text)
+    assert marker.name == "Ki67" and note.endswith("is read as Ki67")
+
+
+@pytest.mark.parametrize("text", ["HE", "H&E", "h & e", "PAS", "Masson-Trichrome", "+/-"])
+def test_stains_are_no_markers(text):
+    with pytest.raises(ConfigError):
+        builtin().read(text)
+
+
+def test_two_markers_on_one_slide_are_told():
+    marker, note = builtin().read("CD3/CD8")
+    assert marker.name == "CD3CD8" and "names several markers (CD3, CD8)" in note
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([], "expected a list 'markers'"),
+        ({"markers": []}, "expected a list 'markers'"),
+        ({"markers": ["HER3"]}, "entry 1 is no mapping"),
+        ({"markers": [{"name": "HER-3", "localisation": ["nuclear"]}]}, "ASCII letters and digits"),
+        ({"markers": [{"name": 3, "localisation": ["nuclear"]}]}, "ASCII letters and digits"),
+        ({"markers": [{"name": "HER3"}]}, "localisation is a list"),
+        ({"markers": [{"name": "HER3", "localisation": ["golgi"]}]}, "localisation is a list"),
+        ({"markers": [{"name": "HER3", "localisation": ["nuclear"], "alias": []}]}, "unknown key 'alias'"),
+        (
+            {"markers": [{"name": "HER3", "localisation": ["nuclear"], "aliases": [3]}]},
+            "aliases is a list of texts",
+        ),
+        (
+            {"markers": [{"name": n, "localisation": ["nuclear"]} for n in ("a", "A")]},
+            "marker a is there twice",
+        ),
+    ],
+)
+def test_a_file_of_markers_that_cannot_be_used(document, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_markers(document, "own.yaml")
+
+
+def test_own_markers_replace_those_of_their_name_and_nothing_else():
+    own = parse_markers(
+        {"markers": [{"name": "ER", "aliases": ["mine"], "localisation": ["nuclear"]}]}, "own.yaml"
+    )
+    registry = builtin().extended(own)
+    assert registry.resolve("mine").name == "ER" and registry.resolve("PR") is markers()["PR"]
+    assert registry.find("estrogen receptor") is None
+    assert parse_markers(registry.document(), "kept")[0] == own[0]
+    with pytest.raises(ConfigError, match="names both"):
+        builtin().extended(
+            parse_markers({"markers": [{"name": "PgR", "localisation": ["nuclear"]}]}, "own.yaml")
+        )

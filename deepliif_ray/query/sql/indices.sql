@@ -38,16 +38,21 @@ counts AS (
   LEFT JOIN counted AS k ON s.slide_id = k.slide_id
 )
 SELECT
-  slide_id, patient_id, marker, n_cells, n_positive,
-  n_cells - n_positive AS n_negative,
-  100 * n_positive / nullif(n_cells, 0) AS index_percent,
-  tissue_mm2,
-  n_cells / nullif(tissue_mm2, 0) AS density_per_mm2,
-  n_positive / nullif(tissue_mm2, 0) AS positive_density_per_mm2,
-  wilson_lower_percent(n_positive, n_cells) AS ci_lower_percent,
-  wilson_upper_percent(n_positive, n_cells) AS ci_upper_percent
-FROM counts
-ORDER BY patient_id, marker, slide_id;
+  c.slide_id, c.patient_id, c.marker, c.n_cells, c.n_positive,
+  c.n_cells - c.n_positive AS n_negative,
+  100 * c.n_positive / nullif(c.n_cells, 0) AS index_percent,
+  c.tissue_mm2,
+  c.n_cells / nullif(c.tissue_mm2, 0) AS density_per_mm2,
+  c.n_positive / nullif(c.tissue_mm2, 0) AS positive_density_per_mm2,
+  wilson_lower_percent(c.n_positive, c.n_cells) AS ci_lower_percent,
+  wilson_upper_percent(c.n_positive, c.n_cells) AS ci_upper_percent,
+  concat_ws(
+    '; ', n.brief, nullif(array_to_string(n.flags, ', '), ''), CASE WHEN n.has_warnings THEN 'has warnings' END,
+    CASE WHEN n.is_left THEN 'not in the newest manifest' END
+  ) AS notes
+FROM counts AS c
+JOIN slide_notes AS n ON c.slide_id = n.slide_id
+ORDER BY c.patient_id, c.marker, c.slide_id;
 
 CREATE VIEW slide_indices AS
 SELECT * FROM slide_indices_at();
@@ -71,15 +76,17 @@ WITH pooled AS (
   GROUP BY i.patient_id, i.marker
 )
 SELECT
-  patient_id, marker, n_slides, n_cells, n_positive,
-  100 * n_positive / nullif(n_cells, 0) AS index_percent,
-  n_cells / nullif(tissue_mm2, 0) AS density_per_mm2,
-  wilson_lower_percent(n_positive, n_cells) AS ci_lower_percent,
-  wilson_upper_percent(n_positive, n_cells) AS ci_upper_percent,
-  tissue_mm2,
-  n_positive / nullif(tissue_mm2, 0) AS positive_density_per_mm2
-FROM pooled
-ORDER BY patient_id, marker;
+  p.patient_id, p.marker, p.n_slides, p.n_cells, p.n_positive,
+  100 * p.n_positive / nullif(p.n_cells, 0) AS index_percent,
+  p.n_cells / nullif(p.tissue_mm2, 0) AS density_per_mm2,
+  wilson_lower_percent(p.n_positive, p.n_cells) AS ci_lower_percent,
+  wilson_upper_percent(p.n_positive, p.n_cells) AS ci_upper_percent,
+  p.tissue_mm2,
+  p.n_positive / nullif(p.tissue_mm2, 0) AS positive_density_per_mm2,
+  n.notes
+FROM pooled AS p
+JOIN patient_notes AS n ON p.patient_id = n.patient_id AND p.marker = n.marker
+ORDER BY p.patient_id, p.marker;
 
 CREATE VIEW patient_indices AS
 SELECT * FROM patient_indices_at();

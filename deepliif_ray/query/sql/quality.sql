@@ -9,6 +9,7 @@
 --   background_min       dark_background    grey level of glass below this
 --   cast_max             tinted_background  channels of glass further apart
 --   bad_max_percent      bad_tiles          more of the tiles could not be read
+--                        same_content       another slide of these results has the same content
 --   nucleus_min_um2,     implausible_scale  median area of the counted cells below or above these: the size of a
 --   nucleus_max_um2                         pixel is probably not what the manifest or the file says
 --   small_max_percent    implausible_scale  more of the cells are smaller than a cell counts
@@ -26,11 +27,12 @@ WITH measured AS (
     background_cast,
     100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
     100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent,
-    nucleus_area_um2, small_percent
+    nucleus_area_um2, small_percent, slide_version,
+    count(slide_version) OVER (PARTITION BY slide_fingerprint, image_asked) AS n_same_content
   FROM slides
 )
 SELECT
-  *,
+  * EXCLUDE (slide_version, n_same_content),
   list_filter(
     [
       CASE WHEN focus < focus_min THEN 'out_of_focus' END,
@@ -44,7 +46,8 @@ SELECT
         WHEN nucleus_area_um2 < nucleus_min_um2 OR nucleus_area_um2 > nucleus_max_um2
           OR small_percent > small_max_percent THEN 'implausible_scale'
       END,
-      CASE WHEN slide_id IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN 'cells_lost' END
+      CASE WHEN slide_id IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN 'cells_lost' END,
+      CASE WHEN n_same_content > 1 AND slide_version IS NOT NULL THEN 'same_content' END
     ],
     lambda flag: flag IS NOT NULL
   ) AS flags
