@@ -1,6 +1,7 @@
 """Committed results as SQL views; the only place that imports DuckDB."""
 
 from deepliif_ray.query.ask import ask
+from deepliif_ray.query.sandbox import Limits
 from deepliif_ray.query.views import connect
 
-__all__ = ["ask", "connect"]
+__all__ = ["Limits", "ask", "connect"]

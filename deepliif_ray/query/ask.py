@@ -4,10 +4,11 @@ import duckdb
 import pyarrow as pa
 
 from deepliif_ray.errors import QueryError
+from deepliif_ray.query.sandbox import Limits, ask_sandboxed
 from deepliif_ray.query.views import connect
 
 
-def ask(results: str, query: str, *, sandbox: bool = False) -> pa.Table:
+def ask(results: str, query: str, *, sandbox: bool | Limits = False) -> pa.Table:
     """Return what a SQL query over committed results gives.
 
     Parameters
@@ -16,17 +17,20 @@ def ask(results: str, query: str, *, sandbox: bool = False) -> pa.Table:
         URL of the results.
     query : str
         SQL; see `connect` for the views.
-    sandbox : bool
-        As for `connect`.
+    sandbox : bool or Limits
+        For SQL that is not trusted: it runs in a process of its own, with limits on time, memory and the size
+        of the answer (`Limits`; True takes its defaults), which reads these results and nothing else.
 
     Raises
     ------
     QueryError
-        DuckDB does not understand the query or cannot answer it.
+        DuckDB does not understand the query or cannot answer it, or not within the sandbox's limits.
     ResultsError, StorageError
         See `connect`.
     """
-    with connect(results, sandbox=sandbox) as connection:
+    if sandbox:
+        return ask_sandboxed(results, query, Limits() if sandbox is True else sandbox)
+    with connect(results) as connection:
         try:
             answer = connection.sql(query)
             if answer is None:

@@ -7,7 +7,6 @@ refused memory beyond its limit. It imports what reading needs and nothing else.
 
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from deepliif_ray.confine import limit_memory
 from deepliif_ray.errors import ResolutionError, SlideError
 from deepliif_ray.slides.reader import open_slide
 from deepliif_ray.slides.slide import Slide
@@ -84,21 +84,6 @@ class Server:
         if number not in self._slides:
             self._slides[number] = open_slide(Path(request["path"]))
         return self._slides[number]
-
-
-def limit_memory(more: int) -> None:
-    """Let this process take ``more`` bytes of address space than it has now; write no core dumps.
-
-    Where the system does not tell how much that is, only the size of files is limited.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (more, more))
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except OSError:
-        return
-    most = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _follow(parent: int) -> None:
