@@ -9,6 +9,7 @@ told of it holds no credentials.
 from deepliif_ray.storage.cache import localize, pin
 from deepliif_ray.storage.client import filesystem
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
+from deepliif_ray.storage.documents import listed, shown
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
     READ_THREADS,
@@ -24,6 +25,7 @@ from deepliif_ray.storage.objects import (
     write_file,
 )
 from deepliif_ray.storage.slide_files import fingerprint, slide_files
+from deepliif_ray.storage.small import read_small, read_yaml
 from deepliif_ray.storage.urls import absolute, is_absolute, is_local, join, local_path, parent, resolve
 
 __all__ = [
@@ -40,16 +42,20 @@ __all__ = [
     "is_local",
     "join",
     "list_files",
+    "listed",
     "local_path",
     "localize",
     "parent",
     "pin",
     "read_bytes",
     "read_range",
+    "read_small",
+    "read_yaml",
     "refuse_credentials",
     "remove",
     "resolve",
     "scrub",
+    "shown",
     "size",
     "slide_files",
     "use_options_file",

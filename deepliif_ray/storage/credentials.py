@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.storage.documents import parse_yaml
 
 OPTIONS_VARIABLE = "DEEPLIIF_RAY_STORAGE_OPTIONS"
 HIDDEN = "***"
@@ -80,19 +79,12 @@ def _options_file() -> Mapping[str, Mapping[str, Any]]:
 
 @lru_cache(maxsize=8)
 def _parse(path: Path, changed: int) -> Mapping[str, Mapping[str, Any]]:
-    problem = None
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:  # its own message shows the line, secrets and all
-        problem = f"not valid YAML in line {error.problem_mark.line + 1 if error.problem_mark else '?'}"
-    except (yaml.YAMLError, UnicodeDecodeError):
-        problem = "not YAML in UTF-8"
-    if problem is None and not (
-        isinstance(options, dict) and all(isinstance(given, dict) for given in options.values())
-    ):
-        problem = "not a mapping from protocols such as s3 to options such as key, secret, endpoint_url"
-    if problem is not None:
-        raise ConfigError(f"{path}: the storage-options file is {problem}; see docs/storage.md")
+    options = parse_yaml(path.read_bytes(), f"{path}, the storage-options file")
+    if not (isinstance(options, dict) and all(isinstance(given, dict) for given in options.values())):
+        raise ConfigError(
+            f"{path}: the storage-options file is not a mapping from protocols such as s3 to options such as "
+            "key, secret, endpoint_url; see docs/storage.md"
+        )
     return {str(protocol): given for protocol, given in options.items()}
 
 
