@@ -8,6 +8,7 @@ import pytest
 
 from deepliif_ray import storage
 from deepliif_ray.errors import StorageError
+from deepliif_ray.storage import client
 
 NAMES = ["plain", "with space", "100%", "a#b", "q?x=1", "é😐", "x" * 200]
 
@@ -104,8 +105,9 @@ def test_slides_of_several_files_arrive_whole(memory, tmp_path):
     assert dicom.suffix == ".dcm" and len(list(dicom.parent.iterdir())) == 2
 
 
-def test_many_may_ask_for_the_same_slide_at_once(tmp_path):
+def test_many_may_ask_for_the_same_slide_at_once(tmp_path, monkeypatch):
     (tmp_path / "a.svs").write_bytes(b"x" * 1_000_000)
+    monkeypatch.setattr(client, "PROTOCOLS", client.PROTOCOLS | {"local"})
     url, cache = f"local://{tmp_path}/a.svs", tmp_path / "cache"  # local, but treated as any other store
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: storage.localize(url, cache), range(16)))

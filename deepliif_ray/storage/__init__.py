@@ -6,6 +6,7 @@ a reader sees an object complete or not at all. Trouble with a store that may pa
 told of it holds no credentials.
 """
 
+from deepliif_ray.storage.addresses import post
 from deepliif_ray.storage.cache import localize, pin
 from deepliif_ray.storage.client import filesystem
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
@@ -47,6 +48,7 @@ __all__ = [
     "localize",
     "parent",
     "pin",
+    "post",
     "read_bytes",
     "read_range",
     "read_small",

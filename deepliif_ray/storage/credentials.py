@@ -50,6 +50,17 @@ def storage_options(protocols: Sequence[str]) -> dict[str, Any]:
     return dict(next((options[name] for name in protocols if name in options), {}))
 
 
+def names_protocol(protocol: str) -> bool:
+    """Tell whether the storage-options file names a protocol, with options or with none.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be used.
+    """
+    return protocol in _options_file()
+
+
 def use_options_file(path: str) -> None:
     """Take storage options from the file at ``path``, here and in processes started from now on.
 
