@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,21 +20,10 @@ from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
 from deepliif_ray.slides.dicom import check_one_series
 from deepliif_ray.slides.tissue import MASK_MIN_CORE
-from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.tables.ledger import slide_key
 
 PLAN = "plan.json"
 _log = logging.getLogger(__name__)
-
-
-def default_cache() -> Path:
-    """Return the folder that remote slides are downloaded to: $DEEPLIIF_RAY_CACHE or a temporary one.
-
-    All processes of a machine share it; see `deepliif_ray.storage.room` for its bound.
-    """
-    return Path(
-        os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
-    ).absolute()
 
 
 @dataclass(frozen=True)
@@ -171,7 +158,7 @@ def fetch(entry: SlideEntry, expected: str | None = None) -> Path:
         The store failed, or there is no room for the slide.
     """
     try:
-        return storage.localize(entry.uri, default_cache(), expected)
+        return storage.localize(entry.uri, storage.default_cache(), expected)
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(entry, error) from error
 

@@ -8,6 +8,7 @@ told of it holds no credentials.
 
 from deepliif_ray.storage.addresses import post
 from deepliif_ray.storage.cache import localize, pin
+from deepliif_ray.storage.cache_folder import default_cache, own_folder
 from deepliif_ray.storage.client import filesystem
 from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
 from deepliif_ray.storage.documents import listed, shown
@@ -36,6 +37,7 @@ __all__ = [
     "absolute",
     "arrow_filesystem",
     "create_bytes",
+    "default_cache",
     "exists",
     "filesystem",
     "fingerprint",
@@ -46,6 +48,7 @@ __all__ = [
     "listed",
     "local_path",
     "localize",
+    "own_folder",
     "parent",
     "pin",
     "post",
