@@ -104,7 +104,7 @@ def step(stage: str, tile: int | None = None) -> Iterator[None]:
     except StepError:
         raise
     except DeepliifRayError as error:
-        raise StepError(Failure(stage, error.reason, str(error), tile)) from error
+        raise StepError(Failure(stage, error.reason, storage.scrub(str(error)), tile)) from error
     except Exception as error:
         message = storage.scrub(f"{type(error).__name__}: {error}")
         raise StepError(Failure(stage, "internal", message, tile)) from error

@@ -10,7 +10,13 @@ from deepliif_ray.storage.addresses import post
 from deepliif_ray.storage.cache import localize, pin
 from deepliif_ray.storage.cache_folder import default_cache, own_folder
 from deepliif_ray.storage.client import filesystem
-from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
+from deepliif_ray.storage.credentials import (
+    OPTIONS_VARIABLE,
+    refuse_credentials,
+    scrub,
+    scrubbed,
+    use_options_file,
+)
 from deepliif_ray.storage.documents import listed, shown
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
@@ -60,6 +66,7 @@ __all__ = [
     "remove",
     "resolve",
     "scrub",
+    "scrubbed",
     "shown",
     "size",
     "slide_files",
