@@ -32,6 +32,7 @@ from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
 
 _ROW_GROUP = 65_536
+_BOUNDS = ("bounds_x", "bounds_y", "bounds_width", "bounds_height")
 _log = logging.getLogger(__name__)
 _LISTED = 5
 
@@ -221,6 +222,12 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "mpp": plan.mpp,
         "mpp_source": plan.mpp_source,
         "vendor": plan.vendor,
+        "reader": plan.reader,
+        "series": plan.series,
+        "plane": plan.plane,
+        "n_planes": plan.n_planes,
+        "image_asked": work.entry.image_asked,
+        **dict(zip(_BOUNDS, plan.bounds or (None,) * len(_BOUNDS), strict=True)),
         "resolution": plan.resolution,
         "tile_px": plan.tile,
         "overlap_px": plan.overlap,

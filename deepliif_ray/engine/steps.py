@@ -140,7 +140,8 @@ class SlideReader:
     def _slide(self, work: Work) -> Slide:
         slide = self._open.pop(work.staging, None)
         if slide is None:
-            slide = open_guarded(work.local_path())
+            entry = work.entry
+            slide = open_guarded(work.local_path(), series=entry.series, plane=entry.plane)
         self._open[work.staging] = slide
         if len(self._open) > _OPEN_SLIDES:
             self._open.popitem(last=False)[1].close()

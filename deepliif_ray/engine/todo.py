@@ -26,7 +26,7 @@ def not_done(job: Job, entries: list[SlideEntry]) -> list[SlideEntry]:
             (row["model_digest"], row["config_fingerprint"]) != (job.model_digest, job.config_fingerprint)
             or (row["patient_id"], row["marker"]) != (entry.patient_id, entry.marker)
             or dict(row["attributes"]) != entry.attributes
-            or stated != entry.mpp
+            or (stated, row["image_asked"]) != (entry.mpp, entry.image_asked)
         ):
             return False
         try:

@@ -180,6 +180,7 @@ def staging_folder(job: Job, entry: SlideEntry, slide_fingerprint: str) -> str:
     """Return where the work on a slide is staged."""
     origin = (
         f"{staging.FORMAT}\0{job.model_digest}\0{job.config_fingerprint}\0{slide_fingerprint}\0{entry.mpp}"
+        f"\0{entry.image_asked}"
     )
     key = hashlib.sha256(origin.encode()).hexdigest()[:16]
     return storage.join(job.results, "_staging", slide_key(entry.slide_id), key)
@@ -200,7 +201,7 @@ def plan_entry(entry: SlideEntry, config: ScoreConfig) -> SlidePlan:
     with step("open"):
         if not entry.uri.lower().endswith(".dcm"):
             check_one_series(path)  # a folder was given, and its first file taken
-        slide = open_guarded(path)
+        slide = open_guarded(path, series=entry.series, plane=entry.plane)
     with slide, step("plan"):
         plan = plan_slide(
             slide,

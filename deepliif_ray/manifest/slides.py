@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepliif_ray import contracts, storage
 from deepliif_ray.errors import ConfigError, ManifestError
@@ -13,6 +13,8 @@ from deepliif_ray.manifest.rows import NumberedRecord, Problem, Record, numbered
 from deepliif_ray.scoring.markers import resolve_marker
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+_COUNT = re.compile(r"\d{1,6}(\.0)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class SlideEntry:
         Micrometres per level-0 pixel, if the manifest gives it.
     attributes : dict of str to str
         All other columns that have a value.
+    series, plane : int, optional
+        Which image of the file and which focal plane is meant, from 0, if the manifest says.
     """
 
     slide_id: str
@@ -41,6 +45,14 @@ class SlideEntry:
     uri: str
     mpp: float | None
     attributes: dict[str, str]
+    series: int | None = None
+    plane: int | None = None
+
+    @property
+    def image_asked(self) -> str | None:
+        """What the manifest says of series and plane, as text; None if it says nothing."""
+        asked = {"series": self.series, "plane": self.plane}
+        return " ".join(f"{name}={number}" for name, number in asked.items() if number is not None) or None
 
 
 @dataclass(frozen=True)
@@ -144,10 +156,20 @@ def _check_rows(
             mpp = _mpp(record.get("mpp", "").strip())
         except ConfigError as error:
             found.append(str(error))
+        numbers: dict[str, int | None] = {}
+        for name in ("series", "plane"):
+            text = record.get(name, "").strip()
+            numbers[name] = int(float(text)) if _COUNT.fullmatch(text) else None
+            if text and numbers[name] is None:
+                found.append(
+                    f"{name} {_shorten(text)} cannot be used; give a number from 0, or leave it empty"
+                )
         if found or len(required) < len(_required()):
             problems += [(number, problem) for problem in found]
         else:
-            slides.append(_entry(record, marker, mpp, folder))
+            slides.append(
+                replace(_entry(record, marker, mpp, folder), series=numbers["series"], plane=numbers["plane"])
+            )
     return slides
 
 

@@ -228,13 +228,13 @@ class _Guard:
             self._end()
             raise
 
-    def forget(self, slide: int, path: str) -> None:
+    def forget(self, meant: dict[str, Any]) -> None:
         """Close a slide, if the helper lives and has it open."""
         with self._lock:
-            if self._helper is None or slide not in self._helper.slides:
+            if self._helper is None or meant["slide"] not in self._helper.slides:
                 return
             try:
-                self._helper.ask({"do": "close", "slide": slide, "path": path})
+                self._helper.ask({"do": "close", **meant})
             except _Ended:
                 self._end()
 
@@ -267,9 +267,11 @@ atexit.register(lambda: _guard.end())  # noqa: PLW0108  # the guard there is the
 class GuardedSlide(Slide):
     """A slide that another process reads; see `open_guarded`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, series: int | None, plane: int | None) -> None:
         self.path = path
         self._number = next(_numbers)
+        # A helper that replaces another opens the slide anew, so every request says what is meant.
+        self._meant = {"slide": self._number, "path": str(path), "series": series, "plane": plane}
         self._closed = False
         # The helper may be replaced; what it reads must stay.
         self._pin = storage.pin(path)
@@ -278,6 +280,9 @@ class GuardedSlide(Slide):
         self.levels = tuple(Level(*level) for level in opened["levels"])
         red, green, blue = opened["background"]
         self.background = (red, green, blue)
+        self.reader, self.series, self.plane = opened["reader"], opened["series"], opened["plane"]
+        self.n_planes, self.notes = opened["n_planes"], tuple(opened["notes"])
+        self.bounds = None if opened["bounds"] is None else tuple(opened["bounds"])
         self._mpp, self._problem = opened["mpp"], opened["problem"]
 
     @property
@@ -310,7 +315,7 @@ class GuardedSlide(Slide):
         self, do: str, otherwise: type[SlideError], shape: tuple[int, int, int] | None = None, **more: object
     ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
         """Have the helper do something; its errors are raised here, unknown ones as ``otherwise``."""
-        request = {"do": do, "slide": self._number, "path": str(self.path), **more}
+        request = {"do": do, **self._meant, **more}
         try:
             answer, pixels = _guard.ask(request, shape)
         except _Ended as ended:
@@ -333,15 +338,15 @@ class GuardedSlide(Slide):
             self._closed = True
             if self._pin is not None:
                 self._pin.release()
-            _guard.forget(self._number, str(self.path))
+            _guard.forget(self._meant)
 
 
-def open_guarded(path: Path) -> Slide:
+def open_guarded(path: Path, *, series: int | None = None, plane: int | None = None) -> Slide:
     """Open a slide or a plain image in a process of its own.
 
     Parameters
     ----------
-    path : Path
+    path, series, plane
         As for `deepliif_ray.slides.reader.open_slide`.
 
     Returns
@@ -354,4 +359,4 @@ def open_guarded(path: Path) -> Slide:
     SlideError
         As `deepliif_ray.slides.reader.open_slide`, and those three.
     """
-    return GuardedSlide(path)
+    return GuardedSlide(path, series, plane)

@@ -61,6 +61,12 @@ class Server:
             "vendor": slide.vendor,
             "levels": [astuple(level) for level in slide.levels],
             "background": slide.background,
+            "reader": slide.reader,
+            "series": slide.series,
+            "plane": slide.plane,
+            "n_planes": slide.n_planes,
+            "bounds": slide.bounds,
+            "notes": slide.notes,
             "mpp": mpp,
             "problem": problem,
         }
@@ -82,7 +88,9 @@ class Server:
         """Return the slide a request is about, opened if this process has not done so yet."""
         number = request["slide"]
         if number not in self._slides:
-            self._slides[number] = open_slide(Path(request["path"]))
+            self._slides[number] = open_slide(
+                Path(request["path"]), series=request["series"], plane=request["plane"]
+            )
         return self._slides[number]
 
 

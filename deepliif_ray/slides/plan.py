@@ -52,6 +52,8 @@ class SlidePlan:
         What a person should know about this slide.
     quality : SlideQuality, optional
         What quality control measured; None in a plan of an older version.
+    reader, series, plane, n_planes, bounds
+        How the file was read; see `Slide`.
     """
 
     width: int
@@ -66,6 +68,11 @@ class SlidePlan:
     masked: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     quality: SlideQuality | None = None
+    reader: str = ""
+    series: int | None = None
+    plane: int | None = None
+    n_planes: int = 1
+    bounds: tuple[int, int, int, int] | None = None
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -82,6 +89,7 @@ class SlidePlan:
         values: dict[str, Any] = json.loads(text)
         values["masked"] = tuple(values["masked"])
         values["warnings"] = tuple(values["warnings"])
+        values["bounds"] = None if values["bounds"] is None else tuple(values["bounds"])
         quality = values.get("quality")
         values["quality"] = None if quality is None else SlideQuality(**quality)
         return cls(**values)
@@ -134,7 +142,7 @@ def plan_slide(
     ConfigError
         ``tile_size`` and ``overlap`` make no grid.
     """
-    warnings: list[str] = []
+    warnings: list[str] = list(slide.notes)
     value, source = _resolution(slide, mpp, assume_mpp, warnings)
     tile = tile_size_for(value) if tile_size is None else tile_size
     overlap = default_overlap(tile) if overlap is None else overlap
@@ -165,6 +173,11 @@ def plan_slide(
         masked=tuple(int(index) for index in masked),
         warnings=tuple(warnings),
         quality=measure_quality(slide, tissue, value),
+        reader=slide.reader,
+        series=slide.series,
+        plane=slide.plane,
+        n_planes=slide.n_planes,
+        bounds=slide.bounds,
     )
 
 

@@ -1,26 +1,37 @@
-"""Slides and fields as arrays of pixels: OpenSlide for slides, Pillow for plain images.
+"""Slides and fields as arrays of pixels: which library reads a file is decided here.
 
-OpenSlide is tried first. A file that it does not know is read as a plain PNG, JPEG or TIFF, whole, into
-memory. Everything a file can do wrong comes out as a `SlideError` whose message depends on the file alone:
-not on what was read before, nor on the folder the file lies in.
+OpenSlide reads the formats of scanners, and TIFFs in which nothing can be misunderstood. Of every TIFF an
+inventory is made first; what OpenSlide does not read, or would read wrongly, tifffile does. PNG, JPEG and
+JPEG 2000 images are read whole, into memory. Everything a file can do wrong comes out as a `SlideError` whose
+message depends on the file alone: not on what was read before, nor on the folder the file lies in.
 """
 
 import math
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from deepliif_ray.errors import ResolutionError, SlideCorruptError, SlideMissingError, SlideUnreadableError
+from deepliif_ray.errors import (
+    SlideCorruptError,
+    SlideMissingError,
+    SlideUnreadableError,
+    SlideUnsuitableError,
+)
 from deepliif_ray.slides.field import load_field
-from deepliif_ray.slides.slide import Level, Slide
+from deepliif_ray.slides.inventory import Inventory, Picture, take_inventory
+from deepliif_ray.slides.pixel_size import PRINT_MPP
+from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.tiff import TiffSlide
+from deepliif_ray.slides.upright import upright
 
-MAX_ANISOTROPY = 1.1
-PRINT_MPP = 10.0
-"""A TIFF's resolution tag coarser than this (µm per pixel; 2,540 dpi) is a print size, no microscope's."""
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_PLAIN = ("generic-tiff",)
+_BOUNDS = tuple(f"openslide.bounds-{side}" for side in ("x", "y", "width", "height"))
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _inherited: list[openslide.OpenSlide] = []
@@ -30,10 +41,13 @@ class OpenSlideSlide(Slide):
     """A slide that OpenSlide reads.
 
     The handle is opened anew in a forked process, because OpenSlide's are not safe to share, and after an
-    error, because a damaged tile spoils the handle for every later read.
+    error, because a damaged tile spoils the handle for every later read. ``mpp`` is what the file says in
+    words that OpenSlide does not read.
     """
 
-    def __init__(self, path: Path) -> None:
+    reader = "openslide"
+
+    def __init__(self, path: Path, mpp: tuple[float, float] | None = None) -> None:
         self.path = path
         self._handle: openslide.OpenSlide | None = openslide.OpenSlide(path)
         self._pid = os.getpid()
@@ -56,22 +70,21 @@ class OpenSlideSlide(Slide):
         if re.fullmatch(r"[0-9A-Fa-f]{6}", color):
             red, green, blue = bytes.fromhex(color)
             self.background = (red, green, blue)
+        with suppress(KeyError, ValueError):
+            x, y, width, height = (int(properties[name]) for name in _BOUNDS)
+            self.bounds = (x, y, width, height)
         self._mpp_x = _positive(properties.get(openslide.PROPERTY_NAME_MPP_X))
         self._mpp_y = _positive(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+        if mpp is not None:
+            self._mpp_x, self._mpp_y = mpp
 
     @property
     def mpp(self) -> float | None:  # noqa: D102  # as in Slide
         if self._mpp_x is None or self._mpp_y is None:
             return None
-        mpp = math.sqrt(self._mpp_x * self._mpp_y)
-        if self.vendor == "generic-tiff" and mpp > PRINT_MPP:
+        if self.vendor in _PLAIN and math.sqrt(self._mpp_x * self._mpp_y) > PRINT_MPP:
             return None
-        if not 1 / MAX_ANISOTROPY <= self._mpp_x / self._mpp_y <= MAX_ANISOTROPY:
-            raise ResolutionError(
-                f"{self.name}: pixels are {self._mpp_x:g} × {self._mpp_y:g} µm, not square; "
-                "resample the slide, or give its mpp in the manifest if the file is wrong"
-            )
-        return mpp
+        return square_mpp(self.name, self._mpp_x, self._mpp_y)
 
     def read_level(  # noqa: D102  # as in Slide
         self, level: int, x: int, y: int, width: int, height: int
@@ -116,12 +129,16 @@ class OpenSlideSlide(Slide):
 class FieldSlide(Slide):
     """A plain image, held in memory: one level, no resolution of its own.
 
-    The dpi of a PNG, JPEG or TIFF is a print size more often than not, so it is not taken for one.
+    The dpi of a PNG or JPEG is a print size more often than not, so it is not taken for one.
     """
 
-    def __init__(self, path: Path, pixels: NDArray[np.uint8], vendor: str) -> None:
+    reader = "pillow"
+
+    def __init__(
+        self, path: Path, pixels: NDArray[np.uint8], vendor: str, notes: tuple[str, ...] = ()
+    ) -> None:
         self.path = path
-        self.vendor = vendor
+        self.vendor, self.notes = vendor, notes
         self.levels = (Level(pixels.shape[1], pixels.shape[0], 1.0),)
         self._pixels = pixels
 
@@ -140,13 +157,15 @@ class FieldSlide(Slide):
         """Do nothing: the file is closed already."""
 
 
-def open_slide(path: Path) -> Slide:
+def open_slide(path: Path, *, series: int | None = None, plane: int | None = None) -> Slide:
     """Open a slide or a plain image.
 
     Parameters
     ----------
     path : Path
         A local file; for a DICOM slide any of its ``.dcm`` files, alone with its series in a folder.
+    series, plane : int, optional
+        Which image of the file, and which focal plane, from 0; chosen by the reader where not given.
 
     Raises
     ------
@@ -159,23 +178,81 @@ def open_slide(path: Path) -> Slide:
     """
     try:
         with path.open("rb") as file:
-            if not file.read(1):
-                raise SlideUnreadableError(f"{path.name}: the file is empty; copy it again")
+            magic = file.read(4)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SlideMissingError(f"{path}: no such file; correct the uri in the manifest") from error
     except PermissionError as error:
         raise SlideMissingError(f"{path}: may not be read; correct its permissions") from error
     except OSError as error:
         raise SlideUnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not magic:
+        raise SlideUnreadableError(f"{path.name}: the file is empty; copy it again")
+    if magic in _TIFF:
+        return _open_tiff(path, series, plane)
+    if series or plane:
+        raise SlideUnsuitableError(
+            f"{path.name}: holds one image of one plane, but the manifest asks for another; leave series and "
+            "plane empty"
+        )
     try:
         return OpenSlideSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
-        pixels, vendor = load_field(path)
-        return FieldSlide(path, pixels, vendor)
+        field = load_field(path)
+        return upright(FieldSlide(path, field.pixels, field.kind, field.notes), field.orientation)
     except openslide.OpenSlideError as error:
         raise SlideUnreadableError(
             f"{path.name}: OpenSlide cannot open it ({portable(error, path)}); export the slide again"
         ) from error
+
+
+def _open_tiff(path: Path, series: int | None, plane: int | None) -> Slide:
+    """Open a TIFF file with the library that reads it rightly."""
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor is not None and vendor not in _PLAIN and not series and not plane:
+        slide = _scanner_slide(path)
+        if slide is not None:
+            return slide
+    inventory = take_inventory(path)
+    number, picture, notes = inventory.choose(series)
+    if vendor is not None and _is_plain(inventory, picture):
+        with suppress(openslide.OpenSlideError):
+            slide = OpenSlideSlide(path, picture.mpp)
+            if [(level.width, level.height) for level in slide.levels] == list(picture.levels):
+                return slide
+            slide.close()
+    return upright(
+        TiffSlide(path, inventory, number if series is None else series, plane, notes), picture.orientation
+    )
+
+
+def _scanner_slide(path: Path) -> Slide | None:
+    """Return a scanner's own format read by OpenSlide; None if it fails, or would take colours wrongly."""
+    try:
+        slide = OpenSlideSlide(path)
+    except openslide.OpenSlideError:
+        return None
+    try:
+        pictures = take_inventory(path).pictures
+    except SlideUnreadableError:  # OpenSlide is more patient with what does not matter
+        return slide
+    largest = max(pictures, key=lambda picture: picture.width * picture.height)
+    if largest.jpeg is None or largest.jpeg.color in (None, largest.colour):
+        return slide
+    slide.close()
+    return None
+
+
+def _is_plain(inventory: Inventory, picture: Picture) -> bool:
+    """Tell whether nothing in a TIFF can be misunderstood: one upright image of 8-bit colours, tagged so."""
+    said = None if picture.jpeg is None else picture.jpeg.color
+    return (
+        len(inventory.pictures) == 1
+        and not picture.sizes
+        and picture.tiled
+        and not picture.planar
+        and (picture.samples, picture.bits, picture.orientation) == (3, 8, 1)
+        and (picture.colour == "rgb" if picture.jpeg is None else said in (None, picture.colour))
+    )
 
 
 def portable(error: Exception, path: Path) -> str:

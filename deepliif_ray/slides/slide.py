@@ -1,5 +1,6 @@
 """What every kind of slide offers: its size, resolution and pixels."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,10 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deepliif_ray.errors import ResolutionError
+
+MAX_ANISOTROPY = 1.1
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,28 @@ class Slide(ABC):
         Resolutions, finest first.
     background : tuple of int
         RGB shown where the slide has no pixels.
+    reader : str
+        The library that reads it: ``openslide``, ``tifffile``, ``zarr``, ``wsidicom``, ``czi`` or ``pillow``.
+    series, plane : int or None
+        Which image of the file and which focal plane of it is read, from 0; None where there is one.
+    n_planes : int
+        Focal planes of that image.
+    bounds : tuple of int or None
+        ``x, y, width, height`` of the scanned area in level-0 pixels, where the file says.
+    notes : tuple of str
+        What a person should know about how the file was read.
     """
 
     path: Path
     vendor: str
     levels: tuple[Level, ...]
     background: tuple[int, int, int] = (255, 255, 255)
+    reader: str = ""
+    series: int | None = None
+    plane: int | None = None
+    n_planes: int = 1
+    bounds: tuple[int, int, int, int] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -149,3 +170,19 @@ def flatten(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArra
         return np.ascontiguousarray(rgba[..., :3])
     mixed = rgba[..., :3] * alpha + np.array(background, np.uint16) * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def square_mpp(name: str, across: float, down: float) -> float:
+    """Return the µm per pixel of a slide from its pixels' width and height.
+
+    Raises
+    ------
+    ResolutionError
+        One is more than 10 % longer than the other.
+    """
+    if not 1 / MAX_ANISOTROPY <= across / down <= MAX_ANISOTROPY:
+        raise ResolutionError(
+            f"{name}: pixels are {across:g} × {down:g} µm, not square; resample the slide, or give its "
+            "mpp in the manifest if the file is wrong"
+        )
+    return math.sqrt(across * down)

@@ -235,8 +235,8 @@ def test_stopping_keeps_staged_tiles_and_says_so(cohort, undisturbed, tmp_path):
 
 def test_results_and_manifest_in_memory(undisturbed, cohort):
     memory = fsspec.filesystem("memory")
-    memory.put(str(cohort.parent), "/cohort", recursive=True)
-    score("memory://cohort/manifest.csv", "memory://results", model="stain", engine="local")
+    memory.put(str(cohort.parent), "/in-memory", recursive=True)
+    score("memory://in-memory/manifest.csv", "memory://results", model="stain", engine="local")
     with connect("memory://results") as connection:
         found = connection.execute("SELECT count(*) FROM cells").fetchone()
     with connect(undisturbed) as connection:

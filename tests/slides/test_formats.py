@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from deepliif_ray.errors import SlideCorruptError, SlideError, SlideMemoryError, SlideTooLargeError
+from deepliif_ray.errors import (
+    SlideCorruptError,
+    SlideError,
+    SlideMemoryError,
+    SlideTooLargeError,
+    SlideUnsuitableError,
+)
 from deepliif_ray.slides import Level, Slide, SyntheticTissue, open_guarded, plan_slide, tissue_mask
 from tests.slides.tiffs import ASCII, LONG, SHORT, tiff
 
@@ -34,8 +40,8 @@ def test_one_level_is_a_pyramid_of_one(tmp_path):
 def test_sixteen_bits_grey_and_alpha_in_tiled_tiffs(tmp_path):
     _, pixels = read(tiff(tmp_path / "deep.tiff", RGB.astype(np.uint16) * 257))
     assert np.abs(pixels.astype(int) - RGB).max() <= 1
-    _, pixels = read(tiff(tmp_path / "grey.tiff", RGB[..., 0]))
-    np.testing.assert_array_equal(pixels, np.repeat(RGB[..., :1], 3, axis=2))
+    with pytest.raises(SlideUnsuitableError, match="grey"):
+        read(tiff(tmp_path / "grey.tiff", RGB[..., 0]))
     alpha = np.full(RGB.shape[:2], 255, np.uint8)
     alpha[:100] = 0
     _, pixels = read(tiff(tmp_path / "alpha.tiff", np.dstack([RGB, alpha])))

@@ -17,6 +17,7 @@ from deepliif_ray.errors import (
     SlideError,
     SlideMissingError,
     SlideUnreadableError,
+    SlideUnsuitableError,
 )
 from deepliif_ray.slides import TileGrid, field, open_slide, plan_slide, reader, slide, write_pyramid
 
@@ -62,7 +63,7 @@ def test_every_bad_file_fails_typed_and_always_alike(shared_data, tmp_path):
                 plan_slide(opened, assume_mpp=0.25)
             messages.add((type(caught.value), str(caught.value)))
         ((kind, message),) = messages
-        assert kind in (SlideUnreadableError, SlideCorruptError)
+        assert kind in (SlideUnreadableError, SlideCorruptError, SlideUnsuitableError)
         assert message.startswith(f"{elsewhere.name}: ")
         assert str(tmp_path) not in message
 
@@ -183,20 +184,20 @@ def test_plain_formats(tmp_path, name):
     assert error < 3 if kind == "JPEG" else error == 0
 
 
-def test_pixel_kinds_become_rgb(tmp_path):
-    grey = IMAGE[..., 0]
-    as_grey = np.repeat(grey[..., None], 3, axis=2)
-    np.testing.assert_array_equal(read_all(save(tmp_path, Image.fromarray(grey))), as_grey)
-    deep = Image.fromarray(grey.astype(np.uint16) * 256 + 37)
-    np.testing.assert_array_equal(read_all(save(tmp_path, deep)), as_grey)
-    np.testing.assert_array_equal(read_all(save(tmp_path, deep, "a.tif")), as_grey)
+def test_palettes_become_rgb(tmp_path):
     palette = Image.fromarray(IMAGE).quantize(16)
-    np.testing.assert_array_equal(read_all(save(tmp_path, palette)), np.asarray(palette.convert("RGB")))
-    bits = Image.fromarray(grey > 128)
-    np.testing.assert_array_equal(read_all(save(tmp_path, bits))[..., 0], (grey > 128) * 255)
-    cmyk = Image.fromarray(IMAGE).convert("CMYK")
-    read = read_all(save(tmp_path, cmyk, "a.tif"))
-    np.testing.assert_array_equal(read, np.asarray(cmyk.convert("RGB")))
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_array_equal(
+            read_all(save(tmp_path, palette, name)), np.asarray(palette.convert("RGB"))
+        )
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_what_has_no_colour_is_refused(tmp_path, name):
+    grey = IMAGE[..., 0]
+    for image in (grey, grey.astype(np.uint16) * 256 + 37, grey > 128):
+        with pytest.raises(SlideUnsuitableError, match=f"{name}.*RGB"):
+            open_slide(save(tmp_path, Image.fromarray(image), name))
 
 
 def test_transparency_lies_over_white(tmp_path):
@@ -221,8 +222,11 @@ def test_flatten_over_a_background():
 
 
 def test_unsuitable_plain_images(tmp_path, monkeypatch):
-    with pytest.raises(SlideUnreadableError, match="32-bit"):
+    with pytest.raises(SlideUnsuitableError, match="32-bit float"):
         open_slide(save(tmp_path, Image.fromarray(IMAGE[..., 0].astype(np.float32)), "a.tif"))
+    for name in ("a.tif", "a.jpg"):
+        with pytest.raises(SlideUnsuitableError, match=r"CMYK|separated"):
+            open_slide(save(tmp_path, Image.fromarray(IMAGE).convert("CMYK"), name))
     path = save(tmp_path, Image.fromarray(IMAGE))
     monkeypatch.setattr(field, "MAX_PIXELS", 130 * 90 - 1)
     with pytest.raises(SlideUnreadableError, match="pyramidal"):
