@@ -21,7 +21,7 @@ def write_sums(folder: Path, names: Sequence[str], note: Path) -> None:
     OSError
         A file or the note cannot be read or written.
     """
-    found = {}
+    found: dict[str, list[int | str]] = {}
     for name in names:
         _flush(folder / name)
         found[name] = [*_said(folder / name), _digest(folder / name)]
