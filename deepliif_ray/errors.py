@@ -31,6 +31,12 @@ class StorageMissingError(StorageError, FileNotFoundError):
     reason = "missing"
 
 
+class AddressRefusedError(StorageError):
+    """A web address leads into the network that this machine stands in, which is not allowed."""
+
+    reason = "address"
+
+
 class ManifestError(DeepliifRayError):
     """The manifest cannot be used; the message lists every problem by row.
 

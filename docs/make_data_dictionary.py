@@ -34,7 +34,8 @@ that the newest manifest lists no more: `slide_id`, `patient_id`, `marker`, `uri
 
 Plain Parquet files also hold what does not count: cells of slides that were scored again, of attempts that
 ended early, and, for an hour after `optimize`, cells in two places. Read alone, they count double. What
-counts is what the newest record of a slide names with `cells_path`, unless that record is `retired`. In DuckDB, next to a folder `results`:
+counts is what the newest record of a slide names with `cells_path`, unless that record is `retired`. In
+DuckDB, next to a folder `results`:
 
 ```sql
 WITH newest AS (

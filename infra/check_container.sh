@@ -17,9 +17,13 @@ echo "== installing what requirements.lock pins"
 "$python" -m venv --copies venv
 mkdir source etc etc-work tmp
 cp -r "$source"/{pyproject.toml,README.md,LICENSE,schemas,deepliif_ray} source
-PIP_CONSTRAINT=$source/requirements.lock venv/bin/pip install --quiet --disable-pip-version-check ./source
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+venv/bin/pip install --quiet --require-hashes --no-deps --requirement "$source/requirements.lock"
+venv/bin/pip install --quiet --requirement "$source/requirements-torch.lock"
+venv/bin/pip install --quiet --no-deps --no-build-isolation ./source
+venv/bin/pip check
 rm -r source
-venv/bin/python - "$source/requirements.lock" <<'CHECK'
+venv/bin/python - "$source"/requirements{,-torch}.lock <<'CHECK'
 import re, sys
 from importlib.metadata import distributions
 from pathlib import Path
@@ -27,8 +31,8 @@ from pathlib import Path
 def plain(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
-lines = Path(sys.argv[1]).read_text().splitlines()
-pins = {plain(n): v for n, _, v in (line.partition("==") for line in lines) if v}
+lines = [line for path in sys.argv[1:] for line in Path(path).read_text().splitlines()]
+pins = {plain(n): v.split()[0] for n, _, v in (line.partition("==") for line in lines) if v}
 found = {plain(d.name): d.version.partition("+")[0] for d in distributions()}
 loose = {n: v for n, v in found.items() if pins.get(n) != v and n not in ("pip", "setuptools", "deepliif-ray")}
 sys.exit(f"not pinned: {loose}" if loose else 0)

@@ -7,6 +7,8 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from deepliif_ray.storage import client
+
 
 class SlowStore(LocalFileSystem):
     """The local disk as a remote store: ``slow:///path``; $SLOW_STORE_LOG names its log."""
@@ -27,3 +29,4 @@ class SlowStore(LocalFileSystem):
 
 
 fsspec.register_implementation("slow", SlowStore, clobber=True)
+client.PROTOCOLS.add("slow")

@@ -20,6 +20,7 @@ COMPOSING = {"cells", "scoring", "config", "contracts", "errors"} | OUTSIDE_WORL
 # here, and jobs, are glue and may import any area.
 INSIDE = {
     "errors": set(),
+    "confine": set(),
     "contracts": {"errors"},
     "config": {"errors"},
     "cluster": {"errors"},
@@ -27,11 +28,11 @@ INSIDE = {
     "cells": {"errors"},
     "scoring": {"errors", "contracts"},
     "slides.grid": {"errors"},
-    "slides": {"errors", "storage"},
+    "slides": {"errors", "storage", "confine"},
     "models": {"errors", "storage"},
     "tables": {"errors", "storage", "contracts"},
     "manifest": {"errors", "storage", "contracts", "scoring"},
-    "query": {"errors", "storage", "contracts", "scoring", "tables"},
+    "query": {"errors", "storage", "contracts", "scoring", "tables", "confine"},
     "report": {"errors", "storage", "contracts", "scoring", "tables", "query"},
     "engine": COMPOSING | {"cluster"},
     "training": COMPOSING | {"cluster", "evaluation"},

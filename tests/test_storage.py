@@ -9,6 +9,7 @@ import pytest
 
 from deepliif_ray import storage
 from deepliif_ray.errors import StorageError
+from deepliif_ray.storage import client
 
 NAMES = ["plain", "with space", "100%", "a#b", "q?x=1", "é😐", "x" * 200]
 
@@ -116,8 +117,9 @@ def test_a_server_that_does_not_answer_is_no_missing_slide(monkeypatch):
         storage.fingerprint("memory://in/slide.svs")
 
 
-def test_many_may_ask_for_the_same_slide_at_once(tmp_path):
+def test_many_may_ask_for_the_same_slide_at_once(tmp_path, monkeypatch):
     (tmp_path / "a.svs").write_bytes(b"x" * 1_000_000)
+    monkeypatch.setattr(client, "PROTOCOLS", client.PROTOCOLS | {"local"})
     url, cache = f"local://{tmp_path}/a.svs", tmp_path / "cache"  # local, but treated as any other store
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: storage.localize(url, cache), range(16)))

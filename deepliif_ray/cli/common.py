@@ -109,7 +109,9 @@ def _say(error: DeepliifRayError) -> None:
     if errors.quiet:  # standard error is a log of JSON lines
         _log.error("command.failed", extra={"reason": error.reason, "why": str(error)})
     else:
-        errors.print("error: " + visible(str(error), keep="\n"), markup=False)
+        from deepliif_ray import storage  # slow to import
+
+        errors.print("error: " + visible(storage.scrub(str(error)), keep="\n"), markup=False)
 
 
 def guarded(command: Callable[[], Any]) -> None:

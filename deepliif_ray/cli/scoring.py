@@ -286,14 +286,22 @@ def sql(
     output: OutputOption = None,
     sandbox: Annotated[
         bool,
-        typer.Option("--sandbox", help="For untrusted SQL: no other files, network or extensions."),
+        typer.Option(
+            "--sandbox",
+            help="For untrusted SQL: a process of its own, no other files, network or extensions.",
+        ),
     ] = False,
+    sandbox_seconds: Annotated[
+        float, typer.Option(min=1, help="Time that a sandboxed query may take.")
+    ] = 60.0,
+    sandbox_gb: Annotated[float, typer.Option(min=0.1, help="Memory that a sandboxed query may take.")] = 4.0,
 ) -> None:
     """Ask SQL of the committed results."""
-    from deepliif_ray.query import ask
+    from deepliif_ray.query import Limits, ask
 
     chosen_format(form, output)
-    show(ask(results, query, sandbox=sandbox), form, output)
+    limits = Limits(sandbox_seconds, int(sandbox_gb * 1e9)) if sandbox else False
+    show(ask(results, query, sandbox=limits), form, output)
 
 
 @app.command()

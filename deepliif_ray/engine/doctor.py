@@ -10,8 +10,8 @@ from importlib.metadata import version
 import numpy as np
 import pyarrow as pa
 
+from deepliif_ray import storage
 from deepliif_ray.cells import extract_cells
-from deepliif_ray.engine.work import default_cache
 from deepliif_ray.errors import DeepliifRayError
 
 _PACKAGES = ("ray", "torch", "openslide-bin", "duckdb", "pyarrow", "polars", "numba", "fsspec", "s3fs")
@@ -87,8 +87,8 @@ def _cells() -> str:
 
 
 def _cache() -> str:
-    folder = default_cache()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = storage.default_cache()
+    storage.own_folder(folder)
     if not os.access(folder, os.W_OK):
         raise OSError(f"{folder} cannot be written; set DEEPLIIF_RAY_CACHE to a folder that can")
     return f"{folder}: {shutil.disk_usage(folder).free / _GB:.0f} GB free"

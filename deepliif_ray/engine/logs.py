@@ -7,13 +7,13 @@ travels with its `Job`, so that workers, whose standard error Ray collects, log 
 
 import json
 import logging
-import re
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.storage import scrub, scrubbed
 
 FORMATS = ("human", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -22,16 +22,6 @@ ROOT = "deepliif_ray"
 logging.getLogger(ROOT).addHandler(logging.NullHandler())  # nothing is said unless `start` was called
 
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SECRETS = (
-    (re.compile(r"(\w://)[^/\s@'\"]+@"), r"\1***@"),
-    (
-        re.compile(
-            r"(?i)((?:[\w-]*(?:secret|password|passwd|token|signature|credential)[\w-]*|access_?key(?:_?id)?)"
-            r"['\"]?\s*[=:]\s*['\"]?)[^\s&,'\"}]+"
-        ),
-        r"\1***",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -56,13 +46,6 @@ class _Context:
     run_id: str | None = None
 
 
-def redact(text: str) -> str:
-    """Return ``text`` without what looks like a secret: users in URLs, values of keys, tokens, signatures."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {} if _Context.run_id is None else {"run_id": _Context.run_id}
     for name, value in vars(record).items():
@@ -70,11 +53,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
             fields[name] = value
     if record.exc_info and record.exc_info[1] is not None:
         fields["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-    return {
-        name: redact(value) if isinstance(value, str) else value
-        for name, value in fields.items()
-        if value is not None
-    }
+    return {name: scrubbed(value) for name, value in fields.items() if value is not None}
 
 
 class JsonFormatter(logging.Formatter):
@@ -86,7 +65,7 @@ class JsonFormatter(logging.Formatter):
         line = {
             "time": moment,
             "level": record.levelname.lower(),
-            "event": redact(record.getMessage()),
+            "event": scrub(record.getMessage()),
             "logger": record.name,
         }
         return json.dumps(line | _fields(record), ensure_ascii=False, default=str)
@@ -98,7 +77,7 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         clock = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        event = json.dumps(redact(record.getMessage()), ensure_ascii=False)[1:-1]
+        event = json.dumps(scrub(record.getMessage()), ensure_ascii=False)[1:-1]
         fields = (
             f"{name}={json.dumps(value, ensure_ascii=False, default=str)}"
             for name, value in _fields(record).items()

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -32,16 +30,6 @@ PLAN = "plan.json"
 MANIFEST_NOTE = "manifest: "
 """Begins the warnings of a slide that are about its row in the manifest."""
 _log = logging.getLogger(__name__)
-
-
-def default_cache() -> Path:
-    """Return the folder that remote slides are downloaded to: $DEEPLIIF_RAY_CACHE or a temporary one.
-
-    All processes of a machine share it; see `deepliif_ray.storage.room` for its bound.
-    """
-    return Path(
-        os.environ.get(storage.CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"deepliif-ray-{os.getuid()}"
-    ).absolute()
 
 
 @dataclass(frozen=True)
@@ -130,7 +118,7 @@ def step(stage: str, tile: int | None = None) -> Iterator[None]:
     except StepError:
         raise
     except DeepliifRayError as error:
-        raise StepError(Failure(stage, error.reason, str(error), tile)) from error
+        raise StepError(Failure(stage, error.reason, storage.scrub(str(error)), tile)) from error
     except Exception as error:
         message = storage.scrub(f"{type(error).__name__}: {error}")
         raise StepError(Failure(stage, "internal", message, tile)) from error
@@ -188,7 +176,7 @@ def fetch(entry: SlideEntry, expected: str | None = None) -> Path | str:
         The store failed, or there is no room for the slide.
     """
     try:
-        return storage.localize(entry.uri, default_cache(), expected)
+        return storage.localize(entry.uri, storage.default_cache(), expected)
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(entry, error) from error
 

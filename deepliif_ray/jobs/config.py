@@ -7,7 +7,6 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from deepliif_ray import storage
@@ -223,18 +222,19 @@ def parse_job(options: Any, source: str = "job") -> Job:
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ConfigError(f"{source}: expected keys and values, beginning with kind: score_cohort")
     kind = options.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"{source}: kind is {kind!r}; use one of {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"{source}: kind is {storage.shown(kind)}; use one of {', '.join(KINDS)}")
     try:
         return _JOB.validate_python(options)
     except ValidationError as error:
-        problems = "\n".join(f"  - {_problem(e, str(kind))}" for e in error.errors())
+        problems = storage.listed(error.errors(), lambda e: f"  - {_problem(e, kind)}", "\n")
         raise ConfigError(f"{source}: this {kind} job cannot be used:\n{problems}") from error
 
 
 def _problem(error: Any, kind: str) -> str:
     # The first part of the place is the kind; pydantic puts members of unions after the last key.
     path = [str(part) for part in error["loc"][1:] if not re.fullmatch(r"literal\[.*\]|int|float", str(part))]
+    path = [storage.shown(part, quoted=False) for part in path]
     key = ".".join(path)
     if error["type"] == "missing":
         return f"{key} is missing; add it"
@@ -243,7 +243,7 @@ def _problem(error: Any, kind: str) -> str:
         known = ", ".join(KINDS[kind].model_fields) if len(path) == 1 else ""
         hint = f"did you mean {close[0]}?" if close else f"known keys: {known}" if known else "remove it"
         return f"{key} is not a key here; {hint}"
-    return f"{key} is {error['input']!r}: {str(error['msg']).removeprefix('Value error, ')}"
+    return f"{key} is {storage.shown(error['input'])}: {str(error['msg']).removeprefix('Value error, ')}"
 
 
 def _keys(schema: Any) -> list[str]:
@@ -277,10 +277,9 @@ def read_job(url: str) -> tuple[Job, str]:
         The file cannot be read or used.
     """
     try:
-        content = storage.read_bytes(url)
-        options = yaml.safe_load(content)
-    except (StorageError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{url}: not a readable YAML file ({error})") from error
+        options, content = storage.read_yaml(url)
+    except StorageError as error:
+        raise ConfigError(f"{url}: the job file cannot be read ({error})") from error
     job = parse_job(options, url)
     return job, hashlib.sha256(content).hexdigest()[:12]
 

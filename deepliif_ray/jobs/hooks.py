@@ -5,18 +5,18 @@ import json
 import os
 import time
 import urllib.error
-import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.errors import AddressRefusedError, ConfigError, StorageError
 from deepliif_ray.jobs.config import Notifications
 
 TIMEOUT_S = 10.0
 DELAYS_S = (1.0, 4.0)
 """Before the second and the third try."""
 _AGAIN = (408, 425, 429)
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def webhook_url(notifications: Notifications) -> str | None:
@@ -73,14 +73,17 @@ def notify(notifications: Notifications, summary: dict[str, Any], *, patient: bo
 
 def _post(url: str, content: bytes, delays: tuple[float, ...]) -> str | None:
     """Post to ``url``; return what went wrong in the end."""
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json"}, method="POST")
     problem = None
     for delay in (*delays, None):
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-                return None
+            storage.post(url, content, "application/json", TIMEOUT_S)
+            return None
+        except AddressRefusedError as error:
+            return str(error)
         except urllib.error.HTTPError as error:
             problem = f"HTTP {error.code}"
+            if error.code in _REDIRECTS:
+                problem += ", which leads elsewhere and was not followed; give the address it leads to"
             if error.code < 500 and error.code not in _AGAIN:
                 break
         except (OSError, ValueError, http.client.HTTPException) as error:

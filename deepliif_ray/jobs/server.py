@@ -14,6 +14,7 @@ from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, JobError
 
 ERROR = 1
@@ -38,7 +39,7 @@ def _told(what: str) -> Iterator[None]:
         ) from error
     except (RuntimeError, ValueError, OSError, ClientError) as error:  # ConnectionError is an OSError
         lines = [line for line in str(error).splitlines() if line.strip(" .")]
-        raise JobError(f"{what}: {lines[-1] if lines else type(error).__name__}") from error
+        raise JobError(f"{what}: {storage.scrub(lines[-1]) if lines else type(error).__name__}") from error
 
 
 class JobServer:

@@ -103,18 +103,8 @@ def _metadata(job: Job, digest: str) -> dict[str, str]:
     }
     for key in (*job.INPUTS, *job.OUTPUTS):
         if (place := getattr(job, key)) is not None:
-            own[key] = without_secrets(place)
+            own[key] = storage.scrub(place)
     return {**job.metadata, **own}
-
-
-def without_secrets(url: str) -> str:
-    """Return ``url`` without user, password and query, which may hold credentials or a signature."""
-    if storage.is_local(url):
-        return url
-    protocol, _, rest = url.partition("://")
-    place, _, path = rest.partition("/")
-    path = path.partition("?")[0] if protocol.startswith("http") else path
-    return f"{protocol}://{place.rpartition('@')[2]}/{path}"
 
 
 def _driver_needs(job: Job) -> dict[str, float]:

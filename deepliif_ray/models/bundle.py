@@ -137,14 +137,18 @@ def read_bundle(uri: str) -> Bundle:
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{source}: not a model of format {FORMAT}")
     if described.get("architecture") != "compact":
-        raise ModelError(f"{source}: architecture {described.get('architecture')!r} is not known here")
+        raise ModelError(
+            f"{source}: architecture {storage.shown(described.get('architecture'))} is not known here"
+        )
     layers = described.get("layers")
     try:
         values: dict[str, Any] = dict(layers or {})
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         spec = CompactSpec(**values)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{source}: layers {layers!r} make no compact network: {error}") from error
+        raise ModelError(
+            f"{source}: layers {storage.shown(layers)} make no compact network: {error}"
+        ) from error
     path = storage.join(uri, WEIGHTS_FILE)
     data = _bounded(path, MAX_WEIGHTS_BYTES)
     digest = _digest(spec, data)

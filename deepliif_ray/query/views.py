@@ -33,7 +33,7 @@ SANDBOX = {
     "enable_external_access": "false",
     "lock_configuration": "true",
 }
-"""Settings of a sandbox, in this order. A query that needs more memory fails instead of going to disk."""
+"""Settings of a locked connection, in this order. What needs more memory fails instead of going to disk."""
 
 
 def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb.DuckDBPyConnection:
@@ -52,8 +52,10 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     results : str or path
         URL of the results.
     sandbox : bool
-        For SQL that is not trusted: no files but the cells of these results, and those read-only; no network,
-        no extensions, no Python variables, 4 GB of memory, and no setting can be changed back.
+        Lock the connection: no files but the cells of these results, and those read-only; no network, no
+        extensions, no Python variables, and no setting can be changed back. DuckDB holds itself to 4 GB, but
+        some functions take memory that it does not count, and time is not limited: for SQL of people who are
+        not trusted use `deepliif_ray.query.ask`, which runs it in a process with limits.
 
     Returns
     -------
@@ -91,13 +93,19 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     if damaged:
         _log.warning("%s", _described(url, damaged))
-    for name in ("intervals", "called_cells", "same_content", "quality", "notes", "indices"):
-        connection.execute(_sql(name))
+    for statement in derived():
+        connection.execute(statement)
     if sandbox:
         connection.execute(f"SET allowed_paths = [{places}]")
         for name, value in SANDBOX.items():
             connection.execute(f"SET {name} = {value}")
     return connection
+
+
+def derived() -> list[str]:
+    """Return the statements that make the views and macros which rest on ``cells`` and the tables."""
+    names = ("intervals", "called_cells", "same_content", "quality", "notes", "indices")
+    return [_sql(name) for name in names]
 
 
 def _retired(ledger: Ledger) -> pa.Table:

@@ -7,7 +7,6 @@ not need (`deepliif_ray.slides.confine`).
 """
 
 import os
-import resource
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from deepliif_ray.confine import limit_memory
 from deepliif_ray.errors import ResolutionError, SlideError
 from deepliif_ray.slides.confine import confine
 from deepliif_ray.slides.link import Link
@@ -102,21 +102,6 @@ class Server:
         from deepliif_ray.slides.ome_zarr import open_stored  # zarr takes a second to import
 
         return open_stored(path, self._link.fetch, series=series, plane=plane)
-
-
-def limit_memory(more: int) -> None:
-    """Let this process take ``more`` bytes of address space than it has now; write no core dumps.
-
-    Where the system does not tell how much that is, only the size of files is limited.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (more, more))
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except OSError:
-        return
-    most = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _follow(parent: int) -> None:

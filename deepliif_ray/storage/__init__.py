@@ -6,9 +6,18 @@ a reader sees an object complete or not at all. Trouble with a store that may pa
 told of it holds no credentials.
 """
 
+from deepliif_ray.storage.addresses import post
 from deepliif_ray.storage.cache import localize, pin
+from deepliif_ray.storage.cache_folder import CACHE_VARIABLE, default_cache, own_folder
 from deepliif_ray.storage.content import content_fingerprint
-from deepliif_ray.storage.credentials import OPTIONS_VARIABLE, refuse_credentials, scrub, use_options_file
+from deepliif_ray.storage.credentials import (
+    OPTIONS_VARIABLE,
+    refuse_credentials,
+    scrub,
+    scrubbed,
+    use_options_file,
+)
+from deepliif_ray.storage.documents import listed, shown
 from deepliif_ray.storage.locks import Lock
 from deepliif_ray.storage.objects import (
     READ_THREADS,
@@ -28,8 +37,8 @@ from deepliif_ray.storage.objects import (
     write_bytes,
     write_file,
 )
-from deepliif_ray.storage.room import CACHE_VARIABLE
 from deepliif_ray.storage.slide_files import slide_files, version
+from deepliif_ray.storage.small import read_small, read_yaml
 from deepliif_ray.storage.urls import (
     absolute,
     is_absolute,
@@ -52,25 +61,33 @@ __all__ = [
     "check_writable",
     "content_fingerprint",
     "create_bytes",
+    "default_cache",
     "exists",
     "is_absolute",
     "is_local",
     "join",
     "list_files",
     "list_stored",
+    "listed",
     "local_path",
     "localize",
+    "own_folder",
     "parent",
     "pin",
     "place",
+    "post",
     "read_bytes",
     "read_range",
     "read_ranges",
+    "read_small",
+    "read_yaml",
     "refuse_credentials",
     "remove",
     "remove_empty",
     "resolve",
     "scrub",
+    "scrubbed",
+    "shown",
     "size",
     "slide_files",
     "use_options_file",

@@ -1,8 +1,9 @@
 """Remote slides on the local disk, in a folder that all processes of a machine share.
 
 A slide's name there, its key, follows from its URL and version. Beside the finished folder ``<key>`` lies
-``<key>.lock``, which holds the size that is promised to it; ``<key>.part`` is what arrived of a download so
-far. The lock is held exclusively by who downloads or evicts, and shared by everyone who reads.
+``<key>.lock``, which holds the size that is promised to it, and ``<key>.sums``, what its files are;
+``<key>.part`` is what arrived of a download so far. The lock is held exclusively by who downloads or evicts,
+and shared by everyone who reads.
 """
 
 import hashlib
@@ -21,11 +22,13 @@ from pathlib import Path, PurePosixPath
 
 from deepliif_ray.errors import SlideChangedError, StorageError
 from deepliif_ray.storage import room
+from deepliif_ray.storage.cache_folder import CACHE_VARIABLE, own_folder
 from deepliif_ray.storage.client import FAILURES, is_passing, trouble
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.download import download
 from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, Lock, try_lock
 from deepliif_ray.storage.slide_files import SlideFile, digest, is_zarr, slide_files, slide_folder
+from deepliif_ray.storage.sums import intact, write_sums
 from deepliif_ray.storage.urls import is_local, parent
 
 STALL_S = 600.0
@@ -70,7 +73,7 @@ def localize(url: str, cache: Path, expected: str | None = None) -> Path | str:
     copy = _Copy(url, cache, files, folder)
     _latest.pin = None  # it may be in the way of the room, or of a repair
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own_folder(cache)
         _latest.pin = _ready(copy)
     except (FileNotFoundError, PermissionError) as error:
         if error.filename is None or not str(error.filename).startswith(str(cache)):
@@ -130,6 +133,10 @@ class _Copy:
         return self.cache / f"{self.key}.lock"
 
     @property
+    def sums(self) -> Path:
+        return self.cache / f"{self.key}.sums"
+
+    @property
     def size(self) -> int:
         return sum(file.size or 0 for file in self.files)
 
@@ -161,9 +168,13 @@ class _Copy:
         os.utime(self.lock, ns=(now, now))
 
     def is_complete(self) -> bool:
-        return self.folder.is_dir() and all(
-            path.is_file() and (file.size is None or path.stat().st_size == file.size)
-            for file, path in zip(self.files, (self.folder / name for name in self.names), strict=True)
+        return (
+            self.folder.is_dir()
+            and all(
+                path.is_file() and (file.size is None or path.stat().st_size == file.size)
+                for file, path in zip(self.files, (self.folder / name for name in self.names), strict=True)
+            )
+            and intact(self.folder, self.names, self.sums)
         )
 
 
@@ -211,6 +222,7 @@ def _download(copy: _Copy, lock: Lock) -> None:
             download(copy.url, file, target)
         if digest(slide_files(copy.url)) != digest(copy.files):
             raise _changed(copy.url)
+        write_sums(copy.part, copy.names, copy.sums)
         copy.part.rename(copy.folder)
 
 
@@ -235,9 +247,9 @@ def _told_as_change(copy: _Copy) -> Iterator[None]:
 
 
 def _disk_trouble(copy: _Copy, error: OSError) -> StorageError:
-    advice = f"set ${room.CACHE_VARIABLE} to a folder that can be written"
+    advice = f"set ${CACHE_VARIABLE} to a folder that can be written"
     if error.errno in room.FULL:
-        advice = f"free space there, or set ${room.CACHE_VARIABLE} to a folder on a larger disk"
+        advice = f"free space there, or set ${CACHE_VARIABLE} to a folder on a larger disk"
     why = error.strerror or type(error).__name__
     return StorageError(f"{scrub(copy.url)}: cannot be kept under {copy.cache} ({why}); {advice}")
 

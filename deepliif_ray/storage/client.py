@@ -15,15 +15,23 @@ from aiohttp import ClientError as HttpClientError
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.errors import AddressRefusedError, ConfigError, StorageError
+from deepliif_ray.storage.addresses import check_url, web_client
 from deepliif_ray.storage.answers import answer_of
-from deepliif_ray.storage.credentials import refuse_credentials, scrub, storage_options
+from deepliif_ray.storage.credentials import names_protocol, refuse_credentials, scrub, storage_options
+from deepliif_ray.storage.documents import shown
 from deepliif_ray.storage.urls import is_local, local_path
 
+PROTOCOLS = {
+    "abfs", "abfss", "az", "file", "gcs", "gs", "http", "https", "memory", "s3", "s3a",
+}  # fmt: skip
+"""Kinds of URLs that are used; others only where the storage-options file names them. fsspec knows many more:
+some read local files by another name, run programs, or lead to other URLs."""
 RETRY_VARIABLE = "DEEPLIIF_RAY_RETRY_S"
 RETRY_S = 90.0
 """Trouble that passes is tried again for so long, seconds: a store may be restarted meanwhile."""
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+_WEB = ("http", "https")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _TELL_AFTER_S = 3.0
 
@@ -75,13 +83,14 @@ _log = logging.getLogger(__name__)
 def filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of ``url`` and the path in it.
 
-    The filesystem does not repeat what fails; the functions of this package do (see `retried`). It belongs to
-    this process: one that is forked must ask for its own.
+    ``http://`` and ``https://`` lead to no machine inside a network that is not allowed, see
+    `deepliif_ray.storage.addresses`. The filesystem does not repeat what fails; the functions of this package
+    do (see `retried`). It belongs to this process: one that is forked must ask for its own.
 
     Raises
     ------
     StorageError
-        The protocol is unknown or its package is not installed.
+        The protocol is not one that is used here, or its package is not installed; or the address is refused.
     ConfigError
         The URL holds credentials, or the storage-options file cannot be used.
     """
@@ -101,6 +110,15 @@ def _connect(url: str, **more: Any) -> tuple[Any, str]:
         return fsspec.filesystem("file"), str(local_path(url).absolute())
     refuse_credentials(url)
     protocol = url.partition("://")[0]
+    if protocol not in PROTOCOLS and not names_protocol(protocol):
+        raise StorageError(
+            f"{scrub(url)}: {shown(protocol, quoted=False)}:// is not among the kinds of URLs that are used "
+            f"here ({', '.join(sorted(PROTOCOLS))}); if it is meant to be, name it in the storage-options "
+            "file, see docs/storage.md"
+        )
+    if protocol in _WEB:
+        check_url(url)
+        more = {"get_client": web_client, **more}
     try:
         # Not fsspec's url_to_fs: it takes apart paths that hold "::".
         kind = fsspec.get_filesystem_class(protocol)
@@ -166,6 +184,8 @@ def retried(url: str, call: Callable[[], T]) -> T:
         try:
             return call()
         except FAILURES as error:
+            if (refused := _refusal(error)) is not None:
+                raise AddressRefusedError(f"{scrub(url)}: {refused}") from None
             if is_local(url) or not is_passing(error):
                 raise
             now = time.monotonic()
@@ -181,6 +201,13 @@ def retried(url: str, call: Callable[[], T]) -> T:
                 _log.warning("%s: %s; trying again for %.0f s", scrub(url), scrub(str(error)), left)
             time.sleep(min(pause, left))
     raise AssertionError  # the count has no end
+
+
+def _refusal(error: BaseException | None) -> AddressRefusedError | None:
+    """Return the refusal that fsspec took for a file that is missing, if there is one."""
+    while error is not None and not isinstance(error, AddressRefusedError):
+        error = error.__cause__
+    return error
 
 
 class _RenewedError(ConnectionError):

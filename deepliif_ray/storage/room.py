@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.storage.cache_folder import CACHE_VARIABLE
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.locks import EXCLUSIVE, Lock, try_lock
 
-CACHE_VARIABLE = "DEEPLIIF_RAY_CACHE"
 LIMIT_VARIABLE = "DEEPLIIF_RAY_CACHE_GIB"
 SHARE_OF_FREE = 0.5
 ROOM_WAIT_S = 300.0
@@ -179,6 +179,7 @@ def _evict(cache: Path, key: str) -> bool:
         return False
     shutil.rmtree(cache / key, ignore_errors=True)
     shutil.rmtree(cache / f"{key}.part", ignore_errors=True)
+    (cache / f"{key}.sums").unlink(missing_ok=True)
     path.unlink()
     lock.release()
     return True

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
+from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models.networks import TileNorm
 
@@ -31,7 +32,7 @@ def read_options(kind: type[Options], values: Mapping[str, Any], objective: str)
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc'])} is {e['input']!r}: {e['msg']}"
+            f"{'.'.join(str(part) for part in e['loc'])} is {storage.shown(e['input'])}: {e['msg']}"
             for e in error.errors()
         )
         raise ConfigError(f"cannot use these options of the objective {objective}: {problems}") from error

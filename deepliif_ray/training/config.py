@@ -42,7 +42,8 @@ class TrainConfig(_Strict):
     Attributes
     ----------
     objective : str
-        ``compact``, ``deepliif``, ``neg-to-pos``, or ``package.module:Class`` of one's own.
+        ``compact``, ``deepliif``, ``neg-to-pos``, or one that an installed package offers (see
+        `deepliif_ray.training.objective.find`).
     objective_options : dict
         Keyword arguments of the objective.
     data : list of DataSource
@@ -149,21 +150,21 @@ def train_config(options: Mapping[str, Any], source: str = "configuration") -> T
     try:
         return TrainConfig.model_validate(dict(options))
     except ValidationError as error:
-        problems = "; ".join(_problem(e) for e in error.errors())
+        problems = storage.listed(error.errors(), _problem, "; ")
         raise ConfigError(f"{source}: {problems}") from error
 
 
 def _problem(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(storage.shown(part, quoted=False) for part in error["loc"])
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
         return f"{key} is not a known key"
-    return f"{key} is {error['input']!r}: {error['msg']}"
+    return f"{key} is {storage.shown(error['input'])}: {error['msg']}"
 
 
 def load_mapping(url: str) -> dict[str, Any]:
-    """Read a YAML (or JSON) file of keys and values from ``url``.
+    """Read a YAML (or JSON) file of keys and values, within the bounds of `storage.read_yaml`.
 
     Raises
     ------
@@ -172,10 +173,7 @@ def load_mapping(url: str) -> dict[str, Any]:
     StorageError
         It cannot be read.
     """
-    try:
-        options = yaml.safe_load(storage.read_bytes(url))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{url}: not YAML ({error})") from error
+    options, _ = storage.read_yaml(url)
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ConfigError(f"{url}: expected a mapping of keys to values")
     return options

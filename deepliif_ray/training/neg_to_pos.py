@@ -262,8 +262,8 @@ def load_neg_to_pos(url: str) -> NegToPos:
     """
     source = storage.join(url, MODEL_FILE)
     try:
-        described = json.loads(storage.read_bytes(source))
-    except ValueError as error:
+        described = json.loads(storage.read_small(source))
+    except (ConfigError, ValueError, RecursionError) as error:
         raise ModelError(f"{source}: not JSON ({error}); export the model again") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{source}: not a Neg-to-Pos model of format {FORMAT}")

@@ -2,11 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from deepliif_ray.errors import ConfigError
+from deepliif_ray.storage import shown
 from deepliif_ray.training.panels import IHC
+
+GROUP = "deepliif_ray.objectives"
+"""Entry points of this group are objectives that installed packages offer."""
+_BUILT_IN = {
+    name: EntryPoint(name, f"deepliif_ray.training.{home}", GROUP)
+    for name, home in (
+        ("compact", "compact:CompactObjective"),
+        ("deepliif", "deepliif:DeepLIIFObjective"),
+        ("neg-to-pos", "neg_to_pos:NegToPosObjective"),
+    )
+}
+_METHODS = ("forward", "discriminator_terms", "generator_terms", "predict", "export")
 
 Terms = dict[str, Tensor]
 """Named loss terms, scalars; the loss is their sum."""
@@ -71,3 +86,32 @@ class Objective(Protocol):
     def export(self, url: str, metadata: Mapping[str, Any]) -> None:
         """Write the generators as a model that `deepliif_ray.load_model` reads to the folder ``url``."""
         ...
+
+
+def find(name: str) -> type[Objective]:
+    """Return the objective of that name: one of this package, or one that an installed package offers.
+
+    A training file may come from anywhere and importing a module runs it, so the file names none: whoever
+    installs packages decides what there is to run.
+
+    Raises
+    ------
+    ConfigError
+        There is none, there are several, or it is not an objective.
+    """
+    offered = entry_points(group=GROUP)
+    found = [_BUILT_IN[name]] if name in _BUILT_IN else [entry for entry in offered if entry.name == name]
+    if len({entry.value for entry in found}) != 1:
+        known = ", ".join(sorted({*_BUILT_IN, *offered.names}))
+        why = "several installed packages offer it" if found else f"there are {known}"
+        raise ConfigError(
+            f"objective is {shown(name)}: {why}; others are installed as packages with an entry point of the "
+            f"group {GROUP} (docs/training.md)"
+        )
+    try:
+        kind = found[0].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"objective is {shown(name)}: cannot be imported ({error})") from error
+    if not isinstance(kind, type) or not all(callable(getattr(kind, method, None)) for method in _METHODS):
+        raise ConfigError(f"objective is {shown(name)}: {found[0].value} has not the methods of an objective")
+    return kind

@@ -216,7 +216,7 @@ def read_rgb(url: str) -> tuple[UInt8Array, tuple[str, ...]]:
         raise ConfigError(f"{url}: its pixels are {mode}; convert it into 8-bit RGB, as published panels are")
     try:
         noted = json.loads(image.info.get(_NAMES_KEY, "[]"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{url}: its note of panels is damaged ({error}); write it again") from error
     names = tuple(noted) if isinstance(noted, list) and all(isinstance(n, str) for n in noted) else ()
     return np.array(image), names

@@ -11,6 +11,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.training.config import TrainConfig, train_config
 
@@ -72,7 +73,9 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
             else:
                 raise ConfigError(f"search space: {key}: {kind!r} is not a way to draw values")
         except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"search space: {key} is {entry!r}: {error}") from error
+            raise ConfigError(
+                f"search space: {key} is {storage.shown(entry)}: {storage.shown(error, quoted=False)}"
+            ) from error
     return found
 
 

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,9 @@ from deepliif_ray.errors import ConfigError, ModelError
 from deepliif_ray.models.bundle import is_bundle, read_bundle
 from deepliif_ray.training import checkpoints
 from deepliif_ray.training.config import TrainConfig
-from deepliif_ray.training.objective import Batch, Objective, Terms
+from deepliif_ray.training.objective import Batch, Objective, Terms, find
 from deepliif_ray.training.team import Team
 
-_OBJECTIVES = {
-    "compact": "deepliif_ray.training.compact:CompactObjective",
-    "deepliif": "deepliif_ray.training.deepliif:DeepLIIFObjective",
-    "neg-to-pos": "deepliif_ray.training.neg_to_pos:NegToPosObjective",
-}
 COMPACT = "compact"  # the one network of a bundle, by its name among the generators
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -34,17 +28,10 @@ def make_objective(config: TrainConfig) -> Objective:
     ConfigError
         There is no such objective, or it does not take these options.
     """
-    home, _, name = _OBJECTIVES.get(config.objective, config.objective).partition(":")
-    if not name:
-        known = ", ".join(_OBJECTIVES)
-        raise ConfigError(f"objective is {config.objective!r}: expected {known} or package.module:Class")
-    try:
-        kind = getattr(import_module(home), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"objective is {config.objective!r}: cannot be imported ({error})") from error
+    kind = find(config.objective)
     torch.manual_seed(config.seed)
     try:
-        objective: Objective = kind(**config.objective_options)
+        objective = kind(**config.objective_options)
     except TypeError as error:
         raise ConfigError(f"objective_options: {error}") from error
     return objective

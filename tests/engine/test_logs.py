@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepliif_ray import score
+from deepliif_ray import score, storage
 from deepliif_ray.engine import logs
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.slides.cohort import write_cohort
@@ -82,7 +82,7 @@ def test_secrets_are_left_out(tmp_path, text):
 
 def test_messages_without_secrets_stay_as_they_are():
     text = "s3://bucket/a@b/slide #1.svs: 0.25 µm per pixel (manifest); the key of slide 'a' is a-12ab"
-    assert logs.redact(text) == text
+    assert storage.scrub(text) == text
 
 
 def test_levels_and_formats(tmp_path):

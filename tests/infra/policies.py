@@ -1,12 +1,20 @@
 """What every pod and every right in the manifests must keep to."""
 
 import re
+from ipaddress import ip_network
 
 from tests.infra.manifests import templates
 
 TOKEN_PODS = {
     "CronJob deepliif-reprocess"
 }  # the scheduler; the autoscaler's is mounted into its container alone
+INSIDE = {
+    "169.254.169.254/32": "metadata address",
+    "10.0.0.0/8": "private network",
+    "172.16.0.0/12": "private network",
+    "192.168.0.0/16": "private network",
+    "100.64.0.0/10": "private network",
+}
 API_RIGHTS = {("ray.io", "rayjobs"): {"create", "get", "list"}}
 SECRET_WORDS = re.compile(r"(?i)(password|secret|token|access_?key|credential)")
 
@@ -83,6 +91,23 @@ def _of_object(thing):
         yield "exposed"
 
 
+def _reached(block, ports):
+    """Yield what a block of addresses reaches that nobody needs: metadata, and all of a private network."""
+    cidr, excepted = (ip_network(block["cidr"]), [ip_network(one) for one in block.get("except", [])])
+    if any(not one.subnet_of(cidr) for one in excepted):
+        yield "exception outside of its block"
+    for inside, name in INSIDE.items():
+        network = ip_network(inside)
+        if (
+            network != cidr
+            and network.subnet_of(cidr)
+            and not any(network.subnet_of(one) for one in excepted)
+        ):
+            yield name
+    if cidr.prefixlen == 0 and [port.get("port") for port in ports] != [443]:
+        yield "more than HTTPS to outside"
+
+
 def network_problems(objects):
     """Return what the network policies of a namespace leave open."""
     policies = [t["spec"] for t in objects if t["kind"] == "NetworkPolicy"]
@@ -107,8 +132,8 @@ def network_problems(objects):
                 if _is_everyone(peer) and not rule.get("ports"):
                     yield "egress to everyone"
                 block = peer.get("ipBlock", {})
-                if block.get("cidr") == "0.0.0.0/0" and "169.254.0.0/16" not in block.get("except", []):
-                    yield "metadata address"
+                if "cidr" in block:
+                    yield from _reached(block, rule.get("ports", []))
     allowed = [
         peer
         for policy in policies

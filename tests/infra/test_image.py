@@ -1,5 +1,6 @@
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -13,6 +14,10 @@ def instructions(text):
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n", " ", "\n".join(lines))
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+PINNED = r"--require-hashes .*\.lock|--requirement requirements-torch\.lock|--no-deps --no-build-isolation \."
+"""How the image's packages are installed: by digest; PyTorch by version; this package with what is there."""
 
 
 def problems(text):
@@ -40,7 +45,7 @@ def problems(text):
             found.append("fetched from outside")
         if word in ("ENV", "ARG") and re.search(r"(?i)(password|secret|token)\w*=\S", rest):
             found.append("secret")
-        if word == "RUN" and "pip install" in rest and not re.search(r"requirements\.lock|bill\.lock", rest):
+        if word == "RUN" and "pip install" in rest and not re.search(PINNED, rest):
             found.append("not pinned")
     if not any(word == "COPY" and "bill.cdx.json" in rest for word, rest in final):
         found.append("no bill of materials")
@@ -68,7 +73,9 @@ def test_the_dockerfile_keeps_to_the_rules():
         ),
         ("fetched from outside", "COPY schemas schemas", "ADD https://example.org/schemas schemas"),
         ("secret", "ENV PATH=", "ENV AWS_TOKEN=abc PATH="),
-        ("not pinned", "PIP_CONSTRAINT=requirements.lock ", ""),
+        ("not pinned", "--no-deps --no-build-isolation .", "."),
+        ("not pinned", "--require-hashes --no-deps --requirement requirements.lock", "--requirement x"),
+        ("not pinned", "install --require-hashes --requirement bill.lock", "install --requirement bill.lock"),
         ("no bill of materials", "COPY --from=bill", "# COPY --from=bill"),
     ],
 )
@@ -103,6 +110,29 @@ def test_pods_run_as_the_image_s_user(rendered):
 
 
 def test_what_makes_the_bill_is_pinned_exactly():
-    lines = [line for line in (IMAGE / "bill.lock").read_text().splitlines() if line[:1] != "#"]
-    assert any(line.startswith("cyclonedx-bom==") for line in lines)
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    assert "cyclonedx-bom" in pinned("infra/image/bill.lock")
+
+
+def pinned(lock):
+    """Return the packages of a lock, each of which has a version and a digest of every file."""
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if line[:1] != "#"]
+    entries = re.split(r"(?m)^(?=\S)", "\n".join(lines))[1:]
+    for entry in entries:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n?", entry), entry
+    return {re.match(r"[\w.-]+", entry)[0].lower() for entry in entries}
+
+
+def test_everything_but_pytorch_is_pinned_by_digest():
+    runs, develops = pinned("requirements.lock"), pinned("requirements-dev.lock")
+    assert not runs & develops
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted, locked in (
+        (project["dependencies"] + project["optional-dependencies"]["czi"], runs),
+        (project["optional-dependencies"]["dev"], runs | develops),
+    ):
+        names = {re.match(r"[\w.-]+", each)[0].lower() for each in wanted}
+        assert names - {"torch"} <= locked
+    torch = (ROOT / "requirements-torch.lock").read_text()
+    assert re.search(r"(?m)^torch==[\d.]+$", torch)
+    for lock in ("requirements.lock", "requirements-dev.lock", "infra/image/bill.lock"):
+        assert "://" not in (ROOT / lock).read_text()

@@ -278,7 +278,7 @@ def test_ray_is_the_version_that_is_pinned(rendered):
     for target in ALL:
         for thing in of_kinds(rendered[target], RAY_KINDS):
             for _, cluster in clusters(thing):
-                assert f"\nray=={cluster['rayVersion']}\n" in pins
+                assert f"\nray=={cluster['rayVersion']} \\\n" in pins
 
 
 @pytest.mark.parametrize("target", ALL)

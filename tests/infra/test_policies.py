@@ -99,10 +99,34 @@ NETWORK_BREAKS = {
     "every port to another namespace": lambda o: policy(o, "ray-nodes")["ingress"][1].pop("ports"),
     "egress to everyone": lambda o: policy(o, "ray-nodes")["egress"][1].pop("ports"),
     "metadata address": lambda o: policy(o, "ray-nodes")["egress"][1]["to"][0]["ipBlock"].pop("except"),
+    "private network": lambda o: policy(o, "ray-nodes")["egress"][1]["to"][0]["ipBlock"]["except"].pop(2),
+    "more than HTTPS to outside": lambda o: policy(o, "ray-nodes")["egress"][1]["ports"].append({"port": 80}),
+    "exception outside of its block": lambda o: policy(o, "ray-nodes")["egress"][1]["to"][0][
+        "ipBlock"
+    ].update(cidr="52.0.0.0/8"),
     "job port": lambda o: policy(o, "ray-jobs-port")["ingress"][0]["from"].append(
         {"namespaceSelector": {"matchLabels": {"team": "any"}}}
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("target", "api", "redis"),
+    [
+        ("overlays/aws", "10.0.0.0/28", "10.0.1.0/24"),
+        ("overlays/gcp", "10.128.0.2/32", "10.128.1.0/24"),
+        ("overlays/local", "172.18.0.0/16", "192.0.2.1/32"),
+    ],
+)
+def test_addresses_of_an_overlay_are_those_of_its_policies(rendered, target, api, redis):
+    def block(name, rule):
+        return policy(rendered[target], name)["egress"][rule]["to"][0]["ipBlock"]
+
+    assert [block("scheduler", 0), block("cluster-head", 0)] == [{"cidr": api}] * 2
+    assert [block("cluster-head", 1), block("redis-cleanup", 0)] == [{"cidr": redis}] * 2
+    assert block("storage", 0) == {"cidr": "192.0.2.1/32"}
+    assert api in block("ray-nodes", 1)["except"]
+    assert not [thing for thing in rendered[target] if "egress" in thing["metadata"]["name"]]
 
 
 @pytest.mark.parametrize("rule", NETWORK_BREAKS)

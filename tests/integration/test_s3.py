@@ -288,6 +288,7 @@ def test_credentials_from_anywhere_are_nowhere_written(s3, remote, tmp_path, sou
     write_manifest(f"{remote}/manifest.csv", rows)
     environment, before = without_aws(), []
     environment |= {"DEEPLIIF_RAY_RETRY_S": "1", "DEEPLIIF_RAY_CACHE": str(tmp_path / "cache")}
+    environment |= {"DEEPLIIF_RAY_PRIVATE_NETWORKS": "127.0.0.1"}
     if source == "profile":
         environment |= profile(s3, tmp_path)
     else:

@@ -25,12 +25,15 @@ def receiver():
                 server.released.wait(5)  # longer than the client does
                 return
             self.send_response(code)
+            if server.location is not None:
+                self.send_header("Location", server.location)
             self.end_headers()
 
         def log_message(self, *_):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.location = None
     server.received, server.answers, server.released = [], [], threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/hook/s3cret"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -42,6 +45,7 @@ def receiver():
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
+    monkeypatch.setenv("DEEPLIIF_RAY_PRIVATE_NETWORKS", "127.0.0.1")
     monkeypatch.setattr(hooks, "DELAYS_S", (0.01, 0.01))
 
 
@@ -73,6 +77,23 @@ def test_what_fails_is_told_without_the_secret_and_stops_nothing(receiver):
     nobody = Notifications(webhook="http://127.0.0.1:9/s3cret")
     (problem,) = hooks.notify(nobody, {}, patient=False)
     assert "refused" in problem and "s3cret" not in problem
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_no_delivery(receiver, code):
+    receiver.answers = [code]
+    receiver.location = "/elsewhere"
+    (problem,) = hooks.notify(Notifications(webhook=receiver.url), {})
+    assert problem.startswith(f"webhook at 127.0.0.1: HTTP {code}, which leads elsewhere")
+    assert [path for path, *_ in receiver.received] == ["/hook/s3cret"]
+
+
+def test_an_address_inside_the_network_gets_nothing(receiver, monkeypatch):
+    monkeypatch.delenv("DEEPLIIF_RAY_PRIVATE_NETWORKS")
+    (problem,) = hooks.notify(Notifications(webhook=receiver.url), {})
+    assert "127.0.0.1 is an address inside a network" in problem
+    assert "DEEPLIIF_RAY_PRIVATE_NETWORKS" in problem
+    assert receiver.received == []
 
 
 def test_webhook_from_the_environment(receiver, monkeypatch):

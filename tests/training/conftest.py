@@ -1,10 +1,19 @@
 """Runs that several tests compare theirs with."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from deepliif_ray.training.config import train_config
 from tests.training.toy import strip_options, train_thrice, write_strip
+
+# What pip would have installed: a distribution that offers objectives to this process and those it starts.
+_PLUGIN = str(Path(__file__).parent / "plugin")
+sys.path.append(_PLUGIN)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _PLUGIN]))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from deepliif_ray.training.dataset import PanelStore
 from deepliif_ray.training.loop import fit
 from deepliif_ray.training.panels import Panels
 
-TOY = "tests.training.toy:Toy"
+TOY = "toy"
+"""An entry point of the distribution in tests/training/plugin; see conftest.py."""
 
 
 class Toy:

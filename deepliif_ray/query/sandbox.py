@@ -1,0 +1,262 @@
+"""SQL of people who are not trusted, run by another process that has nothing to lose or to tell.
+
+DuckDB can be told to leave files, network and settings alone, but not to keep to its memory: some functions
+take what they do not count. So the query runs in a process of its own (`deepliif_ray.query.sandbox_child`)
+with limits that the system keeps. This process opens the results, hands over the tables, serves the bytes of
+cells that the query reads, and takes what comes back up to a size.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import pyarrow as pa
+
+from deepliif_ray import confine
+from deepliif_ray.errors import DeepliifRayError, QueryError, StorageError
+from deepliif_ray.query import sandbox_child as child
+from deepliif_ray.query.reading import check_reads, check_types, unique_names
+from deepliif_ray.query.views import SANDBOX, connect, derived
+from deepliif_ray.tables.rooted import RootedFileSystem
+
+_START_LIMIT_S = 120
+_THREADS = 2
+_OUT_OF_MEMORY = ("failed to allocate", "out of memory", "cannot allocate", "bad_alloc", "memoryerror")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a query in the sandbox may take.
+
+    Attributes
+    ----------
+    seconds : float
+        From the moment the query begins, cells from a store included.
+    memory : int
+        Bytes of address space beyond what the process starts with.
+    answer : int
+        Bytes of the answer, as Arrow.
+    """
+
+    seconds: float = 60.0
+    memory: int = 4_000_000_000
+    answer: int = 1_000_000_000
+
+
+def ask_sandboxed(results: str, query: str, limits: Limits) -> pa.Table:
+    """Return what a query gives that may do nothing but read these results, within limits.
+
+    Raises
+    ------
+    QueryError
+        The query cannot be answered, or not within the limits; the message names the limit.
+    ResultsError, StorageError
+        See `connect`.
+    """
+    process = _Process(limits)  # starts while the results are opened
+    try:
+        task, tables, served = _task(results, query, limits)
+        return _Exchange(results, process, served, limits).run(task, tables)
+    finally:
+        process.end()
+
+
+def _task(
+    results: str, query: str, limits: Limits
+) -> tuple[dict[str, Any], list[pa.Table], RootedFileSystem | None]:
+    """Return what the other process is told, the tables in the order told, and what it may read."""
+    with connect(results, sandbox=True) as connection:
+        check_reads(connection, query)
+        names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        tables = [connection.table(f'stored."{name}"').to_arrow_table() for name in names]
+        plain = connection.execute(
+            "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name IN "
+            "(SELECT table_name FROM duckdb_tables())"
+        ).fetchall()
+        (cells,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'cells'").fetchall()
+        ((places,),) = connection.execute("SELECT current_setting('allowed_paths')").fetchall()
+    settings = SANDBOX | {"memory_limit": f"'{limits.memory * 3 // 4} bytes'", "threads": str(_THREADS)}
+    locked = settings.pop("lock_configuration")
+    quoted = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
+    task = {
+        "tables": names,
+        "statements": [
+            "SET enable_geoparquet_conversion = false",
+            *(view for (view,) in plain),
+            cells[0],
+            *derived(),
+            f"SET allowed_paths = [{quoted}]",
+            *(f"SET {name} = {value}" for name, value in settings.items()),
+            f"SET lock_configuration = {locked}",
+        ],
+        "query": query,
+        "places": places,
+    }
+    return task, tables, RootedFileSystem(results) if places else None
+
+
+class _Process:
+    """The other process."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.link, theirs = Pipe()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `end`
+        numbers = (theirs.fileno(), int(_START_LIMIT_S + limits.seconds) + 1, limits.memory)
+        try:
+            # As a file, not a module: the package around it imports what talks to stores.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", child.__file__, *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                pass_fds=(theirs.fileno(),),
+                env=confine.environment() | {"MALLOC_ARENA_MAX": "2"},
+                cwd="/",
+                start_new_session=True,  # Ctrl-C is for this process to handle
+            )
+        except OSError as error:
+            self._said.close()
+            self.link.close()
+            raise DeepliifRayError(f"the sandbox's process cannot be started: {error}") from error
+        finally:
+            theirs.close()
+
+    def died_of(self, limits: Limits) -> str:
+        """Return why the process ended without an answer."""
+        try:
+            status = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "the process that runs it hung up"
+        said = os.pread(self._said.fileno(), child.SAID, 0).decode("utf-8", "replace").lower()
+        if status == -signal.SIGALRM:
+            return too_long(limits)
+        if status == -signal.SIGKILL or any(words in said for words in _OUT_OF_MEMORY):
+            return too_large(limits)
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return f"the process that ran it ended ({name}), perhaps for want of memory: {too_large(limits)}"
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        self.link.close()
+        self._said.close()
+
+
+def too_long(limits: Limits) -> str:
+    """Say that the time is up."""
+    return f"the query takes more than the {limits.seconds:g} s of the sandbox"
+
+
+def too_large(limits: Limits) -> str:
+    """Say that memory is not enough."""
+    return f"the query {child.MEMORY_WORDS}, {limits.memory / 1e9:g} GB"
+
+
+class _Exchange:
+    """One query, from the task to the answer."""
+
+    def __init__(
+        self, results: str, process: _Process, served: RootedFileSystem | None, limits: Limits
+    ) -> None:
+        self._results, self._process, self._served, self._limits = results, process, served, limits
+        self._link: Connection = process.link
+        self._batches: list[pa.Table] = []
+        self._left = limits.answer
+        self._trouble: StorageError | None = None
+        self._allowed: frozenset[str] = frozenset()
+
+    def run(self, task: dict[str, Any], tables: list[pa.Table]) -> pa.Table:
+        prefix = f"{RootedFileSystem.protocol}://"
+        self._allowed = frozenset(place.removeprefix(prefix) for place in task.pop("places"))
+        try:
+            self._deadline = time.monotonic() + _START_LIMIT_S
+            self._receive()  # what it says of the network
+            self._link.send_bytes(json.dumps(task).encode())
+            for table in tables:
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, table.schema) as stream:
+                    stream.write_table(table)
+                self._link.send_bytes(sink.getvalue())
+            self._until_done()
+            self._deadline = time.monotonic() + self._limits.seconds
+            self._until_done()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise self._refused(self._process.died_of(self._limits)) from error
+        answer = pa.concat_tables(self._batches)
+        return answer.rename_columns(unique_names(answer.column_names))
+
+    def _until_done(self) -> None:
+        """Answer what is asked until the other side is done."""
+        while True:
+            message = self._receive()
+            kind, content = message[:1], memoryview(message)[1:]
+            if kind == child.DONE:
+                return
+            if kind == child.FETCH:
+                self._fetch(json.loads(bytes(content)))
+            elif kind == child.TYPES:
+                check_types(*json.loads(bytes(content)))
+            elif kind == child.BATCH:
+                self._take(content)
+            elif kind == child.MEMORY:
+                # DuckDB goes on with advice on settings, which are locked here.
+                why = bytes(content).decode().partition("\n")[0]
+                raise self._refused(f"{too_large(self._limits)} ({why})")
+            elif self._trouble is not None:
+                raise self._trouble
+            else:
+                raise self._refused(bytes(content).decode())
+
+    def _receive(self) -> bytes:
+        if not self._link.poll(max(self._deadline - time.monotonic(), 0)):
+            raise self._refused(too_long(self._limits))
+        try:
+            return self._link.recv_bytes(self._left + child.SAID)
+        except EOFError:
+            raise
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            raise self._refused(self._too_much()) from error
+
+    def _take(self, content: memoryview) -> None:
+        self._left -= len(content)
+        if self._left < 0:
+            raise self._refused(self._too_much())
+        try:
+            table = pa.ipc.open_stream(content).read_all()
+            table.validate(full=True)  # the other process may be out of its mind
+        except pa.ArrowException as error:
+            raise self._refused(f"its answer is damaged ({error})") from error
+        self._batches.append(table)
+
+    def _fetch(self, question: list[Any]) -> None:
+        path, *span = question
+        if self._served is None or path not in self._allowed:
+            self._link.send_bytes(child.REFUSED + b"no such object")
+            return
+        try:
+            if span:
+                found = self._served.cat_file(path, *span)
+            else:
+                found = json.dumps(self._served.info(path)["size"]).encode()
+        except StorageError as error:
+            self._trouble = error
+            self._link.send_bytes(child.REFUSED + b"the store does not answer")
+            return
+        self._link.send_bytes(child.BYTES + found)
+
+    def _too_much(self) -> str:
+        most = self._limits.answer / 1e9
+        return f"the answer has more than the {most:g} GB that the sandbox gives; ask for less, or aggregate"
+
+    def _refused(self, why: str) -> QueryError:
+        return QueryError(f"{self._results}: {why}")

@@ -1,0 +1,216 @@
+"""SQL that is not trusted, in a process of its own: its limits hold and are named, and it has no secrets."""
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deepliif_ray.errors import QueryError, StorageError
+from deepliif_ray.query import Limits, ask, connect, sandbox
+from deepliif_ray.tables.rooted import RootedFileSystem
+from tests.query import fake_results as fake
+from tests.query.test_connect import VIEWS
+
+MB = 1_000_000
+SMALL = Limits(seconds=30, memory=400 * MB)
+
+
+@pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
+def root(request, tmp_path):
+    root = str(tmp_path / request.param)
+    if request.param == "memory":
+        root = f"memory://sandboxed/{tmp_path.name}"
+    fake.run(root, "r1")
+    fake.commit(root, "a", [fake.cell(0, positive=True), fake.cell(1)], attempt="x")
+    fake.commit(root, "b", [fake.cell()], marker="CD8", attempt="x")
+    fake.fail(root, "c")
+    return root
+
+
+@pytest.fixture
+def one(tmp_path):
+    fake.commit(str(tmp_path), "a", [fake.cell()])
+    return str(tmp_path)
+
+
+class Peak:
+    """The most memory that a child of this process had while inside, bytes."""
+
+    def __enter__(self):
+        self.bytes, self._on = 0, True
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        while self._on:
+            for children in Path("/proc/self/task").glob("*/children"):
+                for child in children.read_text().split():
+                    try:
+                        status = Path(f"/proc/{child}/status").read_text()
+                    except OSError:
+                        continue
+                    peak = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+                    self.bytes = max(self.bytes, *(int(found) * 1024 for found in peak), 0)
+            time.sleep(0.01)
+
+    def __exit__(self, *_):
+        self._on = False
+        self._thread.join()
+
+
+def test_views_answer_as_outside(root):
+    query = " UNION ALL ".join(f"SELECT '{view}' AS view, count(*) AS n FROM {view}" for view in VIEWS)
+    assert ask(root, query, sandbox=True).equals(ask(root, query))
+    query = "SELECT * FROM cells JOIN slides USING (slide_id) ORDER BY slide_id, cell_id"
+    assert ask(root, query, sandbox=True).equals(ask(root, query))
+
+
+def test_no_results(tmp_path):
+    (tmp_path / "empty").mkdir()
+    answer = ask(str(tmp_path / "empty"), "SELECT count(*) AS n FROM cells", sandbox=True)
+    assert answer.to_pylist() == [{"n": 0}]
+    none = ask(str(tmp_path / "empty"), "SELECT slide_id FROM cells", sandbox=True)
+    assert none.num_rows == 0
+    assert none.column_names == ["slide_id"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        # These take memory that DuckDB does not count: with its own limit alone the first succeeds.
+        "SELECT length(repeat('x', 1000000000))",
+        "SELECT repeat('x', 300000000) FROM range(12)",
+        # These it counts.
+        "SELECT length(string_agg(repeat('x', 1000000), ',')) FROM range(4000)",
+        "SELECT len(list(range)) FROM range(100000000)",
+        "SELECT len(range(0, 700000000))",
+        "SELECT list(repeat('x', 100000)) FROM range(8000)",
+        "SELECT count(*) FROM (SELECT md5(range::VARCHAR) AS a FROM range(9000000) GROUP BY ALL)",
+    ],
+)
+def test_too_much_memory_is_refused_and_not_taken(one, query):
+    with Peak() as peak, pytest.raises(QueryError, match=r"more memory than the sandbox gives, 0.4 GB"):
+        ask(one, query, sandbox=SMALL)
+    assert 0 < peak.bytes < SMALL.memory + 200 * MB  # and what the process starts with
+
+
+def test_too_much_time(one):
+    began = time.monotonic()
+    with pytest.raises(QueryError, match="more than the 1 s of the sandbox"):
+        ask(one, "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b", sandbox=Limits(1))
+    assert time.monotonic() - began < 20
+
+
+def test_too_large_an_answer(one):
+    limits = Limits(answer=10 * MB)
+    for query in ("SELECT repeat('x', 20000000)", "SELECT range FROM range(10000000)"):
+        with pytest.raises(QueryError, match=r"answer has more than the 0.01 GB"):
+            ask(one, query, sandbox=limits)
+    assert ask(one, "SELECT range FROM range(1000000)", sandbox=limits).num_rows == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "FROM read_text('/etc/passwd')",
+        "FROM '/proc/self/environ'",
+        "COPY (SELECT 1) TO '/tmp/sandbox-was-here'",
+        "ATTACH '/tmp/sandbox-was-here.db'",
+        "INSTALL httpfs",
+        "SET memory_limit = '1TB'",
+        "SET threads = 64",
+        "SELECT getenv('PATH')",
+        "FROM read_parquet('results://slides/*.parquet')",
+        "FROM nothing",
+        "SELECT",
+    ],
+)
+def test_what_is_not_allowed_is_a_query_error(one, query):
+    with pytest.raises(QueryError):
+        ask(one, query, sandbox=True)
+    assert not list(Path("/tmp").glob("sandbox-was-here*"))
+
+
+def test_a_process_that_dies_is_a_query_error(one, monkeypatch, tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr(sandbox.child, "__file__", str(bad))
+    with pytest.raises(QueryError, match="SIGSEGV"):
+        ask(one, "SELECT 1", sandbox=True)
+
+
+BAD = """
+import json, os, socket, sys
+from multiprocessing.connection import Connection
+from deepliif_ray import confine
+alone = confine.leave_network()
+link = Connection(int(sys.argv[1]))
+link.send_bytes(b"alone" if alone else b"")
+task = json.loads(link.recv_bytes())
+for _ in task["tables"]:
+    link.recv_bytes()
+link.send_bytes(b".")
+try:
+    socket.create_connection(("127.0.0.1", PORT), 5)
+    reached = True
+except OSError:
+    reached = False
+link.send_bytes(b"?" + json.dumps(["../secret", 0, 9]).encode())
+asked = link.recv_bytes()[:1] == b"-"
+link.send_bytes(b"!" + json.dumps([dict(os.environ), alone, reached, asked]).encode())
+"""
+
+
+def test_a_process_taken_over_has_no_secret_no_network_and_no_other_file(one, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame-open")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "sesame-too")
+    (tmp_path.parent / "secret").write_text("x")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        bad = tmp_path / "bad.py"
+        bad.write_text(BAD.replace("PORT", str(server.getsockname()[1])))
+        monkeypatch.setattr(sandbox.child, "__file__", str(bad))
+        with pytest.raises(QueryError) as caught:
+            ask(one, "SELECT 1", sandbox=True)
+    said = str(caught.value)
+    assert "sesame" not in said
+    assert "PYTHONPATH" in said
+    if "true, false, true]" not in said:
+        assert "false, true, true]" in said
+        pytest.skip("this system lets no process leave its network")
+
+
+def test_trouble_with_the_store_stays_what_it_is(one, monkeypatch):
+    with connect(one):
+        pass
+
+    def fail(self, path, start=None, end=None, **_):
+        raise StorageError(f"{path}: cannot be read (gone)")
+
+    monkeypatch.setattr(RootedFileSystem, "cat_file", fail)
+    kept = sandbox._task
+    monkeypatch.setattr(sandbox, "_task", lambda *args: _with_reads(kept, args, monkeypatch, fail))
+    with pytest.raises(StorageError, match="gone"):
+        ask(one, "SELECT sum(area_px) FROM cells", sandbox=True)
+
+
+def _with_reads(task, args, monkeypatch, fail):
+    """Let the parent's own look at the cells pass."""
+    with monkeypatch.context() as patch:
+        patch.delattr(RootedFileSystem, "cat_file")
+        return task(*args)
+
+
+def test_the_environment_of_a_helper_holds_no_secret(monkeypatch):
+    from deepliif_ray import confine
+
+    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "DEEPLIIF_RAY_STORAGE_OPTIONS", "HOME"):
+        monkeypatch.setenv(name, "x")
+    assert set(confine.environment()) <= {
+        "PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    }  # fmt: skip
+    assert os.environ["HOME"] == "x"
