@@ -10,6 +10,7 @@ from deepliif_ray.engine import staging
 from deepliif_ray.engine.lease import Lease
 from deepliif_ray.errors import ResultsError, ResultsInUseError
 from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.tables.commit import bar
 from deepliif_ray.tables.ledger import Ledger
 
 
@@ -66,6 +67,25 @@ def test_sound_results_are_sound(cohort):
     report = check(str(cohort[1]))
     assert report.is_sound and report.findings == []
     assert report.checked["slides"] == report.checked["cells"] == 2
+
+
+def test_a_name_barred_by_optimize_is_sound_and_stays(results):
+    expected = cells(results)
+    assert bar(str(results), "cells/marker=Ki67/late-x.parquet")
+    report = check(str(results), repair=True)
+    assert report.is_sound and report.findings == []
+    optimize(str(results), drop_superseded=True)
+    assert (results / "slides" / "late-x.parquet").exists()
+    assert cells(results) == expected
+    with connect(results) as connection:
+        assert connection.sql("FROM damaged").fetchall() == []
+
+
+def test_a_damaged_object_is_not_taken_for_a_bar(results):
+    """It may be the record that names the cells."""
+    record = one(results, "slides")
+    record.write_bytes(record.read_bytes()[:-9])
+    assert not bar(str(results), f"cells/marker=Ki67/{record.name}")
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -155,6 +155,17 @@ class Results(RuleBasedStateMachine):
                 break
             actor.go()
 
+    @precondition(lambda self: self.alive("run"))
+    @rule(which=st.integers(0, 9))
+    def a_run_goes_on_until_it_has_looked_for_its_cells(self, which):
+        """Its next request is the commit."""
+        actor = self.alive("run")[which % len(self.alive("run"))]
+        before = self.world.looks
+        for _ in range(60):
+            if actor.ended or self.world.looks != before:
+                break
+            actor.go()
+
     @precondition(lambda self: self.alive())
     @rule(which=st.integers(0, 9))
     def one_goes_on_to_its_end(self, which):
