@@ -46,9 +46,9 @@ def sort_out(job: Job, entries: list[SlideEntry]) -> Todo:
 
     A slide is scored if it is not committed from the same model and configuration, the same content, and
     the same statements of the manifest about pixel size, series and plane, or if its cells are lost. If its
-    store says that the file is as it was, it is not read; else its content is compared. What else the manifest
-    says (patient, marker, place, attributes) is refreshed. Of slides that are done, what a killed run left
-    staged is removed.
+    store says that the file is as it was, it is not read; else its content is compared. What else the
+    manifest says (patient, marker, place, attributes) is refreshed. Of slides that are done, what a killed
+    run left staged is removed.
     """
     ledger, damaged = sound_ledger(job.results, must_exist=False)
     lost = {damage.slide_id for damage in damaged if damage.kind == "cells"}

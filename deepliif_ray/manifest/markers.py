@@ -13,11 +13,12 @@ def read_registry(url: str) -> Registry:
     ConfigError
         The file cannot be read or used; the message says where.
     """
+    source = storage.scrub(url)
     try:
         document, _ = storage.read_yaml(url)
     except StorageError as error:
-        raise ConfigError(f"{url}: not a readable YAML file ({str(error)[:300]})") from error
+        raise ConfigError(f"{source}: the file of markers cannot be read ({error})") from error
     try:
-        return builtin().extended(parse_markers(document, url))
+        return builtin().extended(parse_markers(document, source))
     except ConfigError as error:
-        raise ConfigError(str(error) if url in str(error) else f"{url}: {error}") from error
+        raise ConfigError(str(error) if source in str(error) else f"{source}: {error}") from error

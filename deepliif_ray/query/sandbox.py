@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from deepliif_ray import confine
@@ -73,7 +74,10 @@ def _task(
 ) -> tuple[dict[str, Any], list[pa.Table], RootedFileSystem | None]:
     """Return what the other process is told, the tables in the order told, and what it may read."""
     with connect(results, sandbox=True) as connection:
-        check_reads(connection, query)
+        try:
+            check_reads(connection, query)
+        except duckdb.Error as error:
+            raise QueryError(f"{results}: {error}") from error
         names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         tables = [connection.table(f'stored."{name}"').to_arrow_table() for name in names]
         plain = connection.execute(

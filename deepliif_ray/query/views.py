@@ -93,6 +93,7 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     if damaged:
         _log.warning("%s", _described(url, damaged))
+    connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
     for statement in derived():
         connection.execute(statement)
     if sandbox:
@@ -104,7 +105,7 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
 
 def derived() -> list[str]:
     """Return the statements that make the views and macros which rest on ``cells`` and the tables."""
-    names = ("intervals", "called_cells", "same_content", "quality", "notes", "indices")
+    names = ("intervals", "called_cells", "quality", "notes", "indices")
     return [_sql(name) for name in names]
 
 

@@ -225,6 +225,28 @@ def test_markers_of_the_cohort_are_kept_with_the_results(cohort):
         cohort.score(markers=str(own))
 
 
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("a: &a [x, x]\nmarkers: [*a, *a]\n", "anchors and aliases"),
+        ("markers: " + "[" * 50_000, "levels of nesting"),
+        ("# " + "x" * 2**20, "more than the 1,048,576 bytes"),
+        ("markers: []\nmarkers: []\n", "there twice"),
+    ],
+)
+def test_files_of_markers_are_read_within_bounds(cohort, text, problem):
+    own = cohort.folder / "own.yaml"
+    own.write_text(text)
+    with pytest.raises(ConfigError, match=problem) as refused:
+        cohort.score(markers=str(own))
+    assert str(refused.value).startswith(str(own)) and len(str(refused.value)) < 400
+
+
+def test_a_file_of_markers_that_is_not_there(cohort):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: the file of markers cannot be read"):
+        cohort.score(markers=str(cohort.folder / "absent.yaml"))
+
+
 def test_warnings_of_the_manifest_are_kept(cohort):
     cohort.rows[1]["marker"] = "Ki67 (30-9)"
     summary = cohort.score()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from deepliif_ray import connect, load_model, score, storage
 from deepliif_ray.cells import extract_cells
+from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.errors import ConfigError, ManifestError, ModelError
 from deepliif_ray.models.stain import Stain
@@ -74,10 +75,9 @@ def test_tables_are_those_of_the_whole_slide_at_once(cohort, undisturbed, slide_
     assert expected.num_rows > 100
     assert cells.equals(expected.cast(cells.schema))
     assert record["n_cells"] == expected.num_rows
-    assert (record["size_thresh"], record["marker_thresh"]) == (
-        thresholds.size_thresh,
-        thresholds.marker_thresh,
-    )
+    sizes, counts = np.unique(expected["area_px"].to_numpy(), return_counts=True)
+    assert record["size_thresh"] == SizeRules.physical(record["mpp"]).size_threshold(sizes, counts)
+    assert record["marker_thresh"] == thresholds.marker_thresh
 
 
 def test_records_say_where_they_come_from(undisturbed):

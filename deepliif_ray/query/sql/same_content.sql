@@ -1,7 +1,7 @@
 -- The same picture under several names counts several times. Whether that is meant nobody here knows, so each such
 -- slide gets a warning that names the others.
-UPDATE slides SET warnings = list_append(
-  slides.warnings,
+UPDATE stored.slides AS s SET warnings = list_append(
+  s.warnings,
   'same content as slide ' || others.named || '; its cells count once for each'
 )
 FROM (
@@ -13,4 +13,4 @@ FROM (
   WHERE a.slide_version IS NOT NULL AND b.slide_version IS NOT NULL  -- older fingerprints are not of content
   GROUP BY a.slide_id
 ) AS others
-WHERE slides.slide_id = others.slide_id;
+WHERE s.slide_id = others.slide_id;
