@@ -3,6 +3,8 @@
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
+from deepliif_ray.storage import client
+
 
 class LaggingStore(MemoryFileSystem):
     """``lagging://``: listings are as they were `lag` changes ago; an object itself is there, or gone."""
@@ -64,3 +66,4 @@ class LaggingStore(MemoryFileSystem):
 
 
 fsspec.register_implementation("lagging", LaggingStore, clobber=True)
+client.PROTOCOLS.add("lagging")

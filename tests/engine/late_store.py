@@ -13,6 +13,8 @@ from pathlib import Path
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
+from deepliif_ray.storage import client
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIST_LAG_S = 30.0
 """New objects may be missing from listings for so long."""
@@ -162,3 +164,4 @@ class LateStore(AbstractFileSystem):
 
 
 fsspec.register_implementation("late", LateStore, clobber=True)
+client.PROTOCOLS.add("late")
