@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 
+import pyarrow as pa
 import pytest
 
 from deepliif_ray.config import score_config
@@ -101,6 +102,8 @@ def test_asked_again_a_round_plans_the_same_tiles(job, cohort, works):
 
     work, entry = works[0], works[0].entry
     _, all_of_them = prepare(job, entry)
-    (Path(work.staging) / "0000000-0000002.arrow").write_bytes(b"")
+    block = pa.table({"ordinal": [0, 1, 2]})
+    with pa.ipc.new_file(str(Path(work.staging) / "0000000-0000002.arrow"), block.schema) as writer:
+        writer.write_table(block)
     assert prepare(job, entry)[1] == all_of_them
     assert prepare(job, entry, 1)[1] == all_of_them[3:]
