@@ -314,14 +314,19 @@ def index(
 ) -> None:
     """Show the marker indices of patients: percent positive cells with a 95 % interval, and density."""
     from deepliif_ray.engine.cohort import markers_of
-    from deepliif_ray.query import ask
+    from deepliif_ray.query import ask_all
 
     chosen_format(form, output)
     where = "" if marker is None else f"WHERE marker = '{markers_of(results).read(marker)[0].name}'"
-    table = ask(results, f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}")
-    left = ask(results, f"SELECT slide_id FROM leftovers {where}").num_rows
+    queries = {
+        "indices": f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}",
+        "left": f"SELECT slide_id FROM leftovers {where}",
+        "markers": "SELECT DISTINCT marker FROM slides ORDER BY 1",
+    }
+    answers = ask_all(results, queries)
+    table, left = answers["indices"], answers["left"].num_rows
     if marker is not None and not table.num_rows:
-        known = ask(results, "SELECT DISTINCT marker FROM slides ORDER BY 1")["marker"].to_pylist()
+        known = answers["markers"]["marker"].to_pylist()
         errors.print(f"no slides of marker {marker!r}; there are {', '.join(known) or 'none'}", markup=False)
     show(table, form, output)
     if left:

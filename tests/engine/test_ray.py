@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,10 +64,11 @@ def real_cohort(shared_data: Path, folder: Path) -> Path:
         write_pyramid(folder / f"{n}.tiff", core, mpp=0.45)
         rows.append((f"core {n}", "p5", "MIB-1", f"{n}.tiff", ""))
     slides = shared_data / "slides"
+    without = shutil.copy(slides / "tcga-cr-7395-01a-01-ts1.svs", folder / "without.svs")
     rows += [
         ("cmu", "p6", "Ki67", slides / "CMU-1-Small-Region.svs", ""),
         ("tcga", "p7", "Ki67", slides / "tcga-cr-7395-01a-01-ts1.svs", 0.25),
-        ("tcga without mpp", "p7", "Ki67", slides / "tcga-cr-7395-01a-01-ts1.svs", ""),
+        ("tcga without mpp", "p7", "Ki67", without, ""),
         ("dicom", "p8", "p53", slides / "idc_dicom", ""),
         ("😐", "p9", "PD-L1", slides / "😐.svs", ""),
     ]

@@ -220,17 +220,17 @@ def test_a_large_file_arrives_though_the_server_goes(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "RANGE_BYTES", 2**20)
     asked, pieces = [], download._pieces
 
-    def outage(url, fs, file, begin):
+    def outage(url, file, begin):
         asked.append(begin)
         if begin:
             s3.stop()
             restart = threading.Timer(1, s3.start)
             restart.start()
             try:
-                return pieces(url, fs, file, begin)
+                return pieces(url, file, begin)
             finally:
                 restart.join()
-        return pieces(url, fs, file, begin)
+        return pieces(url, file, begin)
 
     monkeypatch.setattr(download, "_pieces", outage)
     assert storage.localize(url, tmp_path).read_bytes() == content
