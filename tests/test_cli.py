@@ -83,7 +83,6 @@ def test_some_failed_is_exit_code_3(scored, tmp_path, capsys):
         ["plan", "{manifest}", "--overlap", "-1"],
         ["status", "no/results"],
         ["sql", "{results}", "SELEKT"],
-        ["index", "{results}", "--marker", "XYZ"],
         ["sql", "{results}", "SELECT 1", "--format", "xml"],
         ["unknown"],
     ],

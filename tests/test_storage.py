@@ -114,7 +114,7 @@ def test_a_server_that_does_not_answer_is_no_missing_slide(monkeypatch):
 
     monkeypatch.setattr(sys.modules["deepliif_ray.storage.slide_files"], "_slide_files", refused)
     with pytest.raises(StorageError, match="cannot be looked at"):
-        storage.fingerprint("memory://in/slide.svs")
+        storage.version("memory://in/slide.svs")
 
 
 def test_many_may_ask_for_the_same_slide_at_once(tmp_path, monkeypatch):

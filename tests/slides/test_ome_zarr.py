@@ -360,10 +360,11 @@ def test_scores_as_the_plain_image_does(tmp_path, image):
     write_zarr(tmp_path / "a.zarr", image, version="0.5", shard=512)
     Image.fromarray(image).save(tmp_path / "png.png")
     uris = ("png.png", "a.zarr", "a.zarr/", "a.zarr/zarr.json", str(tmp_path / "a.zarr"))
-    rows = "".join(f"{number},p{number},Ki67,{uri},0.25\n" for number, uri in enumerate(uris))
-    (tmp_path / "m.csv").write_text(f"slide_id,patient_id,marker,uri,mpp\n{rows}")
     results = str(tmp_path / "results")
-    assert score(str(tmp_path / "m.csv"), results, model="stain", engine="local").scored == len(uris)
+    for number, uri in enumerate(uris):  # one manifest may name a slide once
+        row = f"{number},p{number},Ki67,{uri},0.25\n"
+        (tmp_path / "m.csv").write_text(f"slide_id,patient_id,marker,uri,mpp\n{row}")
+        assert score(str(tmp_path / "m.csv"), results, model="stain", engine="local").scored == 1
     with connect(results) as connection:
         found = connection.execute(
             "SELECT count(*), sum(area_px), sum(positive_px), s.tissue_mm2 FROM cells JOIN slides s "
