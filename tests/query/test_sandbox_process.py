@@ -15,7 +15,7 @@ from tests.query import fake_results as fake
 from tests.query.test_connect import VIEWS
 
 MB = 1_000_000
-SMALL = Limits(seconds=30, memory=400 * MB)
+SMALL = Limits(seconds=60, memory=400 * MB)
 
 
 @pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
