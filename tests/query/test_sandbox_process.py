@@ -18,16 +18,19 @@ MB = 1_000_000
 SMALL = Limits(seconds=30, memory=400 * MB)
 
 
-@pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
-def root(request, tmp_path):
-    root = str(tmp_path / request.param)
-    if request.param == "memory":
-        root = f"memory://sandboxed/{tmp_path.name}"
+def results(root):
     fake.run(root, "r1")
     fake.commit(root, "a", [fake.cell(0, positive=True), fake.cell(1)], attempt="x")
     fake.commit(root, "b", [fake.cell()], marker="CD8", attempt="x")
     fake.fail(root, "c")
     return root
+
+
+@pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
+def root(request, tmp_path):
+    if request.param == "memory":
+        return results(f"memory://sandboxed/{tmp_path.name}")
+    return results(str(tmp_path / request.param))
 
 
 @pytest.fixture
@@ -65,35 +68,30 @@ class Peak:
         self._thread.join()
 
 
-def test_views_answer_as_outside(root):
-    with connect(root) as connection:
-        views = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'"
-        every = {name for (name,) in connection.execute(views).fetchall()}
-    assert every >= {
-        *VIEWS,
-        "leftovers",
-        "retired",
-        "markers",
-        "slide_quality",
-        "slide_notes",
-        "patient_notes",
-    }
-    query = " UNION ALL ".join(
-        f"SELECT '{view}' AS view, count(*) AS n FROM {view}" for view in sorted(every)
+def test_cells_answer_as_outside(root):
+    query = (
+        "SELECT *, m.aliases FROM cells JOIN slides USING (slide_id) JOIN slide_indices USING (slide_id) "
+        "JOIN markers m ON m.name = slides.marker ORDER BY slide_id, cell_id"
     )
-    assert ask(root, query, sandbox=True).equals(ask(root, query))
-    query = "SELECT slide_id, notes FROM slide_indices ORDER BY slide_id"
-    assert ask(root, query, sandbox=True).equals(ask(root, query))
-    query = "SELECT * FROM markers ORDER BY name"  # with lists
-    assert ask(root, query, sandbox=True).equals(ask(root, query))
-    query = "SELECT * FROM cells JOIN slides USING (slide_id) ORDER BY slide_id, cell_id"
+    inside = ask(root, query, sandbox=True)
+    assert inside.num_rows == 3
+    assert inside.equals(ask(root, query))
+
+
+def test_every_view_answers_as_outside(tmp_path):
+    root = results(str(tmp_path / "results"))
+    with connect(root) as connection:
+        names = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'"
+        every = sorted(name for (name,) in connection.execute(names).fetchall())
+    assert {*every} >= {
+        *VIEWS, "leftovers", "retired", "markers", "slide_quality", "slide_notes", "patient_notes"
+    }  # fmt: skip
+    query = " UNION ALL ".join(f"SELECT '{view}' AS view, count(*) AS n FROM {view}" for view in every)
     assert ask(root, query, sandbox=True).equals(ask(root, query))
 
 
 def test_no_results(tmp_path):
     (tmp_path / "empty").mkdir()
-    answer = ask(str(tmp_path / "empty"), "SELECT count(*) AS n FROM cells", sandbox=True)
-    assert answer.to_pylist() == [{"n": 0}]
     none = ask(str(tmp_path / "empty"), "SELECT slide_id FROM cells", sandbox=True)
     assert none.num_rows == 0
     assert none.column_names == ["slide_id"]
@@ -107,10 +105,8 @@ def test_no_results(tmp_path):
         "SELECT repeat('x', 300000000) FROM range(12)",
         # These it counts.
         "SELECT length(string_agg(repeat('x', 1000000), ',')) FROM range(4000)",
-        "SELECT len(list(range)) FROM range(100000000)",
         "SELECT len(range(0, 700000000))",
-        "SELECT list(repeat('x', 100000)) FROM range(8000)",
-        "SELECT count(*) FROM (SELECT md5(range::VARCHAR) AS a FROM range(9000000) GROUP BY ALL)",
+        "SELECT count(*) FROM (SELECT repeat(range::VARCHAR, 100) AS a FROM range(9000000) GROUP BY ALL)",
     ],
 )
 def test_too_much_memory_is_refused_and_not_taken(one, query):
@@ -140,13 +136,11 @@ def test_too_large_an_answer(one):
         "FROM read_text('/etc/passwd')",
         "FROM '/proc/self/environ'",
         "COPY (SELECT 1) TO '/tmp/sandbox-was-here'",
-        "ATTACH '/tmp/sandbox-was-here.db'",
         "INSTALL httpfs",
         "SET memory_limit = '1TB'",
         "SET threads = 64",
         "SELECT getenv('PATH')",
         "FROM read_parquet('results://slides/*.parquet')",
-        "FROM nothing",
         "SELECT",
     ],
 )
