@@ -1,4 +1,4 @@
-"""Whole objects written: complete or not at all, on the disk where it matters, and once where it is asked for."""
+"""Whole objects written: complete or not at all, on the disk where it matters, once where it is asked for."""
 
 import errno
 import os
