@@ -40,7 +40,7 @@ def test_types_are_packaged():
 
 
 def seconds(*arguments: str) -> float:
-    """Return the processor's time that a fresh interpreter takes; that a machine is busy makes no difference."""
+    """Return the time of the processor that a fresh interpreter takes: others may keep the machine busy."""
 
     def once() -> float:
         before = os.times()

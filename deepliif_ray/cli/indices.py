@@ -97,9 +97,9 @@ def _spread(column: str, where: str) -> str:
         )
         SELECT marker, value AS "{column.replace('"', '""')}", count(*) AS patients,
           count(*) - count(index_percent) AS no_index, sum(n_slides)::BIGINT AS slides,
-          min(index_percent) AS lowest, quantile_cont(index_percent, 0.25) AS quartile_1,
-          median(index_percent) AS median, quantile_cont(index_percent, 0.75) AS quartile_3,
-          max(index_percent) AS highest
+          min(index_percent) AS min, quantile_cont(index_percent, 0.25) AS q1,
+          median(index_percent) AS median, quantile_cont(index_percent, 0.75) AS q3,
+          max(index_percent) AS max
         FROM of_patients GROUP BY ALL ORDER BY marker, value NULLS LAST
     """
 

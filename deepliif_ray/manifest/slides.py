@@ -95,13 +95,13 @@ class Manifest:
 
         Raises
         ------
-        ManifestError
+        ConfigError
             One of them is not in the manifest.
         """
         known = {entry.slide_id for entry in self.slides}
         unknown = sorted(slide_id for slide_id in slide_ids if slide_id not in known)
         if unknown:
-            raise ManifestError(
+            raise ConfigError(
                 f"{self.url}: there is no slide {', '.join(map(repr, unknown[:_LISTED]))}"
                 f"{f' and {len(unknown) - _LISTED} more' if len(unknown) > _LISTED else ''}; give slide_ids "
                 "exactly as the manifest has them"
