@@ -1,5 +1,6 @@
 """How the commands are shown: by what people come for, each with examples."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from typer.core import TyperGroup
@@ -84,7 +85,8 @@ class Group(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        for name, command in self.commands.items():
+        commands: Mapping[str, Any] = self.commands
+        for name, command in commands.items():
             if name in _PLACES:
                 command.rich_help_panel = _PLACES[name][1]
             examples = _EXAMPLES.get(name) or _EXAMPLES.get(f"{self.name} {name}", ())
