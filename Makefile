@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DOCS_VENV ?= .venv-docs
 COVERAGE_FLOOR := 50
 
-.PHONY: install demo test test-slow coverage docs s3 rehearsal lint format types check clean
+.PHONY: install demo test test-slow examples coverage docs s3 rehearsal lint format types check clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+examples: install
+	$(BIN)/python -m pytest -m slow tests/test_examples.py
 
 # Beside `test` and not in it: counting lines makes the tests slower, and tells nothing about whether they pass. Lines
 # that run in other processes (Ray's workers, the helper that reads slides) or are compiled by numba are not seen.

@@ -5,7 +5,7 @@ A link means the same in the repository and on the site. What a page links to be
 """
 
 import json
-import os.path
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def targets(path: str, content: str) -> list[str]:
     """Return the files and folders of the repository that a page links to."""
     outside_code = _FENCE.sub("", content)
     return [
-        os.path.normpath(os.path.join(os.path.dirname(path), unquote(match[2])))
+        posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(match[2])))
         for match in _LINK.finditer(outside_code)
         if match[2] and "://" not in match[2]
     ]
@@ -83,9 +83,7 @@ def on_files(files: Any, config: Any) -> Any:
         _pages[place(path)] = path
         if not path.startswith("docs/"):
             files.append(File.generated(config, place(path), content=text(path)))
-        if path.endswith(".md"):
-            waiting += targets(path, text(path))
-        elif path.endswith(".ipynb"):
+        if path.endswith((".md", ".ipynb")):
             waiting += targets(path, text(path))
     return files
 
@@ -93,14 +91,14 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Make links lead to where files stand on the site."""
     here = page.file.src_uri
-    source = os.path.dirname(_pages[here])
+    source = posixpath.dirname(_pages[here])
 
     def moved(match: re.Match[str]) -> str:
         target, anchor = match[2], match[3] or ""
         if not target or "://" in target:
             return match[0]
-        path = os.path.normpath(os.path.join(source, unquote(target)))
-        return f"]({os.path.relpath(place(path), os.path.dirname(here) or '.')}{anchor})"
+        path = posixpath.normpath(posixpath.join(source, unquote(target)))
+        return f"]({posixpath.relpath(place(path), posixpath.dirname(here) or '.')}{anchor})"
 
     parts = _FENCE.split(markdown)
     return "".join(part if part.startswith("```") else _LINK.sub(moved, part) for part in parts)
