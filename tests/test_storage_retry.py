@@ -70,13 +70,6 @@ def name(error):
 
 
 @pytest.fixture
-def memory():
-    fs = fsspec.filesystem("memory")
-    yield fs
-    fs.rm("/", recursive=True)
-
-
-@pytest.fixture
 def asked(memory, monkeypatch):
     """Errors that the store has yet to raise, and how often it was asked."""
     state = {"errors": [], "times": 0, "pauses": []}
