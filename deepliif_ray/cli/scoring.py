@@ -112,7 +112,7 @@ def score(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Score so many slides at most; later runs go on with the rest."),
+        typer.Option(help="Score so many slides at most; later runs go on with the rest."),
     ] = None,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
