@@ -66,7 +66,7 @@ class Store(BaseHTTPRequestHandler):
     def do_POST(self):
         troubled = self._troubled()
         if troubled and self.trouble == "stuck":
-            time.sleep(5)  # and takes nothing
+            time.sleep(30)  # and takes nothing
             self.close_connection = True
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -191,7 +191,7 @@ def test_an_upload_that_stands_still_is_begun_anew(store, monkeypatch, step, tro
     store(trouble, requests)
     storage.write_bytes(URL, data)
     assert Store.objects == {"/bucket/key": data} and Store.times == 0
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
 
 
 def test_an_upload_that_is_slow_goes_on(store, monkeypatch):
