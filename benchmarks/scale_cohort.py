@@ -186,6 +186,7 @@ def ledger(folder: Path, slides: int) -> dict[str, Any]:
             record
             | {
                 "slide_id": slide, "marker": marker, "attempt": attempt, **place,
+                "slide_fingerprint": f"{record['slide_fingerprint'][:-16]}{attempt}",
                 "n_cells": len(cells), "committed_at": begin + timedelta(seconds=n),
             },
         )  # fmt: skip

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -227,15 +227,16 @@ def where_time_went(spent: Mapping[str, float]) -> str | None:
     return f"time: {listed}; the workers waited {waited:.0f} %"
 
 
-class LiveText:
-    """Shows lines of text that change: in place on a terminal, else those that are new."""
+class _InPlace:
+    """Has a place on a console where text changes, if that is a terminal."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._shown: set[str] = set()
+    def __init__(self, console: Console, *, transient: bool) -> None:
+        self._console = console
+        self._live = (
+            Live(console=console, auto_refresh=False, transient=transient) if console.is_terminal else None
+        )
 
-    def __enter__(self) -> "LiveText":
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
@@ -243,6 +244,14 @@ class LiveText:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+
+
+class LiveText(_InPlace):
+    """Shows lines of text that change: in place on a terminal, else those that are new."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(highlight=False, soft_wrap=True), transient=False)
+        self._shown: set[str] = set()
 
     @property
     def is_live(self) -> bool:
@@ -260,7 +269,7 @@ class LiveText:
         self._shown = set(lines)
 
 
-class ProgressLine:
+class ProgressLine(_InPlace):
     """Shows a run's progress on standard error: a live line on a terminal, else a line now and then.
 
     Parameters
@@ -271,17 +280,8 @@ class ProgressLine:
 
     def __init__(self, describe: Callable[[Any], str] = describe) -> None:
         self._describe = describe
-        self._live = Live(console=errors, auto_refresh=False, transient=True) if errors.is_terminal else None
+        super().__init__(errors, transient=True)
         self._shown = time.monotonic()
-
-    def __enter__(self) -> "ProgressLine":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def __call__(self, progress: Any) -> None:
         """Show ``progress``, if it is time to."""

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from infra.s3 import S3Server, weed
@@ -51,3 +52,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             yield server
         finally:
             server.stop()
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    """The store in memory, emptied afterwards."""
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/", recursive=True)

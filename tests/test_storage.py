@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from deepliif_ray import storage
@@ -12,13 +11,6 @@ from deepliif_ray.errors import StorageError
 from deepliif_ray.storage import client
 
 NAMES = ["plain", "with space", "100%", "a#b", "q?x=1", "é😐", "x" * 200]
-
-
-@pytest.fixture
-def memory():
-    fs = fsspec.filesystem("memory")
-    yield fs
-    fs.rm("/", recursive=True)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -23,13 +22,6 @@ from tests import slow_store
 SIZE = 64_000
 PROCESSES = multiprocessing.get_context("fork")
 PATIENCE_S = 120
-
-
-@pytest.fixture
-def memory():
-    fs = fsspec.filesystem("memory")
-    yield fs
-    fs.rm("/", recursive=True)
 
 
 @pytest.fixture

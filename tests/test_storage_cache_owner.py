@@ -4,7 +4,6 @@ import os
 import stat
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from deepliif_ray import storage
@@ -16,11 +15,8 @@ CONTENT = b"as it came" * 1000
 
 
 @pytest.fixture(autouse=True)
-def memory():
-    fs = fsspec.filesystem("memory")
-    fs.pipe_file("/owned/a.svs", CONTENT)
-    yield fs
-    fs.rm("/", recursive=True)
+def slide(memory):
+    memory.pipe_file("/owned/a.svs", CONTENT)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])

@@ -7,6 +7,7 @@ cells that the query reads, and takes what comes back up to a size.
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from deepliif_ray.query.reading import check_reads, check_types, unique_names
 from deepliif_ray.query.views import SANDBOX, connect, derived
 from deepliif_ray.tables.rooted import RootedFileSystem
 
+_log = logging.getLogger(__name__)
 _START_LIMIT_S = 120
 _THREADS = 2
 _OUT_OF_MEMORY = ("failed to allocate", "out of memory", "cannot allocate", "bad_alloc", "memoryerror")
@@ -182,7 +184,7 @@ class _Exchange:
         self._allowed = frozenset(place.removeprefix(prefix) for place in task.pop("places"))
         try:
             self._deadline = time.monotonic() + _START_LIMIT_S
-            self._receive()  # what it says of the network
+            self._warn_of(json.loads(self._receive()))
             self._link.send_bytes(json.dumps(task).encode())
             for table in tables:
                 sink = pa.BufferOutputStream()
@@ -196,6 +198,10 @@ class _Exchange:
             raise self._refused(self._process.died_of(self._limits)) from error
         answer = pa.concat_tables(self._batches)
         return answer.rename_columns(unique_names(answer.column_names))
+
+    def _warn_of(self, gave_up: list[str]) -> None:
+        if not set(confine.EVERYTHING) <= set(gave_up):
+            _log.warning("the process that runs this query %s", confine.described(gave_up))
 
     def _until_done(self) -> None:
         """Answer what is asked until the other side is done."""

@@ -1,8 +1,9 @@
 """The process that runs SQL of people who are not trusted, started by `deepliif_ray.query.sandbox`.
 
 It is given the tables and the statements that make the views, asks for bytes of cells over the one descriptor
-it shares with its parent, and sends the answer back there, batch by batch. It has no credentials, no network
-where the system lets it leave it, writes no file, and may take no more memory and time than it was told.
+it shares with its parent, and sends the answer back there, batch by batch. It has no credentials, may take no
+more memory and time than it was told, and where the system has the means (`deepliif_ray.confine`) it has no
+network, starts no program, writes no file, and from the first table on opens none.
 Messages begin with a byte that says what they are; the rest is JSON, text, Arrow, or bytes of an object.
 """
 
@@ -35,11 +36,15 @@ def serve(link: Connection, memory: int) -> None:
         Bytes this process may take beyond those it starts with. DuckDB is told three quarters of it, so that
         most queries that are too large end with DuckDB's own error; the system stops the others.
     """
+    gave_up = confine.confine()  # before anything starts a thread
+    link.send_bytes(json.dumps(gave_up).encode())
     import duckdb
     import pyarrow as pa
 
     from deepliif_ray.tables.ranges import RangesFileSystem
 
+    if confine.FILES in gave_up:
+        confine.close_files()  # all is imported, and DuckDB's threads are still to begin
     task = json.loads(link.recv_bytes())
     tables = {name: pa.ipc.open_stream(link.recv_bytes()).read_all() for name in task["tables"]}
     turn = threading.Lock()  # DuckDB reads from several threads
@@ -112,9 +117,7 @@ def main(arguments: list[str]) -> None:
     number, seconds, memory = (int(value) for value in arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.alarm(seconds)  # ends it too when its parent has gone
-    alone = confine.leave_network()  # before anything starts a thread
     with Connection(number) as link:
-        link.send_bytes(b"alone" if alone else b"not alone")
         serve(link, memory)
 
 

@@ -1,7 +1,5 @@
 """Zeiss CZI slides, read by pylibCZIrw (an extra: it is large, and not every machine has a build of it)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,10 +7,11 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.errors import SlideError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.decoded import DecodedSlide
 from deepliif_ray.slides.depth import bit_depth, eight_bits, refuse_dark, sampled
 from deepliif_ray.slides.reader import portable
-from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.slide import Level, Slide
 from deepliif_ray.slides.tiff import chosen_plane
 
 _WHITE = (1.0, 1.0, 1.0)
@@ -30,7 +29,7 @@ _COLOURS = ("Bgr24", "Bgr48")
 Rectangle = tuple[int, int, int, int]
 
 
-class CziSlide(Slide):
+class CziSlide(DecodedSlide):
     """One scene of a CZI file; see `open_czi`."""
 
     reader = "czi"
@@ -53,10 +52,6 @@ class CziSlide(Slide):
         self._judge(notes)
         self._mpp = _pixel_size(handle.raw_metadata)
         self.notes = tuple(notes)
-
-    @property
-    def mpp(self) -> float | None:  # noqa: D102  # as in Slide
-        return None if self._mpp is None else square_mpp(self.name, *self._mpp)
 
     def read_level(  # noqa: D102  # as in Slide
         self, level: int, x: int, y: int, width: int, height: int
@@ -160,18 +155,6 @@ class CziSlide(Slide):
             notes.append(f"16-bit pixels are read as {self._bits}-bit ones: the brightest is {most}")
             values = scanned
         refuse_dark(values, self._bits, self.name)
-
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, SlideError):
-            raise
-        except Exception as error:
-            raise SlideCorruptError(
-                f"{self.name}: {what} cannot be decoded ({portable(error, self.path)}); export or "
-                "copy the file again"
-            ) from error
 
 
 def _pixel_size(text: str) -> tuple[float, float] | None:

@@ -17,16 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray import errors, storage
+from deepliif_ray import confine, errors, storage
 from deepliif_ray.errors import ResolutionError, SlideCorruptError, SlideError, SlideUnreadableError
-from deepliif_ray.slides.confine import FILES, NETWORK
 from deepliif_ray.slides.helper import Ended, Fetch, Helper
 from deepliif_ray.slides.slide import Level, Slide
 
-_CANNOT = (
-    (NETWORK, "use the network, run programs"),
-    (FILES, "write files, look into other processes"),
-)
 _numbers = itertools.count()
 
 
@@ -234,9 +229,4 @@ def open_guarded(place: Path | str, *, series: int | None = None, plane: int | N
 
 def protection() -> str:
     """Return in words what the process that reads slides on this machine cannot do."""
-    gave_up = _guard.gave_up()
-    refused = [words for what, words in _CANNOT if what in gave_up]
-    possible = [words for what, words in _CANNOT if what not in gave_up]
-    if not refused:
-        return "is not confined by this system (Linux on x86_64 and aarch64 is), but holds no credentials"
-    return f"cannot {', '.join(refused)}" + (f"; CAN {', '.join(possible)}" if possible else "")
+    return confine.described(_guard.gave_up())

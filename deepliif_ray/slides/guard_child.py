@@ -3,7 +3,7 @@
 It answers one request at a time: JSON in, JSON out, pixels through a file that both have open. Whatever a
 file does to it happens here: it may crash, is ended by an alarm when a request takes too long, and is
 refused memory beyond its limit. It imports what reading needs and nothing else, and gives up what it does
-not need (`deepliif_ray.slides.confine`).
+not need (`deepliif_ray.confine`).
 """
 
 import os
@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from deepliif_ray.confine import limit_memory
+from deepliif_ray.confine import confine, limit_memory
 from deepliif_ray.errors import ResolutionError, SlideError
-from deepliif_ray.slides.confine import confine
 from deepliif_ray.slides.link import Link
 from deepliif_ray.slides.reader import open_slide
 from deepliif_ray.slides.slide import Slide

@@ -1,7 +1,7 @@
 """The process that reads slides, seen from the one it serves: started, asked, buried.
 
 It is given nothing that a slide could give away: no part of the environment that reading does not need, no
-network and no files to write (`deepliif_ray.slides.confine`). What it reads of a slide in a store it asks
+network and no files to write (`deepliif_ray.confine`). What it reads of a slide in a store it asks
 for here.
 """
 
@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Pipe
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepliif_ray import confine
 from deepliif_ray.errors import (
     DeepliifRayError,
     SlideCrashedError,
@@ -41,16 +41,6 @@ MAX_FETCHED = 2 << 30
 """Bytes that may be fetched for one request."""
 COMMAND = ("-P", "-m", "deepliif_ray.slides.guard_child")
 
-_ENVIRONMENT = (
-    "PATH",
-    "LANG",
-    "LANGUAGE",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "TZ",
-)
 _START_LIMIT_S = 300
 _END_WAIT_S = 5.0
 _GRACE_S = 5
@@ -85,7 +75,7 @@ class Helper:
     pid : int
         Its process id.
     gave_up : tuple of str
-        See `deepliif_ray.slides.confine.confine`.
+        See `deepliif_ray.confine.confine`.
     """
 
     gave_up: tuple[str, ...]
@@ -96,9 +86,6 @@ class Helper:
         self._said = _anonymous_file()
         fcntl.fcntl(self._said, fcntl.F_SETFL, os.O_APPEND)  # so that it can be emptied under the writer
         self._link, theirs = Pipe()
-        paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if path)]
-        kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         numbers = (theirs.fileno(), self._pixels, os.getpid(), TIME_LIMIT_S + _GRACE_S, MEMORY_LIMIT)
         try:
             # A new program, not a fork: this process has threads, and may have CUDA.
@@ -108,7 +95,7 @@ class Helper:
                 stdout=self._said,
                 stderr=self._said,
                 pass_fds=(theirs.fileno(), self._pixels),
-                env=kept | threads | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+                env=confine.environment(),
                 start_new_session=True,  # Ctrl-C is for this process to handle
             )
         except OSError:

@@ -7,8 +7,6 @@ Zarr's writers leave out such chunks, so the two are the same.
 import json
 import math
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +15,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import StorePath
 
-from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.errors import SlideError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.decoded import DecodedSlide
 from deepliif_ray.slides.depth import DEPTHS, bit_depth, eight_bits, refuse_dark, sampled
 from deepliif_ray.slides.link import is_inside
 from deepliif_ray.slides.ngff import Dataset, Image, colour_order, micrometers, read_images
-from deepliif_ray.slides.reader import portable
-from deepliif_ray.slides.slide import Level, Slide, square_mpp
+from deepliif_ray.slides.slide import Level, Slide
 from deepliif_ray.slides.tiff import chosen_plane
 from deepliif_ray.slides.zarr_files import Read, ReadStore, archive_reader, folder_reader, kept
 from deepliif_ray.slides.zarr_level import ZarrLevel
@@ -38,7 +36,7 @@ _VERSIONS: tuple[tuple[Literal[2, 3], str], ...] = ((3, "zarr.json"), (2, ".zarr
 _LISTED = 8
 
 
-class ZarrSlide(Slide):
+class ZarrSlide(DecodedSlide):
     """An OME-Zarr image; see `open_zarr` and `open_stored`."""
 
     reader = "zarr"
@@ -55,10 +53,6 @@ class ZarrSlide(Slide):
         self._judge(image, notes)
         self._mpp = self._pixel_size(image, notes)
         self.notes = tuple(notes)
-
-    @property
-    def mpp(self) -> float | None:  # noqa: D102  # as in Slide
-        return None if self._mpp is None else square_mpp(self.name, *self._mpp)
 
     def read_level(  # noqa: D102  # as in Slide
         self, level: int, x: int, y: int, width: int, height: int
@@ -213,21 +207,6 @@ class ZarrSlide(Slide):
             notes.append(f"the size of its pixels has no usable unit ({', '.join(units)}), so it is not used")
             return None
         return sides[0], sides[1]
-
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Tell of pixels that cannot be read; zarr and its codecs raise anything."""
-        try:
-            yield
-        except (MemoryError, SlideError):
-            raise
-        except Exception as error:
-            raise SlideCorruptError(
-                f"{self.name}: {what} cannot be decoded ({self._reason(error)}); export or copy it again"
-            ) from error
-
-    def _reason(self, error: Exception) -> str:
-        return f"{type(error).__name__}: {portable(error, self.path)}"
 
 
 def _stated_bits(image: Image) -> int | None:

@@ -135,6 +135,8 @@ class Ledger:
     def damaged(self) -> list[Damage]:
         """Return the records that cannot be read, with the slide's id where another record tells it."""
         tables = self._slides, self._failures, self._runs
+        if not self._damaged:
+            return []
         by_key = {slide_key(slide): slide for slide in tables[0].column("slide_id").to_pylist()}
 
         def named(damage: Damage) -> Damage:

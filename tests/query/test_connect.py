@@ -237,14 +237,20 @@ def test_two_thousand_objects(tmp_path, base):
     content = storage.read_bytes(storage.join(seed, record["cells_path"]))
     paths = [f"cells/marker={'CD3' if i % 2 else 'Ki67'}/{i}.parquet" for i in range(2000)]
     for path in paths:
-        storage.write_bytes(storage.join(root, path), content)
-    records = [{**record, "slide_id": f"s{i}", "cells_path": path} for i, path in enumerate(paths)]
+        storage.write_bytes(storage.join(root, path), content, durable=False)
+    same = {**record, "slide_version": "v1"}
+    records = [{**same, "slide_id": f"s{i}", "cells_path": path} for i, path in enumerate(paths)]
     fake.write(storage.join(root, "slides/all.parquet"), "slides", records)
     start = time.perf_counter()
     connection = connect(root)
     assert connection.sql("SELECT count(*), sum(area_px) FROM cells").fetchall() == [(8000, 800_000)]
     assert connection.sql("SELECT count(*) FROM cells WHERE marker = 'CD3'").fetchall() == [(4000,)]
     assert time.perf_counter() - start < 20
+    ((warning,),) = connection.sql("SELECT warnings[-1] FROM slides WHERE slide_id = 's1'").fetchall()
+    assert warning == (
+        "same content as slide 's0' of patient 'P1', 's10' of patient 'P1', 's100' of patient 'P1' "
+        "and 1996 more; its cells count once for each"
+    )
 
 
 def test_many_threads_share_a_connection(tmp_path):

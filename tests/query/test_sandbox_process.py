@@ -1,7 +1,7 @@
 """SQL that is not trusted, in a process of its own: its limits hold and are named, and it has no secrets."""
 
+import json
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -15,19 +15,22 @@ from tests.query import fake_results as fake
 from tests.query.test_connect import VIEWS
 
 MB = 1_000_000
-SMALL = Limits(seconds=60, memory=400 * MB)
+SMALL = Limits(seconds=30, memory=400 * MB)
 
 
-@pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
-def root(request, tmp_path):
-    root = str(tmp_path / request.param)
-    if request.param == "memory":
-        root = f"memory://sandboxed/{tmp_path.name}"
+def results(root):
     fake.run(root, "r1")
     fake.commit(root, "a", [fake.cell(0, positive=True), fake.cell(1)], attempt="x")
     fake.commit(root, "b", [fake.cell()], marker="CD8", attempt="x")
     fake.fail(root, "c")
     return root
+
+
+@pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
+def root(request, tmp_path):
+    if request.param == "memory":
+        return results(f"memory://sandboxed/{tmp_path.name}")
+    return results(str(tmp_path / request.param))
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def one(tmp_path):
 
 
 class Peak:
-    """The most memory that a child of this process had while inside, bytes."""
+    """The most memory that the sandbox's process had while inside, bytes."""
 
     def __enter__(self):
         self.bytes, self._on = 0, True
@@ -50,6 +53,9 @@ class Peak:
             for children in Path("/proc/self/task").glob("*/children"):
                 for child in children.read_text().split():
                     try:
+                        # First: until it is the other program, what it has is a part of this process.
+                        if b"sandbox_child" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                            continue
                         status = Path(f"/proc/{child}/status").read_text()
                     except OSError:
                         continue
@@ -62,36 +68,30 @@ class Peak:
         self._thread.join()
 
 
-def test_views_answer_as_outside(root):
-    with connect(root) as connection:
-        every = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-        views = "SELECT view_name FROM duckdb_views() WHERE NOT internal"
-        every |= {name for (name,) in connection.execute(views).fetchall()}
-    assert every >= {
-        *VIEWS,
-        "leftovers",
-        "retired",
-        "markers",
-        "slide_quality",
-        "slide_notes",
-        "patient_notes",
-    }
-    query = " UNION ALL ".join(
-        f"SELECT '{view}' AS view, count(*) AS n FROM {view}" for view in sorted(every)
+def test_cells_answer_as_outside(root):
+    query = (
+        "SELECT *, m.aliases FROM cells JOIN slides USING (slide_id) JOIN slide_indices USING (slide_id) "
+        "JOIN markers m ON m.name = slides.marker ORDER BY slide_id, cell_id"
     )
-    assert ask(root, query, sandbox=True).equals(ask(root, query))
-    query = "SELECT slide_id, notes FROM slide_indices ORDER BY slide_id"
-    assert ask(root, query, sandbox=True).equals(ask(root, query))
-    query = "SELECT * FROM markers ORDER BY name"  # with lists
-    assert ask(root, query, sandbox=True).equals(ask(root, query))
-    query = "SELECT * FROM cells JOIN slides USING (slide_id) ORDER BY slide_id, cell_id"
+    inside = ask(root, query, sandbox=True)
+    assert inside.num_rows == 3
+    assert inside.equals(ask(root, query))
+
+
+def test_every_view_answers_as_outside(tmp_path):
+    root = results(str(tmp_path / "results"))
+    with connect(root) as connection:
+        names = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'"
+        every = sorted(name for (name,) in connection.execute(names).fetchall())
+    assert {*every} >= {
+        *VIEWS, "leftovers", "retired", "markers", "slide_quality", "slide_notes", "patient_notes"
+    }  # fmt: skip
+    query = " UNION ALL ".join(f"SELECT '{view}' AS view, count(*) AS n FROM {view}" for view in every)
     assert ask(root, query, sandbox=True).equals(ask(root, query))
 
 
 def test_no_results(tmp_path):
     (tmp_path / "empty").mkdir()
-    answer = ask(str(tmp_path / "empty"), "SELECT count(*) AS n FROM cells", sandbox=True)
-    assert answer.to_pylist() == [{"n": 0}]
     none = ask(str(tmp_path / "empty"), "SELECT slide_id FROM cells", sandbox=True)
     assert none.num_rows == 0
     assert none.column_names == ["slide_id"]
@@ -105,10 +105,8 @@ def test_no_results(tmp_path):
         "SELECT repeat('x', 300000000) FROM range(12)",
         # These it counts.
         "SELECT length(string_agg(repeat('x', 1000000), ',')) FROM range(4000)",
-        "SELECT len(list(range)) FROM range(100000000)",
         "SELECT len(range(0, 700000000))",
-        "SELECT list(repeat('x', 100000)) FROM range(8000)",
-        "SELECT count(*) FROM (SELECT md5(range::VARCHAR) AS a FROM range(9000000) GROUP BY ALL)",
+        "SELECT count(*) FROM (SELECT repeat(range::VARCHAR, 100) AS a FROM range(9000000) GROUP BY ALL)",
     ],
 )
 def test_too_much_memory_is_refused_and_not_taken(one, query):
@@ -138,13 +136,11 @@ def test_too_large_an_answer(one):
         "FROM read_text('/etc/passwd')",
         "FROM '/proc/self/environ'",
         "COPY (SELECT 1) TO '/tmp/sandbox-was-here'",
-        "ATTACH '/tmp/sandbox-was-here.db'",
         "INSTALL httpfs",
         "SET memory_limit = '1TB'",
         "SET threads = 64",
         "SELECT getenv('PATH')",
         "FROM read_parquet('results://slides/*.parquet')",
-        "FROM nothing",
         "SELECT",
     ],
 )
@@ -162,44 +158,62 @@ def test_a_process_that_dies_is_a_query_error(one, monkeypatch, tmp_path):
         ask(one, "SELECT 1", sandbox=True)
 
 
-BAD = """
-import json, os, socket, sys
+TAKEN_OVER = """
+import json, runpy, duckdb
+from tests.attempts import attempts, is_refused
+
+def take_over(**_):
+    tried = attempts(PATH)
+    raise duckdb.Error(json.dumps(sorted(name for name in tried if not is_refused(tried[name]))))
+
+duckdb.connect = take_over
+runpy.run_path(CHILD, run_name="__main__")
+"""
+
+
+def test_a_process_that_a_query_took_over_is_alone(one, monkeypatch, tmp_path):
+    """It talks to nobody, starts nothing, and opens no file, on a kernel that has the means."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame-open")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "sesame-too")
+    path = tmp_path / "file"
+    path.write_text("x")
+    bad = tmp_path / "bad.py"
+    bad.write_text(TAKEN_OVER.replace("PATH", repr(str(path))).replace("CHILD", repr(sandbox.child.__file__)))
+    monkeypatch.setattr(sandbox.child, "__file__", str(bad))
+    told = []
+    monkeypatch.setattr(sandbox._log, "warning", lambda form, words: told.append(words))
+    with pytest.raises(QueryError) as caught:
+        ask(one, "SELECT 1", sandbox=True)
+    succeeded = json.loads(str(caught.value).removeprefix(f"{one}: "))
+    assert "environment" not in succeeded
+    if told:
+        pytest.skip(f"the process that runs SQL {told[0]}")
+    assert succeeded == []
+    assert path.read_text() == "x"
+
+
+ASKING = """
+import json, sys
 from multiprocessing.connection import Connection
-from deepliif_ray import confine
-alone = confine.leave_network()
 link = Connection(int(sys.argv[1]))
-link.send_bytes(b"alone" if alone else b"")
+link.send_bytes(b"[]")
 task = json.loads(link.recv_bytes())
 for _ in task["tables"]:
     link.recv_bytes()
 link.send_bytes(b".")
-try:
-    socket.create_connection(("127.0.0.1", PORT), 5)
-    reached = True
-except OSError:
-    reached = False
 link.send_bytes(b"?" + json.dumps(["../secret", 0, 9]).encode())
-asked = link.recv_bytes()[:1] == b"-"
-link.send_bytes(b"!" + json.dumps([dict(os.environ), alone, reached, asked]).encode())
+link.send_bytes(b"!" + link.recv_bytes())
 """
 
 
-def test_a_process_taken_over_has_no_secret_no_network_and_no_other_file(one, monkeypatch, tmp_path):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame-open")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "sesame-too")
-    (tmp_path.parent / "secret").write_text("x")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        bad = tmp_path / "bad.py"
-        bad.write_text(BAD.replace("PORT", str(server.getsockname()[1])))
-        monkeypatch.setattr(sandbox.child, "__file__", str(bad))
-        with pytest.raises(QueryError) as caught:
-            ask(one, "SELECT 1", sandbox=True)
-    said = str(caught.value)
-    assert "sesame" not in said
-    assert "PYTHONPATH" in said
-    if "true, false, true]" not in said:
-        assert "false, true, true]" in said
-        pytest.skip("this system lets no process leave its network")
+def test_only_cells_are_served_and_a_process_that_is_not_alone_is_told(one, monkeypatch, tmp_path, caplog):
+    (tmp_path.parent / "secret").write_text("sesame")
+    bad = tmp_path / "bad.py"
+    bad.write_text(ASKING)
+    monkeypatch.setattr(sandbox.child, "__file__", str(bad))
+    with pytest.raises(QueryError, match="-no such object"):
+        ask(one, "SELECT 1", sandbox=True)
+    assert "the process that runs this query is not confined by this system" in caplog.text
 
 
 def test_trouble_with_the_store_stays_what_it_is(one, monkeypatch):

@@ -3,13 +3,12 @@
 import ctypes
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from deepliif_ray.slides import guard_child
+from tests.attempts import attempts, is_refused
 
 _spoiled = []
 
@@ -38,35 +37,8 @@ def misbehave(name):
         os.abort()
     if "spoiler" in name:
         _spoiled.append(name)
-    if "attempt" in name:
-        attempt(name)
-
-
-def attempt(name):
-    """Try what a file that took this process over would; end well only if it was not refused."""
-    parent = os.getppid()
-    attempts = {
-        "environment": lambda: os.environ["AWS_SECRET_ACCESS_KEY"] + os.environ["RAY_AUTH_TOKEN"],
-        "parent-environment": lambda: Path(f"/proc/{parent}/environ").read_bytes(),
-        "parent-memory": lambda: Path(f"/proc/{parent}/mem").open("rb").close(),
-        "parent-killed": lambda: os.kill(parent, 0),
-        "internet": lambda: socket.create_connection(("127.0.0.1", 9), 1),
-        "datagram": lambda: socket.socket(type=socket.SOCK_DGRAM),
-        "unix-socket": lambda: socket.socket(socket.AF_UNIX),
-        "listen": lambda: socket.create_server(("127.0.0.1", 0)),
-        "program": lambda: subprocess.run(["/bin/true"], check=True),
-        "fork": os.fork,
-        "write": lambda: Path(f"{name}.new").write_bytes(b"x"),
-        "append": lambda: Path(name).open("ab").close(),
-        "remove": lambda: Path(name).unlink(),
-        "rename": lambda: Path(name).rename(f"{name}.moved"),
-        "mode": lambda: Path(name).chmod(0o777),
-        "times": lambda: os.utime(name),
-    }
-    try:
-        attempts[Path(name).stem.removeprefix("attempt-")]()
-    except (PermissionError, KeyError) as error:
-        raise LookupError("refused") from error
+    if "attempt" in name and is_refused(attempts(name)[Path(name).stem.removeprefix("attempt-")]):
+        raise LookupError("refused")
 
 
 class Server(guard_child.Server):
