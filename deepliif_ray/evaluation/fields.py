@@ -21,6 +21,8 @@ TILE = {"40x": 512, "20x": 256, "10x": 128}
 _BATCH = 8
 _HALF_UM = 256
 """Side of a tile whose pixels are half a micrometre."""
+_PATCH = 128
+"""Pixels of half a micrometre that a patch of `Counterstain` is wide."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ def infer_field(
 def _shown(model: Model, rgb: UInt8Array, size: int) -> UInt8Array:
     if model.native_od is None:
         return rgb
-    found = Counterstain.measure([shrunk(rgb, max(1, size // _HALF_UM))])
+    half = shrunk(rgb, max(1, size // _HALF_UM))
+    starts = [range(0, side, _PATCH) for side in half.shape[:2]]
+    found = Counterstain.measure([half[y : y + _PATCH, x : x + _PATCH] for y in starts[0] for x in starts[1]])
     return rgb if found is None else found.contrast(model.native_od).apply(rgb)
 
 

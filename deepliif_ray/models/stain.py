@@ -105,7 +105,7 @@ class Stain:
     native_mpp: float | None = 0.25
     native_tile = 512
     native_od: float | None = 0.139
-    """The lesser of what `deepliif_ray.slides.contrast` measures on the two training strips, 0.196 and 0.139."""
+    """The lesser of what `slides.contrast` measures on the two training strips, 0.196 and 0.139."""
 
     def __init__(self, modalities: Sequence[str] = (), parameters: StainParameters | None = None) -> None:
         self.parameters = parameters or StainParameters()

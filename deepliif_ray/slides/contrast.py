@@ -17,6 +17,7 @@ BLUER = 1.15
 DARK_PERCENTILE, LEAST_SHARE = 95, 0.25
 MOST_OD = 1.0
 ENOUGH_PERCENT = 10.0
+ENOUGH_PATCHES = 12
 MOST_FACTOR = 2.0
 
 
@@ -32,11 +33,14 @@ class Counterstain:
         Share of blue pixels.
     white : tuple of float
         The 99th percentile of red, green and blue, grey levels.
+    patches : int
+        Of how many patches.
     """
 
     od: float
     percent: float
     white: tuple[float, float, float]
+    patches: int
 
     @classmethod
     def measure(cls, patches: Sequence[NDArray[np.float32]]) -> Self | None:
@@ -49,7 +53,7 @@ class Counterstain:
         Parameters
         ----------
         patches : sequence of ndarray of float32, shape (height, width, 3)
-            RGB, grey levels, at about 0.5 µm a pixel.
+            RGB, grey levels, 64 µm wide, at about 0.5 µm a pixel.
         """
         if not patches:
             return None
@@ -62,15 +66,17 @@ class Counterstain:
             return None
         blue &= mean >= LEAST_SHARE * np.percentile(mean[blue], DARK_PERCENTILE)
         red, green, other = (float(channel) for channel in white)
-        return cls(float(np.median(density[blue, 0])), 100 * float(blue.mean()), (red, green, other))
+        od = float(np.median(density[blue, 0]))
+        return cls(od, 100 * float(blue.mean()), (red, green, other), len(patches))
 
     def contrast(self, native_od: float) -> "Contrast":
         """Return what shows a paler slide's hematoxylin at ``native_od``.
 
-        With less than 10 % of blue pixels the factor nears 1: a few pixels say little of a scanner. It is at
-        most 2, and never below 1: nuclei that are dark by themselves stay so, and models find them.
+        With less than 10 % of blue pixels or fewer than 12 patches the factor nears 1: a few cells say
+        little of a scanner. It is at most 2, and never below 1: nuclei that are dark by themselves stay so,
+        and models find them.
         """
-        trust = min(1.0, self.percent / ENOUGH_PERCENT)
+        trust = min(1.0, self.percent / ENOUGH_PERCENT) * min(1.0, self.patches / ENOUGH_PATCHES)
         return Contrast(min(MOST_FACTOR, max(1.0, (native_od / self.od) ** trust)), self.white)
 
 

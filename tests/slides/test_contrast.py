@@ -14,8 +14,15 @@ from deepliif_ray.slides.quality import shrunk
 WHITE = (240.0, 238.0, 236.0)
 
 
-def tissue(side=768, seed=3):
+def tissue(side=1024, seed=3):
     return np.asarray(SyntheticTissue(side, side, seed=seed, mpp=0.25)[:, :])
+
+
+def patches(image):
+    half = shrunk(image, 2)
+    return [
+        half[y : y + 128, x : x + 128] for y in range(0, len(half), 128) for x in range(0, len(half), 128)
+    ]
 
 
 @given(factor=st.floats(0.8, 2), white=st.tuples(*[st.floats(150, 255)] * 3))
@@ -32,7 +39,7 @@ def test_a_change_keeps_white_and_order(factor, white):
 def test_the_density_follows_the_contrast(factor):
     pixels = tissue()
     paler = Contrast(1 / factor, WHITE).apply(pixels)
-    before, after = (Counterstain.measure([shrunk(image, 2)]) for image in (pixels, paler))
+    before, after = (Counterstain.measure(patches(image)) for image in (pixels, paler))
     assert before.od / after.od == pytest.approx(factor, rel=0.06)
     known = 2 * before.od / 1.9  # so that the limits are not met
     assert after.contrast(known).factor == pytest.approx(2 / 1.9 * factor, rel=0.06)
@@ -45,16 +52,17 @@ def test_what_is_not_blue_says_nothing():
 
 
 def test_few_blue_pixels_change_little_and_nothing_is_changed_beyond_the_limits():
-    assert Counterstain(0.1, 0.0, WHITE).contrast(0.2).factor == 1
-    assert Counterstain(0.1, 1.0, WHITE).contrast(0.2).factor == pytest.approx(2**0.1)
-    assert Counterstain(0.1, 10.0, WHITE).contrast(0.15).factor == pytest.approx(1.5)
-    assert Counterstain(0.01, 50.0, WHITE).contrast(0.168).factor == 2
-    assert Counterstain(0.5, 50.0, WHITE).contrast(0.168).factor == 1
+    assert Counterstain(0.1, 0.0, WHITE, 12).contrast(0.2).factor == 1
+    assert Counterstain(0.1, 1.0, WHITE, 12).contrast(0.2).factor == pytest.approx(2**0.1)
+    assert Counterstain(0.1, 10.0, WHITE, 12).contrast(0.15).factor == pytest.approx(1.5)
+    assert Counterstain(0.1, 10.0, WHITE, 3).contrast(0.2).factor == pytest.approx(2**0.25)
+    assert Counterstain(0.01, 50.0, WHITE, 12).contrast(0.168).factor == 2
+    assert Counterstain(0.5, 50.0, WHITE, 12).contrast(0.168).factor == 1
 
 
 def test_a_paler_scanner_gives_the_same_cells():
-    model, pixels = load_model("stain"), tissue(1024)
-    model.native_od = Counterstain.measure([shrunk(pixels, 2)]).od
+    model, pixels = load_model("stain"), tissue()
+    model.native_od = Counterstain.measure(patches(pixels)).od
 
     def count(image):
         return find_cells(infer_field(model, image).seg).positive
