@@ -134,6 +134,7 @@ def score(
             log=logs.current(),
             native_mpp=loaded.native_mpp,
             native_tile=loaded.native_tile,
+            native_od=loaded.native_od,
         )
         logs.name_run(job.run_id)
         progress = Progress(slides=len(chosen))
