@@ -96,8 +96,8 @@ def _task(
         "statements": [
             "SET enable_geoparquet_conversion = false",
             *(view for (view,) in plain),
-            cells[0],
             *derived(),
+            cells[0],
             f"SET allowed_paths = [{quoted}]",
             *(f"SET {name} = {value}" for name, value in settings.items()),
             f"SET lock_configuration = {locked}",

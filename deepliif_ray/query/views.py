@@ -88,13 +88,13 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     for name, table in tables.items():
         _create_table(connection, name, table)
         connection.execute(f"CREATE VIEW {name} AS FROM stored.{name}")
-    places = _create_cells(connection, url, tables["slides"], damaged, rooted=sandbox or needs_root(url))
+    cells, places = _cells_view(connection, url, tables["slides"], damaged, rooted=sandbox or needs_root(url))
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     if damaged:
         _log.warning("%s", _described(url, damaged))
     connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
-    for statement in derived():
+    for statement in (*derived(), cells):
         connection.execute(statement)
     if sandbox:
         connection.execute(f"SET allowed_paths = [{places}]")
@@ -104,9 +104,13 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
 
 
 def derived() -> list[str]:
-    """Return the statements that make the views and macros which rest on ``cells`` and the tables."""
+    """Return the statements that make the views and macros which rest on ``cells``, which is to be made last.
+
+    DuckDB looks into a view when another is made on it, and into each file behind it; so until all are made
+    ``cells`` has none.
+    """
     names = ("intervals", "called_cells", "quality", "notes", "indices")
-    return [_sql(name) for name in names]
+    return [_cells_of([]), *(_sql(name) for name in names), "DROP VIEW cells"]
 
 
 def _retired(ledger: Ledger) -> pa.Table:
@@ -154,10 +158,10 @@ def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Ta
     connection.unregister("arriving")
 
 
-def _create_cells(
+def _cells_view(
     connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, damaged: list[Damage], *, rooted: bool
-) -> str:
-    """Make the view of cells, without those that are damaged; return the files behind it as SQL."""
+) -> tuple[str, str]:
+    """Return what makes the view of cells, without those that are damaged, and the files behind it as SQL."""
     _create_table(connection, "no_cells", table_schema("cells").empty_table())
     lost = {damage.object for damage in damaged}
     # Several slides may share an object, which is read once.
@@ -184,9 +188,12 @@ def _create_cells(
             damaged += _slides_of(slides, paths.pop(0), problem)
         if paths:
             selects.append(_select(paths, places, versions[paths[0]], partial=paths[0] in partial))
+    return _cells_of(selects), ", ".join(map(_quoted, places.values()))
+
+
+def _cells_of(selects: list[str]) -> str:
     columns = ", ".join(column_names("cells"))
-    connection.execute(Template(_sql("cells")).substitute(columns=columns, selects="".join(selects)))
-    return ", ".join(map(_quoted, places.values()))
+    return Template(_sql("cells")).substitute(columns=columns, selects="".join(selects))
 
 
 def _slides_of(slides: pa.Table, path: str, problem: str) -> list[Damage]:

@@ -44,6 +44,8 @@ def read_bytes(url: str) -> bytes:
     StorageError
         It cannot be read.
     """
+    if is_local(url):  # a fifth of the time
+        return _read(url, lambda _, path: Path(path).read_bytes())
     return _read(url, lambda fs, path: bytes(fs.cat_file(path)))
 
 

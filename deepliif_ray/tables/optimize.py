@@ -267,7 +267,8 @@ def _cells_by_slide(results: str, group: _Group) -> Iterator[pa.Table]:
 
 def _of_slide(table: pa.Table, slide: str, said: _Part) -> pa.Table | str:
     """Return a slide's cells with the columns of this version, or what is wrong with them."""
-    cells = table.filter(pc.equal(table.column("slide_id"), slide))
+    matches = pc.equal(table.column("slide_id"), slide)
+    cells = table if pc.all(matches).as_py() else table.filter(matches)
     if cells.num_rows != said.cells:
         return f"{cells.num_rows} cells of slide {slide!r}, its record says {said.cells}"
     schema = table_schema("cells")
@@ -275,7 +276,7 @@ def _of_slide(table: pa.Table, slide: str, said: _Part) -> pa.Table | str:
         if column.name not in cells.column_names and column.nullable:
             value = said.attempt if column.name == "attempt" else None
             cells = cells.append_column(column, pa.repeat(pa.scalar(value, column.type), cells.num_rows))
-    return cells.select(schema.names).cast(schema)
+    return cells if cells.schema.equals(schema) else cells.select(schema.names).cast(schema)
 
 
 def _read_cells(results: str, path: str, digests: set[str | None]) -> pa.Table | str:
@@ -292,11 +293,13 @@ def _read_cells(results: str, path: str, digests: set[str | None]) -> pa.Table |
 def _regrouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Yield tables of about a row group each: small slides share one, a large one has several."""
     waiting: list[pa.Table] = []
+    rows = 0
     for table in tables:
         for begin in range(0, table.num_rows, _ROW_GROUP):
             waiting.append(table.slice(begin, _ROW_GROUP))
-            if sum(part.num_rows for part in waiting) >= _ROW_GROUP:
+            rows += waiting[-1].num_rows
+            if rows >= _ROW_GROUP:
                 yield pa.concat_tables(waiting)
-                waiting = []
+                waiting, rows = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
