@@ -1,14 +1,15 @@
-"""OME-Zarr and DICOM of the odd kinds that people have; see `benchmarks.odd_files`."""
+"""OME-Zarr and DICOM."""
 
 from pathlib import Path
 
 import numpy as np
 import zarr
 
-from benchmarks.odd_files import ODD_FILES, SCORED, Picture, odd
+from benchmarks.odd.kind import ODD_FILES, SCORED, Picture, section
 from tests.slides import dicoms
 from tests.slides.zarrs import write_zarr
 
+odd = section("OME-Zarr and DICOM")
 ZARR, DICOM = ".ome.zarr", ".dcm"
 STAINS = [{"label": n, "color": c} for n, c in (("DAPI", "0000FF"), ("FITC", "00FF00"), ("Cy3", "FF0000"))]
 
