@@ -89,7 +89,7 @@ def coarse_level_shifted(path: Path, picture: Picture) -> None:
 
 @odd()
 def macro_among_the_levels(path: Path, picture: Picture) -> None:
-    _write(path, picture, _coarse(picture), (), np.full((80, 240, 3), 60, np.uint8))
+    _write(path, picture, _coarse(picture), (), np.full((40, 120, 3), 60, np.uint8))
 
 
 @odd()

@@ -1,5 +1,6 @@
 """Colours tagged wrongly, byte orders, orientation, compression."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from benchmarks.odd.kind import MPP, TILED, Maker, Picture, section
+from tests.slides import tiffs
 
 odd = section("Encoding and orientation")
 
@@ -125,3 +127,79 @@ for _name in ("lzw", "zlib", "zstd"):
     odd(name=f"compressed_{_name}_predicted_strips_big_endian")(
         _compressed(_name, True, rowsperstrip=64, byteorder=">")
     )
+
+
+@odd()
+def tiles_of_16_pixels(path: Path, picture: Picture) -> None:
+    tifffile.imwrite(path, picture, tile=(16, 16), photometric="rgb", compression="zlib", **MPP)
+
+
+@odd()
+def tiles_that_are_not_square(path: Path, picture: Picture) -> None:
+    tifffile.imwrite(path, picture, tile=(64, 256), photometric="rgb", compression="lzw", **MPP)
+
+
+@odd()
+def one_row_a_strip(path: Path, picture: Picture) -> None:
+    tifffile.imwrite(path, picture, rowsperstrip=1, photometric="rgb", compression="zlib", **MPP)
+
+
+@odd()
+def one_strip_of_all_rows(path: Path, picture: Picture) -> None:
+    tifffile.imwrite(path, picture, rowsperstrip=picture.shape[0], photometric="rgb", **MPP)
+
+
+@odd()
+def bits_in_reverse_order(path: Path, picture: Picture) -> None:
+    reverse = np.array([int(f"{n:08b}"[::-1], 2) for n in range(256)], np.uint8)
+    tags = {259: (tiffs.SHORT, [1]), 266: (tiffs.SHORT, [2])}
+    tiffs.tiff(path, reverse[picture], encode=lambda tile: tile.tobytes(), tags=tags)
+
+
+@odd(tolerance=4)
+def jpeg_2000_with_quality_layers(path: Path, picture: Picture) -> None:
+    def tiles() -> Iterator[bytes]:
+        for y in range(0, picture.shape[0], 128):
+            for x in range(0, picture.shape[1], 128):
+                tile = picture[y : y + 128, x : x + 128]
+                pad = ((0, 128 - tile.shape[0]), (0, 128 - tile.shape[1]), (0, 0))
+                stream = io.BytesIO()
+                Image.fromarray(np.pad(tile, pad, mode="edge")).save(
+                    stream, "JPEG2000", no_jp2=True, quality_mode="rates", quality_layers=[40, 20, 5], mct=1,
+                    irreversible=True,
+                )  # fmt: skip
+                yield stream.getvalue()
+
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            tiles(),
+            shape=picture.shape,
+            dtype=np.uint8,
+            compression=33005,
+            compressionargs=None,
+            **TILED,
+            **MPP,
+        )
+
+
+@odd(suffix=".jpg", mpp=0.25, tolerance=3)
+def jpeg_progressive(path: Path, picture: Picture) -> None:
+    Image.fromarray(picture).save(path, quality=97, progressive=True, subsampling=0)
+
+
+@odd(suffix=".jpg", mpp=0.25, tolerance=3)
+def jpeg_with_restarts(path: Path, picture: Picture) -> None:
+    Image.fromarray(picture).save(path, quality=97, restart_marker_blocks=4, subsampling=0)
+
+
+@odd(suffix=".jp2", mpp=0.25)
+def jpeg_2000_file(path: Path, picture: Picture) -> None:
+    Image.fromarray(picture).save(path, irreversible=False)
+
+
+@odd("unsuitable")
+def ycbcr_without_jpeg(path: Path, picture: Picture) -> None:
+    ycbcr = np.asarray(Image.fromarray(picture).convert("YCbCr"))
+    tifffile.imwrite(path, ycbcr, **TILED, **MPP)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags[262].overwrite(_TAGGED_YCBCR)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from benchmarks.odd.kind import MPP, OME_MPP, TILED, Picture, ome, section, sharp_in_the_middle
 
@@ -113,3 +114,65 @@ def ome_z_stack_of_grey_pages(path: Path, picture: Picture) -> None:
 def imagej_z_stack(path: Path, picture: Picture) -> None:
     stack = sharp_in_the_middle(picture, 3)[:, None]
     tifffile.imwrite(path, stack, imagej=True, resolution=(4, 4), metadata={"unit": "um", "axes": "ZCYXS"})
+
+
+# Further pages that are no field
+@odd()
+def a_mask_of_the_slide_beside_it(path: Path, picture: Picture) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(picture, **TILED, **MPP)
+        file.write(picture[..., 0] < 200, photometric="mask", subfiletype=4, tile=(128, 128))
+
+
+@odd()
+def a_label_in_a_sub_ifd(path: Path, picture: Picture) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(picture, subifds=1, **TILED, **MPP)
+        file.write(np.full((60, 200, 3), 90, np.uint8), photometric="rgb", subfiletype=1)
+
+
+@odd()
+def exif_and_gps_directories(path: Path, picture: Picture) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2026:01:02 03:04:05"
+    exif.get_ifd(0x8825)[1] = "N"
+    exif[282], exif[283], exif[296] = 40_000.0, 40_000.0, 3
+    Image.fromarray(picture).save(path, exif=exif)
+
+
+@odd("unsuitable", suffix=".ome.tif")
+def ome_the_slide_as_two_images(path: Path, picture: Picture) -> None:
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for name in ("scan 1", "scan 2"):
+            file.write(picture, metadata={"axes": "YXS", "Name": name, **OME_MPP}, **TILED)
+
+
+@odd("unsuitable", plane=1)
+def plane_of_a_tiff_without_planes(path: Path, picture: Picture) -> None:
+    tifffile.imwrite(path, picture, **TILED, **MPP)
+
+
+@odd("unreadable")
+def pages_in_a_ring(path: Path, picture: Picture) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(picture, **TILED, **MPP)
+        file.write(picture[::2, ::2].copy(), subfiletype=1, **TILED)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        page = file.pages[1]
+        count = len(page.tags)
+        file.filehandle.seek(page.offset + 2 + 12 * count)
+        file.filehandle.write(file.pages[0].offset.to_bytes(4, "little"))
+
+
+@odd("corrupt")
+def last_tiles_cut_off(path: Path, picture: Picture) -> None:
+    tifffile.imwrite(path, picture, **TILED, **MPP)
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        last = file.pages[0].dataoffsets[-3]
+    path.write_bytes(content[: last + 10])
+
+
+@odd("same_content", suffix=".png", mpp=0.25, same_pixels=False)
+def the_picture_under_another_name(path: Path, picture: Picture) -> None:
+    Image.fromarray(picture).save(path)
