@@ -18,11 +18,13 @@ import numpy as np
 from PIL import Image
 
 import deepliif_ray
-from benchmarks.odd import ODD_FILES, SCORED, OddFile
+from benchmarks.odd import ODD_FILES, SCORED, OddFile, Picture
 from benchmarks.odd.manifests import ODD_MANIFESTS, outcome
 from deepliif_ray.slides import SyntheticTissue
 
 PICTURE = "picture"
+MOST_CELLS_PERCENT, MOST_POINTS = 3.0, 1.0
+"""How far what is lossy or at another scale may be from the picture."""
 _FOUND = """
     SELECT i.slide_id, s.reader, i.n_cells, i.index_percent, q.flags
     FROM slide_indices AS i JOIN slides AS s USING (slide_id) JOIN slide_quality AS q USING (slide_id)
@@ -55,9 +57,26 @@ def main() -> int:
     return int(wrong > 0)
 
 
-def _files(folder: Path, kinds: list[OddFile], side: int, model: str) -> int:
-    """Score the files and print their tables; return how many are wrong."""
-    picture = np.asarray(SyntheticTissue(side, side, seed=21, mpp=0.25)[:, :])
+def score_kinds(
+    folder: Path, kinds: list[OddFile], picture: Picture, model: str = "stain"
+) -> tuple[dict[str, Found], dict[str, str]]:
+    """Score a picture and the kinds of files that are made of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty; files and results go there.
+    kinds : list of OddFile
+        Those that they are like are made too.
+    picture : numpy.ndarray
+        uint8 (H, W, 3), 0.25 µm a pixel.
+    model : str
+
+    Returns
+    -------
+    dict of str to Found, dict of str to str
+        What was scored, and the reasons of failures, by the name of the kind.
+    """
     Image.fromarray(picture).save(folder / f"{PICTURE}.png")
     rows = [[PICTURE, "P", "Ki67", f"{PICTURE}.png", "0.25", "", ""]]
     needed = {kind.name: kind for kind in (*kinds, *(ODD_FILES[k.like] for k in kinds if k.like != PICTURE))}
@@ -76,16 +95,37 @@ def _files(folder: Path, kinds: list[OddFile], side: int, model: str) -> int:
     with deepliif_ray.connect(results) as connection:
         found = {slide: Found(*row) for slide, *row in connection.execute(_FOUND).fetchall()}
         failed = dict(connection.execute("SELECT slide_id, reason FROM failures").fetchall())
+    return found, failed
+
+
+def is_right(kind: OddFile, found: dict[str, Found], failed: dict[str, str]) -> bool:
+    """Tell whether what became of a kind is right, by what `score_kinds` returned."""
+    ours, like = found.get(kind.name), found.get(kind.like)
+    if kind.right != SCORED:
+        return failed.get(kind.name) == kind.right if ours is None else kind.right in ours.flags
+    if ours is None or like is None or ours.index is None or like.index is None:
+        return False
+    if kind.tolerance == 0 and kind.same_pixels:
+        return ours[1:3] == like[1:3]
+    return (
+        abs(ours.cells - like.cells) <= MOST_CELLS_PERCENT / 100 * like.cells
+        and abs(ours.index - like.index) <= MOST_POINTS
+    )
+
+
+def _files(folder: Path, kinds: list[OddFile], side: int, model: str) -> int:
+    """Score the files and print their tables; return how many are wrong."""
+    picture = np.asarray(SyntheticTissue(side, side, seed=21, mpp=0.25)[:, :])
+    found, failed = score_kinds(folder, kinds, picture, model)
     print(f"\nThe picture as PNG: {found[PICTURE].cells:,} cells, index {found[PICTURE].index:.2f} %")
     wrong = 0
     for title, section in groupby(kinds, lambda kind: kind.section):
-        print(
-            f"\n## {title}\n\n| kind | read by | outcome | cells | index, % | |\n|---|---|---|---:|---:|---|"
-        )
+        print(f"\n## {title}\n\n| kind | read by | outcome | cells | index, % | |")
+        print("|---|---|---|---:|---:|---|")
         for kind in section:
-            is_right = _is_right(kind, found.get(kind.name), failed.get(kind.name), found.get(kind.like))
-            wrong += not is_right
-            told = "right" if is_right else "**wrong**"
+            fits = is_right(kind, found, failed)
+            wrong += not fits
+            told = "right" if fits else "**wrong**"
             shown = _shown(found.get(kind.name), failed.get(kind.name))
             print(f"| {kind.name.replace('_', ' ')} | {shown} | {told} |")
     return wrong
@@ -98,27 +138,14 @@ def _shown(found: Found | None, reason: str | None) -> str:
     return f"{found.reader} | {', '.join([SCORED, *found.flags])} | {found.cells:,} | {index}"
 
 
-def _is_right(kind: OddFile, found: Found | None, reason: str | None, like: Found | None) -> bool:
-    if kind.right != SCORED:
-        return reason == kind.right if found is None else kind.right in found.flags
-    if found is None or like is None or found.index is None or like.index is None:
-        return False
-    if kind.tolerance == 0 and kind.same_pixels:
-        return found[1:3] == like[1:3]
-    return (
-        abs(found.cells - like.cells) <= kind.most_cells_percent / 100 * like.cells
-        and abs(found.index - like.index) <= kind.most_points
-    )
-
-
 def _manifests(folder: Path) -> int:
     """Read the manifests and print their table; return how many are wrong."""
     print("\n## Manifests\n\n| kind | outcome | said | |\n|---|---|---|---|")
     wrong = 0
     for kind in ODD_MANIFESTS:
-        got, said, is_right = outcome(kind, folder)
-        wrong += not is_right
-        told = "right" if is_right else "**wrong**"
+        got, said, fits = outcome(kind, folder)
+        wrong += not fits
+        told = "right" if fits else "**wrong**"
         print(f"| {kind.name} | {got} | {said.replace('|', ' ')[:80]} | {told} |")
     return wrong
 

@@ -6,6 +6,6 @@ the reason of the refusal, or a quality flag. Odd manifests are in `manifests`.
 """
 
 from benchmarks.odd import coarse, colours, encoding, folders, frames, pages, scale, sizes  # noqa: F401
-from benchmarks.odd.kind import ODD_FILES, SCORED, OddFile
+from benchmarks.odd.kind import ODD_FILES, SCORED, OddFile, Picture
 
-__all__ = ["ODD_FILES", "SCORED", "OddFile"]
+__all__ = ["ODD_FILES", "SCORED", "OddFile", "Picture"]

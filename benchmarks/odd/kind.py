@@ -42,8 +42,6 @@ class OddFile:
         Whether it shows the picture pixel by pixel; else the same tissue at another scale or in a frame.
     like : str
         The kind whose cells and index it should have.
-    most_cells_percent, most_points : float
-        How far from those it may be where it is not pixel for pixel the same.
     """
 
     section: str
@@ -56,8 +54,6 @@ class OddFile:
     mpp: float | None
     same_pixels: bool = True
     like: str = "picture"
-    most_cells_percent: float = 3.0
-    most_points: float = 1.0
 
 
 ODD_FILES: dict[str, OddFile] = {}
