@@ -33,6 +33,8 @@ _LEVEL_MISFIT = 3.0
 _LESSER = 8
 """An image with less than one in so many of the largest one's pixels is no field beside it."""
 _LISTED = 8
+_MASK = 4
+"""Bit of the tag NewSubfileType: the page says which pixels of another one count."""
 _HEADER = 4096
 _LOOKED_AT, _LOOKED_AT_BYTES = 8, 1 << 20
 """Tiles or strips that are decoded, and how large they may be, where JPEG data leave their colours open."""
@@ -47,7 +49,7 @@ class Picture:
     name : str
         As the file calls it; may be empty.
     role : str
-        ``image``, or ``label``, ``macro``, ``thumbnail``, ``overview`` or ``preview``.
+        ``image``, or ``label``, ``macro``, ``thumbnail``, ``overview``, ``preview`` or ``mask``.
     width, height : int
     levels : tuple of (int, int)
         Width and height of its resolutions, finest first.
@@ -263,7 +265,11 @@ def _picture(file: tifffile.TiffFile, series: Any, number: int, index: int | Non
     tags = getattr(page, "tags", None)
     picture = Picture(
         name=name,
-        role=associated[1].lower().removeprefix("slide ") if associated else "image",
+        role="mask"
+        if int(getattr(page, "subfiletype", 0)) & _MASK
+        else associated[1].lower().removeprefix("slide ")
+        if associated
+        else "image",
         width=key.imagewidth,
         height=key.imagelength,
         levels=tuple(_size(series.levels[level].keyframe) for _, level, _ in levels),

@@ -225,7 +225,7 @@ def _open_tiff(path: Path, series: int | None, plane: int | None) -> Slide:
             return slide
     inventory = take_inventory(path)
     number, picture, notes = inventory.choose(series)
-    if vendor is not None and _is_plain(inventory, picture):
+    if vendor is not None and not plane and _is_plain(inventory, picture):
         with suppress(openslide.OpenSlideError):
             slide = OpenSlideSlide(path, picture.mpp)
             if [(level.width, level.height) for level in slide.levels] == list(picture.levels):

@@ -33,6 +33,8 @@ _CACHE_BYTES = 64 << 20
 _SAMPLED = 64
 """Segments that are looked at for the range of 16-bit values."""
 _OPAQUE = 255
+_MULTIPLIED, _STRAIGHT = 1, 2
+"""Tag ExtraSamples: a transparency that colours are multiplied by already, or one that they are not."""
 _YCBCR_JPEG_2000 = 33003
 _VENDORS = {
     "svs": "aperio", "ndpi": "hamamatsu", "scn": "leica", "bif": "ventana", "philips": "philips",
@@ -94,6 +96,9 @@ class TiffSlide(Slide):
         if picture.bits > 8:
             self._bits = self._real_bits()
             notes = (*notes, f"{picture.bits}-bit colours scaled by the {self._bits} bits that they use")
+        first = self._pages[0][0]
+        self._extra = next(iter(() if first is None else first.keyframe.extrasamples), None)
+        self._is_multiplied = self._extra == _MULTIPLIED
         self._with_alpha = picture.samples == 4 and self._alpha_says_something()
         if picture.samples == 4 and not self._with_alpha:
             notes = (*notes, "a fourth sample a pixel is passed over")
@@ -143,8 +148,9 @@ class TiffSlide(Slide):
 
     def _alpha_says_something(self) -> bool:
         """Tell whether the fourth sample is a transparency that leaves something to see."""
-        extra = tuple(self._pages[0][0].keyframe.extrasamples)[:1] if self._pages[0][0] is not None else ()
-        return extra in ((1,), (2,)) and any(segment[..., 3].any() for segment in self._sample())
+        return self._extra in (_MULTIPLIED, _STRAIGHT) and any(
+            segment[..., 3].any() for segment in self._sample()
+        )
 
     @property
     def mpp(self) -> float | None:  # noqa: D102  # as in Slide
@@ -202,6 +208,8 @@ class TiffSlide(Slide):
             out[..., 3] = _OPAQUE
             if self._with_alpha:
                 out[..., 3] = self._as_bytes(part[..., 3])
+                if self._is_multiplied:
+                    out[..., :3] = _divided(out[..., :3], out[..., 3:])
 
     def _as_bytes(self, values: Segment) -> NDArray[np.uint8]:
         if values.dtype == np.uint8:
@@ -279,6 +287,15 @@ class TiffSlide(Slide):
             os.close(self._descriptor)
             self._descriptor = -1
             self._file.close()
+
+
+def _divided(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return colours that were multiplied by their transparency as they were before."""
+    most = np.maximum(alpha.astype(np.uint16), 1)
+    divided: NDArray[np.uint8] = np.minimum(
+        (colours.astype(np.uint16) * 255 + most // 2) // most, 255
+    ).astype(np.uint8)
+    return divided
 
 
 def chosen_plane(name: str, planes: int, asked: int | None) -> tuple[int | None, tuple[str, ...]]:
