@@ -24,7 +24,6 @@ from deepliif_ray.storage.objects import (
     Stored,
     arrow_filesystem,
     check_writable,
-    create_bytes,
     exists,
     list_files,
     list_stored,
@@ -34,8 +33,6 @@ from deepliif_ray.storage.objects import (
     remove,
     remove_empty,
     size,
-    write_bytes,
-    write_file,
 )
 from deepliif_ray.storage.slide_files import slide_files, version
 from deepliif_ray.storage.small import read_small, read_yaml
@@ -49,6 +46,7 @@ from deepliif_ray.storage.urls import (
     place,
     resolve,
 )
+from deepliif_ray.storage.writing import create_bytes, write_bytes, write_file
 
 __all__ = [
     "CACHE_VARIABLE",

@@ -272,11 +272,13 @@ def _of_slide(table: pa.Table, slide: str, said: _Part) -> pa.Table | str:
     if cells.num_rows != said.cells:
         return f"{cells.num_rows} cells of slide {slide!r}, its record says {said.cells}"
     schema = table_schema("cells")
+    if cells.schema.equals(schema):
+        return cells
     for column in schema:
         if column.name not in cells.column_names and column.nullable:
             value = said.attempt if column.name == "attempt" else None
             cells = cells.append_column(column, pa.repeat(pa.scalar(value, column.type), cells.num_rows))
-    return cells if cells.schema.equals(schema) else cells.select(schema.names).cast(schema)
+    return cells.select(schema.names).cast(schema)
 
 
 def _read_cells(results: str, path: str, digests: set[str | None]) -> pa.Table | str:

@@ -111,21 +111,23 @@ NETWORK_BREAKS = {
 
 
 @pytest.mark.parametrize(
-    ("target", "api", "redis"),
+    ("target", "api", "redis", "store"),
     [
-        ("overlays/aws", "10.0.0.0/28", "10.0.1.0/24"),
-        ("overlays/gcp", "10.128.0.2/32", "10.128.1.0/24"),
-        ("overlays/local", "172.18.0.0/16", "192.0.2.1/32"),
+        ("overlays/aws", ("10.0.0.0/28", 443), ("10.0.1.0/24", 6379), ("192.0.2.1/32", 443)),
+        ("overlays/gcp", ("10.128.0.2/32", 443), ("10.128.1.0/24", 6379), ("192.0.2.1/32", 443)),
+        ("overlays/local", ("172.18.0.0/16", 6443), ("192.0.2.1/32", 6379), ("172.18.0.0/16", 9000)),
     ],
 )
-def test_addresses_of_an_overlay_are_those_of_its_policies(rendered, target, api, redis):
-    def block(name, rule):
-        return policy(rendered[target], name)["egress"][rule]["to"][0]["ipBlock"]
+def test_addresses_and_ports_of_an_overlay_are_those_of_its_policies(rendered, target, api, redis, store):
+    def leads_to(name, rule):
+        egress = policy(rendered[target], name)["egress"][rule]
+        (peer,), (port,) = egress["to"], egress["ports"]
+        return peer["ipBlock"]["cidr"], port["port"]
 
-    assert [block("scheduler", 0), block("cluster-head", 0)] == [{"cidr": api}] * 2
-    assert [block("cluster-head", 1), block("redis-cleanup", 0)] == [{"cidr": redis}] * 2
-    assert block("storage", 0) == {"cidr": "192.0.2.1/32"}
-    assert api in block("ray-nodes", 1)["except"]
+    assert [leads_to("scheduler", 0), leads_to("cluster-head", 0)] == [api] * 2
+    assert [leads_to("cluster-head", 1), leads_to("redis-cleanup", 0)] == [redis] * 2
+    assert leads_to("storage", 0) == store
+    assert api[0] in policy(rendered[target], "ray-nodes")["egress"][1]["to"][0]["ipBlock"]["except"]
     assert not [thing for thing in rendered[target] if "egress" in thing["metadata"]["name"]]
 
 

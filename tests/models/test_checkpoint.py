@@ -379,3 +379,24 @@ def test_modules_that_name_each_other_over_and_over_are_refused(tmp_path):
         archive.writestr("net/data.pkl", opcodes + b".")
     with pytest.raises(ModelError, match=r"G4\.pt.*two others"):
         load_model(str(tmp_path))
+
+
+def test_modules_nested_too_deeply_are_refused(tmp_path):
+    path = write(tmp_path, form="serialized") / "G4.pt"
+    new = b"c__torch__\nM\n)\x81"
+    opcodes = b"\x80\x02" + new
+    for _ in range(65):  # each names the one before
+        opcodes += b"q\x000" + new + b"}X\x01\0\0\0ah\x00sb"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", opcodes + b".")
+    with pytest.raises(ModelError, match=r"G4\.pt.*nested too deeply"):
+        load_model(str(tmp_path))
+
+
+def test_an_archive_of_too_many_entries_is_refused(tmp_path):
+    path = write(tmp_path, form="serialized") / "G4.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_001):
+            archive.writestr(str(number), b"")
+    with pytest.raises(ModelError, match=r"G4\.pt: unpacks to 20001 entries"):
+        load_model(str(tmp_path))

@@ -1,6 +1,7 @@
 """Odd but sound files: what they become; and files that promise what cannot be."""
 
 import io
+import struct
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from deepliif_ray.errors import (
     SlideError,
     SlideMemoryError,
     SlideTooLargeError,
+    SlideUnreadableError,
     SlideUnsuitableError,
 )
 from deepliif_ray.slides import Level, Slide, SyntheticTissue, open_guarded, plan_slide, tissue_mask
@@ -120,6 +122,16 @@ def test_absurd_sizes_are_refused_before_a_grid_is_laid():
             plan_slide(Claims(*size), mpp=0.25)
     with pytest.raises(SlideTooLargeError):
         plan_slide(Claims(100_000, 80_000), mpp=0.25, tile_size=16, overlap=0)
+
+
+def test_a_plain_image_that_claims_too_many_pixels_is_refused_by_its_header(tmp_path):
+    header = struct.pack(">II5B", 25_000, 20_001, 8, 2, 0, 0, 0)  # 500 megapixels and a row, in RGB
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header
+    chunk += struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    path = tmp_path / "claims.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + b"5\xafm\x1e")
+    with pytest.raises(SlideUnreadableError, match=r"claims\.png: .* too large to hold in memory"):
+        open_guarded(path)
 
 
 def test_the_overview_of_a_large_slide_of_one_level_is_made_block_by_block():
