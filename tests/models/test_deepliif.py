@@ -138,9 +138,7 @@ def test_20x_tile_as_recorded(full_size, shared_reference):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(
-    1200
-)  # without instructions for bfloat16 a processor takes ten times as long as for float32
+@pytest.mark.timeout(1200)  # without instructions for bfloat16 it takes ten times as long as float32
 def test_bfloat16_is_within_two_grey_levels_at_full_size(full_size, latest, shared_reference):
     tile = image(shared_reference / "forward" / "tile.png")[None]
     rough = full_size.model(LATEST, "bfloat16").infer(tile)
