@@ -346,3 +346,20 @@ def bmp(path: Path, picture: Picture) -> None:
 @odd("unreadable", suffix=".webp", mpp=0.25)
 def webp(path: Path, picture: Picture) -> None:
     Image.fromarray(picture).save(path)
+
+
+@odd("unsuitable", suffix=".png", mpp=0.25)
+def colours_inverted(path: Path, picture: Picture) -> None:
+    Image.fromarray(255 - picture).save(path)
+
+
+@odd("unsuitable", suffix=".png", mpp=0.25)
+def three_equal_colours(path: Path, picture: Picture) -> None:
+    Image.fromarray(picture).convert("L").convert("RGB").save(path)
+
+
+@odd("unsuitable")
+def colours_of_12_bits_with_one_of_16(path: Path, picture: Picture) -> None:
+    deep = picture.astype(np.uint16) << 4
+    deep[100, 100] = 65_535
+    tifffile.imwrite(path, deep, **TILED, **MPP)
