@@ -1,6 +1,6 @@
 """Score every odd kind of file, and the picture that it was made of: cells and index must be the same.
 
-    python -m benchmarks.inputs [--model stain] [--side 1200] [--only TEXT]
+    python -m benchmarks.inputs [--model stain] [--side 1000] [--only TEXT]
 
 Prints a Markdown table a section, a row a kind, and then what becomes of odd manifests; exit code 1 says that
 a row is not right. A kind is added in `benchmarks.odd`.
@@ -44,7 +44,7 @@ def main() -> int:
     """Run the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="stain")
-    parser.add_argument("--side", type=int, default=1200, help="of the picture, px")
+    parser.add_argument("--side", type=int, default=1000, help="of the picture, px")
     parser.add_argument("--only", default="", help="kinds and sections whose name holds this text")
     arguments = parser.parse_args()
     kinds = [k for k in ODD_FILES.values() if arguments.only.casefold() in f"{k.section} {k.name}".casefold()]

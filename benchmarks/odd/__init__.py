@@ -5,7 +5,7 @@ table. To add a kind, write a maker in one and register it with what is right: `
 the reason of the refusal, or a quality flag. Odd manifests are in `manifests`.
 """
 
-from benchmarks.odd import coarse, colours, encoding, folders, frames, pages, scale, sizes  # noqa: F401
+from benchmarks.odd import coarse, colours, depths, encoding, folders, frames, pages, scale, sizes  # noqa: F401
 from benchmarks.odd.kind import ODD_FILES, SCORED, OddFile, Picture
 
 __all__ = ["ODD_FILES", "SCORED", "OddFile", "Picture"]

@@ -24,7 +24,8 @@ from deepliif_ray.errors import (
 )
 from deepliif_ray.slides.field import load_field
 from deepliif_ray.slides.folders import is_folder, open_folder
-from deepliif_ray.slides.inventory import Inventory, Picture, take_inventory
+from deepliif_ray.slides.inventory import Inventory, take_inventory
+from deepliif_ray.slides.picture import Picture
 from deepliif_ray.slides.pixel_size import PRINT_MPP
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
 from deepliif_ray.slides.tiff import TiffSlide

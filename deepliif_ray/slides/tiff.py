@@ -23,6 +23,7 @@ from deepliif_ray.errors import (
     SlideUnreadableError,
     SlideUnsuitableError,
 )
+from deepliif_ray.slides.colour import divided, ycbcr_to_rgb
 from deepliif_ray.slides.depth import bit_depth
 from deepliif_ray.slides.inventory import JPEG, Inventory
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
@@ -123,7 +124,7 @@ class TiffSlide(Slide):
             pixels = key.tilewidth * key.tilelength if key.is_tiled else key.imagewidth * key.rowsperstrip
             if min(pixels, key.imagewidth * key.imagelength) > MAX_SEGMENT:
                 raise SlideTooLargeError(
-                    f"{self.name}: its pixels are compressed in pieces of {pixels:,}; make it a tiled one"
+                    f"{self.name}: its pixels lie in pieces of {pixels:,}, too large to hold; make it tiled"
                 )
             if page.keyframe.compression not in tifffile.TIFF.DECOMPRESSORS and key.compression != 1:
                 raise SlideUnreadableError(
@@ -209,7 +210,7 @@ class TiffSlide(Slide):
             if self._with_alpha:
                 out[..., 3] = self._as_bytes(part[..., 3])
                 if self._is_multiplied:
-                    out[..., :3] = _divided(out[..., :3], out[..., 3:])
+                    out[..., :3] = divided(out[..., :3], out[..., 3:])
 
     def _as_bytes(self, values: Segment) -> NDArray[np.uint8]:
         if values.dtype == np.uint8:
@@ -289,15 +290,6 @@ class TiffSlide(Slide):
             self._file.close()
 
 
-def _divided(colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return colours that were multiplied by their transparency as they were before."""
-    most = np.maximum(alpha.astype(np.uint16), 1)
-    divided: NDArray[np.uint8] = np.minimum(
-        (colours.astype(np.uint16) * 255 + most // 2) // most, 255
-    ).astype(np.uint8)
-    return divided
-
-
 def chosen_plane(name: str, planes: int, asked: int | None) -> tuple[int | None, tuple[str, ...]]:
     """Return which of an image's focal planes is scored, None where there is one, and what to tell of it.
 
@@ -313,18 +305,3 @@ def chosen_plane(name: str, planes: int, asked: int | None) -> tuple[int | None,
     plane = planes // 2 if asked is None else asked
     why = "the middle one" if asked is None else "as the manifest asks"
     return plane, (f"focal plane {plane} of {planes} is scored, {why}",)
-
-
-def ycbcr_to_rgb(pixels: Segment) -> NDArray[np.uint8]:
-    """Return 8-bit YCbCr pixels (..., 3) as RGB, by the equations of JFIF."""
-    luma, blue, red = (pixels[..., channel].astype(np.float32) for channel in range(3))
-    rgb = np.stack(
-        [
-            luma + 1.402 * (red - 128),
-            luma - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
-            luma + 1.772 * (blue - 128),
-        ],
-        axis=-1,
-    )
-    rounded: NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
-    return rounded
