@@ -13,6 +13,9 @@ import ray.data  # importing it sets its loggers up, which are silenced below
 
 from deepliif_ray.errors import ConfigError
 
+WORKER_START_S = "900"
+"""Ray gives up a process that takes longer to start, by default 60 s, and starts another. On a busy machine
+that one takes as long, and nothing ever begins."""
 _GIB = 2**30
 
 
@@ -41,6 +44,7 @@ def cluster(address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_register_timeout_seconds", WORKER_START_S)
         options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:

@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -21,6 +19,9 @@ from rich.text import Text
 
 from deepliif_ray.engine.progress import Progress
 from deepliif_ray.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:  # Arrow is slow to import, and help and mistakes need none
+    import pyarrow as pa
 
 _QUIET_SECONDS = 15.0
 _SHARES = ("plan", "read", "infer", "measure", "write", "finalize")
@@ -46,6 +47,8 @@ def _plain(value: Any) -> Any:
     Bytes are hexadecimal digits, times ISO text in UTC with a Z, what no number of JSON is (NaN, infinities)
     its name, a decimal a number where that is exact and else text.
     """
+    import pyarrow as pa
+
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
@@ -68,7 +71,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def rows(table: pa.Table) -> list[dict[str, Any]]:
+def rows(table: "pa.Table") -> list[dict[str, Any]]:
     """Return a table's rows with values that JSON can hold."""
     return [
         {name: _plain(value) for name, value in row.items()}
@@ -123,7 +126,7 @@ def chosen_format(form: Format | None, output: Path | None) -> Format:
     return form or said or Format.TABLE
 
 
-def show(table: pa.Table, form: Format | None, output: Path | None = None) -> None:
+def show(table: "pa.Table", form: Format | None, output: Path | None = None) -> None:
     """Write a table to standard output, or to the file ``output``; see `chosen_format`.
 
     Raises
@@ -135,6 +138,9 @@ def show(table: pa.Table, form: Format | None, output: Path | None = None) -> No
     """
     form = chosen_format(form, output)
     if form is Format.PARQUET:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         sink = pa.BufferOutputStream()
         try:
             pq.write_table(table, sink, compression="zstd")
@@ -158,7 +164,7 @@ def show(table: pa.Table, form: Format | None, output: Path | None = None) -> No
         sys.stdout.write(content.decode())
 
 
-def _csv(table: pa.Table) -> str:
+def _csv(table: "pa.Table") -> str:
     """Return a table as CSV: null is an empty field, an empty text is quoted."""
     lines = [table.column_names, *(row.values() for row in rows(table))]
     return "".join(",".join(map(_csv_field, line)) + "\n" for line in lines)
@@ -176,7 +182,9 @@ def _csv_field(value: Any) -> str:
     return text if is_plain else '"' + text.replace('"', '""') + '"'
 
 
-def _rendered(table: pa.Table) -> str:
+def _rendered(table: "pa.Table") -> str:
+    import pyarrow as pa
+
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for field in table.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)

@@ -20,22 +20,29 @@ HEAD = """# Data dictionary
 
 Written from [`schemas/`](../schemas), which the code loads, by `python docs/make_data_dictionary.py`.
 
-Results hold `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…` as Parquet; `_staging/…` is work
-in progress. Read them through `deepliif_ray.connect` or `deepliif-ray sql`, which show committed slides only.
-Besides these tables there are the views `called_cells` (the counted `cells`, with `positive`) and
-`slide_indices` (as `patient_indices`, by slide), `slide_quality` ([monitoring](monitoring.md)), and `damaged`
-(objects that were passed over: `object`, `kind`, `slide_id`, `problem`); and the tables `leftovers` (slides
-that the newest manifest lists no more: `slide_id`, `patient_id`, `marker`, `uri`, `manifest_uri`,
-`renamed_to`), `retired` (slides left out by `score --prune`: `slide_id`, `patient_id`, `marker`, `uri`,
-`retired_at`) and `markers` (`name`, `aliases`, `localisation`, `note`, `caution`, `brief`): see
-[manifests](manifests.md). Times are UTC.
+This page explains every column of the results. Read them through `deepliif_ray.connect` or `deepliif-ray
+sql`: these show only slides that are complete. Times are UTC.
+
+On disk, results are Parquet files: `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…`.
+`_staging/…` is work in progress.
+
+Besides the tables below there are these views and tables:
+
+- `called_cells`: the `cells` that are counted, with `positive`
+- `slide_indices`: as `patient_indices`, by slide
+- `slide_quality`: quality control of slides ([monitoring](monitoring.md))
+- `damaged`: objects that were passed over (`object`, `kind`, `slide_id`, `problem`)
+- `leftovers`: slides that the newest manifest lists no more (`slide_id`, `patient_id`, `marker`, `uri`,
+  `manifest_uri`, `renamed_to`; see [manifests](manifests.md))
+- `retired`: slides that `score --prune` left out (`slide_id`, `patient_id`, `marker`, `uri`, `retired_at`)
+- `markers`: markers that have a name (`name`, `aliases`, `localisation`, `note`, `caution`, `brief`)
 
 ## With other tools
 
-Plain Parquet files also hold what does not count: cells of slides that were scored again, of attempts that
-ended early, and, for an hour after `optimize`, cells in two places. Read alone, they count double. What
-counts is what the newest record of a slide names with `cells_path`, unless that record is `retired`. In
-DuckDB, next to a folder `results`:
+Be careful when you read the Parquet files directly: some cells in them do not count. They belong to slides
+that were scored again, or to attempts that ended early. For an hour after `optimize`, cells even lie in two
+places. So a plain count of them comes out too high. What counts is what the newest record of a slide names
+with `cells_path`, unless that record is `retired`. In DuckDB, next to a folder `results`:
 
 ```sql
 WITH newest AS (
@@ -53,7 +60,7 @@ WHERE n.retired IS NULL
 GROUP BY ALL ORDER BY ALL;
 ```
 
-Files of older versions lack columns, so `union_by_name` is needed. A column is never removed, renamed, or
+`union_by_name` is needed because files of older versions lack columns. A column is never removed, renamed, or
 given another type or meaning.
 """
 

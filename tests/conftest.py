@@ -9,6 +9,11 @@ import pytest
 
 from infra.s3 import S3Server, weed
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as cores: libraries that start a thread a core in each of them wait for one another.
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
+
 SHARED = Path(os.environ.get("DEEPLIIF_RAY_SHARED", Path(__file__).parents[2] / "shared"))
 
 

@@ -46,6 +46,7 @@ OWNERS = {
     "fsspec": {"storage", "tables"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
+    "aiobotocore": {"storage"},
     "openslide": {"slides"},
     "pyarrow.dataset": OUTSIDE_WORLD,
     "pyarrow.fs": OUTSIDE_WORLD,

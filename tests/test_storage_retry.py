@@ -189,16 +189,18 @@ def test_every_request_is_sent_once_a_try(monkeypatch):
 class Renewed(BaseHTTPRequestHandler):
     """Answers who comes with the old token that it has expired; to HEAD without a body, as S3 does."""
 
-    code, asked, renew = "ExpiredToken", 0, lambda: None
+    protocol_version = "HTTP/1.1"  # S3's clients send an object after "100 Continue", which 1.0 does not know
+    code, asked, requests, renew = "ExpiredToken", 0, (), lambda: None
 
     def do_GET(self):
+        type(self).requests = (*self.requests, f"{self.command} {self.path}")
         self.rfile.read(int(self.headers.get("Content-Length") or 0) if self.command == "PUT" else 0)
         body, status = b"" if self.command == "PUT" else b"content", 200
         if self.headers.get("x-amz-security-token") != "new":
             type(self).asked += 1
             body = f"<Error><Code>{self.code}</Code><Message>not good now</Message></Error>".encode()
             status = 403 if self.code == "RequestTimeTooSkewed" else 400
-            if self.asked == 3:
+            if self.asked == 2:
                 type(self).renew()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -213,8 +215,10 @@ class Renewed(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("what", ["read", "size", "list"])
-@pytest.mark.parametrize("where", ["file", "profile"])
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [("read", "profile"), ("size", "file"), ("list", "file"), ("create", "profile")],
+)
 def test_a_token_that_is_renewed_late_is_waited_for(monkeypatch, tmp_path, what, where):
     """Every try looks for new credentials, in the storage-options file as in the profile."""
     options, profile = tmp_path / "storage.yaml", tmp_path / "credentials"
@@ -232,11 +236,10 @@ def test_a_token_that_is_renewed_late_is_waited_for(monkeypatch, tmp_path, what,
     calls = {
         "read": lambda: storage.read_bytes("s3://bucket/key"),
         "size": lambda: storage.size("s3://bucket/key"),
-        "write": lambda: storage.write_bytes("s3://bucket/key", b"x"),
         "create": lambda: storage.create_bytes("s3://bucket/key", b"x"),
         "list": lambda: storage.exists("s3://bucket/key"),
     }
-    expected = {"read": b"content", "size": 7, "write": None, "create": True, "list": True}
+    expected = {"read": b"content", "size": 7, "create": True, "list": True}
     with monkeypatch.context() as patch, endpoint(Renewed, patch):
         if where == "file":
             patch.setenv(storage.OPTIONS_VARIABLE, str(options))
@@ -245,7 +248,7 @@ def test_a_token_that_is_renewed_late_is_waited_for(monkeypatch, tmp_path, what,
             patch.delenv("AWS_ACCESS_KEY_ID")
             patch.delenv("AWS_SECRET_ACCESS_KEY")
         assert calls[what]() == expected[what]
-    assert Renewed.asked >= 3
+    assert Renewed.asked >= 2
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "RequestTimeTooSkewed", "InvalidArgument"])
@@ -253,13 +256,16 @@ def test_a_head_that_is_refused_without_a_reason_gets_one(monkeypatch, code):
     """What is told in the end names the code that only the GET had; what lasts is told at once."""
     monkeypatch.setattr(Renewed, "code", code)
     monkeypatch.setattr(Renewed, "renew", staticmethod(lambda: None))
-    monkeypatch.setattr(Renewed, "asked", 0)
+    monkeypatch.setattr(Renewed, "requests", ())
     monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.01)
     monkeypatch.setenv(client.RETRY_VARIABLE, "0.3")
     with endpoint(Renewed, monkeypatch), pytest.raises(StorageError, match="not good now") as told:
         storage.size("s3://bucket/key")
     assert ("not renewed in time" in str(told.value)) is (code != "InvalidArgument")
-    assert (Renewed.asked > 3) is (code != "InvalidArgument")  # a HEAD, a listing, a GET
+    if code == "InvalidArgument":  # botocore itself asks for the bucket too: it may lie in another region
+        assert Renewed.requests == ("HEAD /bucket/key", "HEAD /bucket", "GET /bucket/key")
+    else:
+        assert Renewed.requests.count("GET /bucket/key") > 1
 
 
 def test_what_is_not_there_is_an_error_of_its_own(memory, tmp_path):

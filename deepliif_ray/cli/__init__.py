@@ -2,6 +2,7 @@
 
 from deepliif_ray.cli import (  # noqa: F401
     evaluation,
+    indices,
     jobs,
     manifest,
     neg_to_pos,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from deepliif_ray import __version__
+from deepliif_ray.cli.journeys import Group
 from deepliif_ray.console import Format, ProgressLine, describe, errors, visible
 from deepliif_ray.errors import (
     ConfigError,
@@ -29,10 +30,12 @@ _STOP_S = 25.0
 
 app = typer.Typer(
     name="deepliif-ray",
+    cls=Group,
     help="Score cohorts of IHC slides with DeepLIIF on Ray, query the results, train and evaluate models.",
+    epilog="Begin with `deepliif-ray demo`. Each command has examples: `deepliif-ray score -h`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 FormatOption = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from deepliif_ray.cli.cohort import about_cohort, show_warnings
 from deepliif_ray.cli.common import ERROR, FormatOption, app, command_name, guarded, stoppable
+from deepliif_ray.cli.journeys import Group
 from deepliif_ray.cli.training import describe_training
 from deepliif_ray.console import describe, errors, show
 from deepliif_ray.engine.progress import Progress
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_FAILURES = 20
 
-jobs_app = typer.Typer(help="See and stop the jobs of a cluster.", no_args_is_help=True)
+jobs_app = typer.Typer(cls=Group, help="See and stop the jobs of a cluster.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB.yaml", help="URL of the job file.")]

@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from deepliif_ray.cli.common import OK, SOME_FAILED, FormatOption, app
+from deepliif_ray.cli.journeys import Group
 from deepliif_ray.console import errors, show
 
-manifest_app = typer.Typer(help="Build and extend manifests.", no_args_is_help=True)
+manifest_app = typer.Typer(cls=Group, help="Build and extend manifests.", no_args_is_help=True)
 app.add_typer(manifest_app, name="manifest")
 
 

@@ -3,17 +3,16 @@
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Annotated
 
 import typer
 
 from deepliif_ray.cli.common import FormatOption, app, stoppable
+from deepliif_ray.cli.journeys import Group
 from deepliif_ray.console import errors, show
 
 panels_app = typer.Typer(
-    help="Check and make panels: the tiles that models are trained on.", no_args_is_help=True
+    cls=Group, help="Check and make panels: the tiles that models are trained on.", no_args_is_help=True
 )
 app.add_typer(panels_app, name="panels")
 
@@ -129,6 +128,9 @@ def _synthesize(output: str, seed: int, size: int, index: int) -> None:
 
 
 def _in_parallel(make: Callable[[int], None], count: int, watch: Callable[[int], None]) -> None:
+    from concurrent.futures import ProcessPoolExecutor  # slow to import
+    from multiprocessing import get_context
+
     workers = min(os.cpu_count() or 1, count)
     # Not forked: this process has threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

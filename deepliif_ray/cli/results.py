@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 
 from deepliif_ray.cli.common import OK, SOME_FAILED, FormatOption, OutputOption, app, stoppable
@@ -57,6 +56,8 @@ def check(
     output: OutputOption = None,
 ) -> None:
     """Verify every object of results: there, whole, as its record says. Exit code 3 if any is wrong."""
+    import pyarrow as pa
+
     from deepliif_ray.engine.check import check as run
     from deepliif_ray.tables.check import CheckReport, Finding
 

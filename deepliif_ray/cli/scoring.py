@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import pyarrow as pa
 import typer
 
 from deepliif_ray.cli.cohort import about_cohort, show_warnings
@@ -20,7 +19,6 @@ from deepliif_ray.cli.common import (
     command_name,
     stoppable,
 )
-from deepliif_ray.config import DEFAULT_MODEL
 from deepliif_ray.console import (
     Format,
     LiveText,
@@ -41,7 +39,11 @@ _MOST_FAILURES = 20
 ManifestArgument = Annotated[str, typer.Argument(help="URL of the manifest: CSV, Parquet or JSON Lines.")]
 ResultsArgument = Annotated[str, typer.Argument(help="URL of the results.")]
 ModelOption = Annotated[
-    str, typer.Option(help="A name that `models` lists, or the URL of a model bundle or published folder.")
+    str | None,
+    typer.Option(
+        help="A name that `models` lists, or the URL of a bundle or published folder; by default compact, "
+        "the small network that ships with the package."
+    ),
 ]
 TileSize = Annotated[
     int | None,
@@ -63,7 +65,7 @@ AssumeMpp = Annotated[
 def score(
     manifest: ManifestArgument,
     results: ResultsArgument,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     engine: Annotated[str, typer.Option(help="ray, or local: this process alone.")] = "ray",
     address: Annotated[
         str | None,
@@ -105,8 +107,16 @@ def score(
         bool, typer.Option("--prune", help="Retire slides of the results that the manifest lists no more.")
     ] = False,
     markers: MarkersOption = None,
+    slide: Annotated[
+        list[str] | None, typer.Option(help="Only the slide of this slide_id; repeatable.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Score so many slides at most; later runs go on with the rest."),
+    ] = None,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
+    from deepliif_ray.config import DEFAULT_MODEL
     from deepliif_ray.engine import logs
     from deepliif_ray.engine.score import score as run
 
@@ -116,7 +126,7 @@ def score(
         summary = run(
             manifest,
             results,
-            model=model,
+            model=model or DEFAULT_MODEL,
             engine=engine,
             address=address,
             device=device,
@@ -134,6 +144,8 @@ def score(
             max_bad_tiles_percent=max_bad_tiles_percent,
             prune=prune,
             markers=markers,
+            slides=slide or (),
+            limit=limit,
         )
     show_warnings(summary.warnings)
     for slide_id, message in summary.failures[:_MOST_FAILURES]:
@@ -146,6 +158,8 @@ def score(
         f"{summary.scored} scored, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.cells:,} cells, {summary.tiles:,} tiles in {summary.seconds:.1f} s"
     )
+    if summary.later:
+        errors.print(f"{summary.later} more are left for later (--limit); run this again to go on")
     spent = where_time_went(summary.spent)
     if spent is not None:
         errors.print(spent)
@@ -165,7 +179,7 @@ def plan(
     results: Annotated[
         str | None, typer.Argument(help="URL of results, to see what a run would do with them.")
     ] = None,
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     tile_size: TileSize = None,
     overlap: Overlap = None,
     assume_mpp: AssumeMpp = None,
@@ -174,12 +188,12 @@ def plan(
     output: OutputOption = None,
 ) -> None:
     """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
-    from deepliif_ray.config import score_config
+    from deepliif_ray.config import DEFAULT_MODEL, score_config
     from deepliif_ray.engine.preview import look_ahead
 
     config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
     chosen_format(form, output)
-    found = look_ahead(manifest, config, results=results, markers=markers, model=model)
+    found = look_ahead(manifest, config, results=results, markers=markers, model=model or DEFAULT_MODEL)
     table = found.table
     show(table, form, output)
     show_warnings(found.warnings)
@@ -305,41 +319,10 @@ def sql(
 
 
 @app.command()
-def index(
-    results: ResultsArgument,
-    marker: Annotated[str | None, typer.Option(help="One marker only; aliases such as MIB-1 work.")] = None,
-    slides: Annotated[bool, typer.Option("--slides", help="By slide, not by patient.")] = False,
-    form: FormatOption = None,
-    output: OutputOption = None,
-) -> None:
-    """Show the marker indices of patients: percent positive cells with a 95 % interval, and density."""
-    from deepliif_ray.engine.cohort import markers_of
-    from deepliif_ray.query import ask_all
-
-    chosen_format(form, output)
-    where = "" if marker is None else f"WHERE marker = '{markers_of(results).read(marker)[0].name}'"
-    queries = {
-        "indices": f"SELECT * FROM {'slide' if slides else 'patient'}_indices {where}",
-        "left": f"SELECT slide_id FROM leftovers {where}",
-        "markers": "SELECT DISTINCT marker FROM slides ORDER BY 1",
-    }
-    answers = ask_all(results, queries)
-    table, left = answers["indices"], answers["left"].num_rows
-    if marker is not None and not table.num_rows:
-        known = answers["markers"]["marker"].to_pylist()
-        errors.print(f"no slides of marker {marker!r}; there are {', '.join(known) or 'none'}", markup=False)
-    show(table, form, output)
-    if left:
-        errors.print(
-            f"warning: {left} slides in these indices are not in the newest manifest; see `{command_name()} "
-            "status`, and `score --prune` to leave them out",
-            markup=False,
-        )
-
-
-@app.command()
 def models(form: FormatOption = None) -> None:
     """List the models that have a name; any published model folder works by its URL."""
+    import pyarrow as pa
+
     from deepliif_ray.models import registered_models
 
     known = registered_models()

@@ -270,6 +270,7 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
         "tile_px": plan.tile,
         "overlap_px": plan.overlap,
         "native_mpp": plan.native_mpp,
+        "contrast": None if plan.contrast is None else plan.contrast.factor,
         "n_tiles": len(plan.grid),
         "n_tiles_inferred": len(work.todo) - totals.empty - len(totals.bad),
         "n_tiles_empty": totals.empty,

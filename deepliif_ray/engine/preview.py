@@ -13,7 +13,7 @@ from deepliif_ray.engine.cohort import markers_of
 from deepliif_ray.engine.work import StepError, content_of, plan_entry
 from deepliif_ray.errors import DeepliifRayError, StorageError
 from deepliif_ray.manifest import SlideEntry, read_manifest
-from deepliif_ray.models import native_scale
+from deepliif_ray.models import native_view
 from deepliif_ray.scoring.markers import builtin
 from deepliif_ray.tables.cohort import missing
 from deepliif_ray.tables.ledger import Ledger
@@ -100,13 +100,13 @@ def look_ahead(
     ResultsError, StorageError
         The results cannot be read.
     """
-    scale = native_scale(model)
+    view = native_view(model)
 
     def row(entry: SlideEntry) -> dict[str, Any]:
         named = {"slide_id": entry.slide_id, "patient_id": entry.patient_id, "marker": entry.marker}
         notes = [*entry.warnings, *same.get(entry.slide_id, [])]
         try:
-            plan = plan_entry(entry, config, *scale)
+            plan = plan_entry(entry, config, *view)
         except StepError as error:
             return named | {"problem": error.failure.message, "warnings": "; ".join(notes) or None}
         return named | {

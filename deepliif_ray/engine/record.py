@@ -51,6 +51,8 @@ class RunSummary:
         Slides that the manifest lists no more and that still count; and which one of it has the same content.
     warnings : tuple of str
         What is doubtful about the manifest.
+    later : int
+        Slides that there is something to do for, but not in this run: it had a limit.
     """
 
     run_id: str
@@ -69,6 +71,7 @@ class RunSummary:
     retired: tuple[str, ...] = ()
     leftovers: tuple[tuple[str, str | None], ...] = ()
     warnings: tuple[str, ...] = ()
+    later: int = 0
 
 
 class RunRecord:
@@ -80,6 +83,7 @@ class RunRecord:
         self.versions: dict[str, str | None] = {}
         self.refreshed = 0
         self.retired: list[str] = []
+        self.later = 0
         self._tiles = 0
         self._row: dict[str, Any] = {
             "run_id": job.run_id,
@@ -94,7 +98,7 @@ class RunRecord:
             "software_version": __version__,
             "engine": engine,
             "started_at": datetime.now(UTC),
-            "n_slides": progress.slides,
+            "n_slides": len(manifest.slides),
         }
 
     def __enter__(self) -> Self:
@@ -147,6 +151,7 @@ class RunRecord:
             retired=tuple(self.retired),
             leftovers=tuple((row["slide_id"], row["renamed_to"]) for row in left.to_pylist()),
             warnings=tuple(self._manifest.warnings),
+            later=self.later,
         )
 
     def _was_done_by_another(self, entry: SlideEntry, failure: Failure) -> bool:

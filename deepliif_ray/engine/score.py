@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -47,6 +47,8 @@ def score(
     retry_lasting: bool = True,
     prune: bool = False,
     markers: str | None = None,
+    slides: Sequence[str] = (),
+    limit: int | None = None,
     **options: Any,
 ) -> RunSummary:
     """Score every slide of a manifest that is not yet scored the same way.
@@ -83,6 +85,11 @@ def score(
     markers : str, optional
         URL of a YAML file of the cohort's own markers, in the form of ``schemas/markers.yaml``. They are kept
         with the results; without it those kept there count.
+    slides : sequence of str
+        slide_id of the slides to look at; all of the manifest when empty. The others count as listed: they
+        are no leftovers, and `prune` does not retire them.
+    limit : int, optional
+        Most slides to score now, in the order of the manifest; the others are left for later runs.
     **options
         Fields of `deepliif_ray.config.ScoreConfig`.
 
@@ -103,11 +110,12 @@ def score(
     """
     config = score_config(**options)
     results = storage.absolute(results)
-    _check(results, engine, address, actors, batch_size)
+    _check(results, engine, address, actors=actors, batch_size=batch_size, limit=limit)
     model = check_model(model, device, precision)
     storage.check_writable(results)
     registry = markers_of(results, markers)
     cohort = read_manifest(manifest, registry)
+    chosen = cohort.chosen(slides)
     for warning in cohort.warnings:
         _log.warning("manifest.doubtful", extra={"manifest": cohort.url, "why": warning})
     with _cluster(address) if engine == "ray" else nullcontext():
@@ -126,9 +134,10 @@ def score(
             log=logs.current(),
             native_mpp=loaded.native_mpp,
             native_tile=loaded.native_tile,
+            native_od=loaded.native_od,
         )
         logs.name_run(job.run_id)
-        progress = Progress(slides=len(cohort.slides))
+        progress = Progress(slides=len(chosen))
         with ExitStack() as held:
             lease = held.enter_context(Lease(results, job.run_id, progress.snapshot, take_over=take_over))
             job = replace(job, epoch=lease.epoch)
@@ -136,11 +145,11 @@ def score(
             progress.watch = _watcher(lease, watch)
             if markers is not None:
                 write_markers(results, registry.document())
-            found = sort_out(job, cohort.slides)
+            found = sort_out(job, chosen)
             lost = refresh(job, found.refresh)
             run.refreshed = len(found.refresh) - len(lost)
             todo = found.score + lost
-            progress.add(skipped=len(cohort.slides) - len(todo))
+            progress.add(skipped=len(chosen) - len(todo))
             if prune:
                 run.retired = prune_slides(job, cohort.slides)
             run.versions = versions(todo)
@@ -148,6 +157,10 @@ def score(
                 left = len(todo)
                 todo = worth_trying(job, todo, run.versions)
                 progress.add(set_aside=left - len(todo))
+            if limit is not None and len(todo) > limit:
+                run.later = len(todo) - limit
+                todo = todo[:limit]
+                progress.slides -= run.later
             if engine == "ray":
                 del loaded  # every actor loads its own
                 from deepliif_ray.engine import ray_engine
@@ -174,9 +187,7 @@ def _watcher(lease: Lease, watch: Callable[[Progress], None] | None) -> Callable
     return tell
 
 
-def _check(
-    results: str, engine: str, address: str | None, actors: int | None, batch_size: int | None
-) -> None:
+def _check(results: str, engine: str, address: str | None, **counts: int | None) -> None:
     if engine not in ENGINES:
         raise ConfigError(f"engine is {engine!r}; use {' or '.join(ENGINES)}")
     if engine == "local" and address is not None:
@@ -185,7 +196,7 @@ def _check(
         raise ConfigError(f"{results}: other processes cannot see memory://; use the local engine")
     if address is not None and not _ADDRESS.fullmatch(address):
         raise ConfigError(f"address is {address!r}; use HOST:PORT, ray://HOST:PORT, auto or local")
-    for name, value in (("actors", actors), ("batch_size", batch_size)):
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; use at least 1")
 

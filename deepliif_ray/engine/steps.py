@@ -190,12 +190,18 @@ def infer_tiles(
 def _infer_batch(job: Job, model: "Model", batch: list[TilePixels]) -> list[TileMaps]:
     start = time.perf_counter()
     with step("infer"):
-        result = model.infer(np.stack([item.pixels for item in batch]))
+        result = model.infer(np.stack([_shown(job, item) for item in batch]))
         seconds = (time.perf_counter() - start) / len(batch)
         return [
             _maps(job, item, result.seg[i], None if result.marker is None else result.marker[i], seconds)
             for i, item in enumerate(batch)
         ]
+
+
+def _shown(job: Job, item: TilePixels) -> Image:
+    """Return the tile as the model is to see it; cells are measured on the tile as it is."""
+    contrast = load_work(item.task.staging, job.run_id).plan.contrast
+    return item.pixels if contrast is None else contrast.apply(item.pixels)
 
 
 def _maps(job: Job, item: TilePixels, seg: Image | None, marker: Image | None, seconds: float) -> TileMaps:

@@ -54,7 +54,8 @@ class Job:
         How workers log; not at all when None.
     native_mpp : float, optional
     native_tile : int
-        The scale that the model sees tissue at; see `Model`.
+    native_od : float, optional
+        The scale and the stain that the model sees tissue with; see `Model`.
     epoch : int
         Number of the lease under which the run works (`deepliif_ray.engine.lease`).
     """
@@ -72,6 +73,7 @@ class Job:
     log: LogConfig | None = None
     native_mpp: float | None = None
     native_tile: int = 512
+    native_od: float | None = None
     epoch: int = 0
 
     @property
@@ -241,7 +243,11 @@ def size_rules(plan: SlidePlan) -> SizeRules:
 
 
 def plan_entry(
-    entry: SlideEntry, config: ScoreConfig, native_mpp: float | None = None, native_tile: int = 512
+    entry: SlideEntry,
+    config: ScoreConfig,
+    native_mpp: float | None = None,
+    native_tile: int = 512,
+    native_od: float | None = None,
 ) -> SlidePlan:
     """Open a slide and plan it.
 
@@ -249,7 +255,7 @@ def plan_entry(
     ----------
     entry : SlideEntry
     config : ScoreConfig
-    native_mpp, native_tile
+    native_mpp, native_tile, native_od
         Of the model; see `deepliif_ray.slides.plan_slide`.
 
     Raises
@@ -272,6 +278,7 @@ def plan_entry(
             overlap=config.overlap,
             native_mpp=native_mpp,
             native_tile=native_tile,
+            native_od=native_od,
         )
         limit = size_rules(plan).large_noise(config.large_noise_thresh)
         # A core that is not looked at must be too large to lie within a cell.
@@ -297,7 +304,7 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
         known = _read_known(url)
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
-        plan = plan_entry(entry, job.config, job.native_mpp, job.native_tile)
+        plan = plan_entry(entry, job.config, job.native_mpp, job.native_tile, job.native_od)
     work = Work(entry, plan, slide_fingerprint, version, folder)
     asked = f"{job.run_id}/{number}"
     if known.get("asked") == asked:

@@ -11,12 +11,18 @@ from deepliif_ray.cells.labels import classify, label_core
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models import Model
 from deepliif_ray.scoring.calls import call_cells
+from deepliif_ray.slides.contrast import Counterstain
 from deepliif_ray.slides.grid import TileGrid
+from deepliif_ray.slides.quality import shrunk
 from deepliif_ray.slides.tissue import is_empty
 
 UInt8Array = NDArray[np.uint8]
 TILE = {"40x": 512, "20x": 256, "10x": 128}
 _BATCH = 8
+_HALF_UM = 256
+"""Side of a tile whose pixels are half a micrometre."""
+_PATCH = 128
+"""Pixels of half a micrometre that a patch of `Counterstain` is wide."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def infer_field(
 
     Tiles of 512 px (256 at 20x, 128 at 10x) overlap by a quarter on each side; a field smaller than a tile is
     continued by mirroring. Tiles that published software skips as empty are black, their marker is the
-    model's background.
+    model's background. A model that knows one strength of hematoxylin gets the field with it, measured on all
+    of it.
 
     Parameters
     ----------
@@ -104,7 +111,11 @@ def infer_field(
     """
     height, width = rgb.shape[:2]
     size = TILE[resolution]
-    padded = np.pad(rgb, ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)), mode="symmetric")
+    padded = np.pad(
+        _shown(model, rgb, size),
+        ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)),
+        mode="symmetric",
+    )
     seg = np.zeros_like(rgb)
     marker = np.full((height, width), model.background_marker, np.uint8) if model.has_marker else None
     images = {name: np.zeros_like(rgb) for name in modalities}
@@ -124,6 +135,15 @@ def infer_field(
             for name, image in images.items():
                 image[here] = result.modalities[name][i][there]
     return FieldMaps(seg, marker, images)
+
+
+def _shown(model: Model, rgb: UInt8Array, size: int) -> UInt8Array:
+    if model.native_od is None:
+        return rgb
+    half = shrunk(rgb, max(1, size // _HALF_UM))
+    starts = [range(0, side, _PATCH) for side in half.shape[:2]]
+    found = Counterstain.measure([half[y : y + _PATCH, x : x + _PATCH] for y in starts[0] for x in starts[1]])
+    return rgb if found is None else found.contrast(model.native_od).apply(rgb)
 
 
 def find_cells(seg: UInt8Array, marker: UInt8Array | None = None, rules: Rules | None = None) -> Cells:

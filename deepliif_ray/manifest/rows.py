@@ -167,11 +167,15 @@ def _read_csv(text: str, problems: list[Problem], table: Table) -> Iterator[Numb
 
 def _separator(text: str) -> str:
     """Return the separator by which the header has most of a manifest's columns, then most columns at all."""
-    line = next((line for line in io.StringIO(text) if line.strip()), "")
+    # Lines may end in a carriage return alone.
+    line = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     known = {column["name"] for column in contracts.load("manifest")["columns"]}
 
     def worth(separator: str) -> tuple[int, int]:
-        fields = next(csv.reader([line], delimiter=separator), [])
+        try:
+            fields = next(csv.reader([line], delimiter=separator), [])
+        except csv.Error:  # a field without end, say; told of where rows are read
+            return 0, 0
         names = {field.strip().strip('"').casefold().replace(" ", "_") for field in fields}
         return len(names & known), len(fields)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from typing import TypeVar
@@ -89,6 +89,24 @@ class Manifest:
             (asdict(entry) | {"warnings": None} for entry in self.slides), key=itemgetter("slide_id")
         )
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+
+    def chosen(self, slide_ids: Collection[str]) -> list[SlideEntry]:
+        """Return the named slides in the order of the rows; all when none is named.
+
+        Raises
+        ------
+        ConfigError
+            One of them is not in the manifest.
+        """
+        known = {entry.slide_id for entry in self.slides}
+        unknown = sorted(slide_id for slide_id in slide_ids if slide_id not in known)
+        if unknown:
+            raise ConfigError(
+                f"{self.url}: there is no slide {', '.join(map(repr, unknown[:_LISTED]))}"
+                f"{f' and {len(unknown) - _LISTED} more' if len(unknown) > _LISTED else ''}; give slide_ids "
+                "exactly as the manifest has them"
+            )
+        return [entry for entry in self.slides if not slide_ids or entry.slide_id in slide_ids]
 
 
 def read_manifest(url: str, registry: Registry | None = None) -> Manifest:

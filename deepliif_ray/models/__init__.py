@@ -11,7 +11,7 @@ from deepliif_ray.errors import ModelError
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
-__all__ = ["Inference", "Model", "check_model", "load_model", "native_scale", "registered_models"]
+__all__ = ["Inference", "Model", "check_model", "load_model", "native_view", "registered_models"]
 
 _PUBLISHED_TILE = 512
 _ZOO = Path(__file__).parent / "zoo"
@@ -26,8 +26,8 @@ def registered_models() -> dict[str, str]:
     return dict(_REGISTERED)
 
 
-def native_scale(uri: str) -> tuple[float | None, int]:
-    """Return ``native_mpp`` and ``native_tile`` of a model without loading a published folder's weights.
+def native_view(uri: str) -> tuple[float | None, int, float | None]:
+    """Return ``native_mpp``, ``native_tile``, ``native_od`` of a model, without a published folder's weights.
 
     Raises
     ------
@@ -37,7 +37,9 @@ def native_scale(uri: str) -> tuple[float | None, int]:
     from deepliif_ray.models.bundle import is_bundle  # slow to import
 
     model = load_model(uri, "cpu") if uri in _REGISTERED or is_bundle(uri) else None
-    return (None, _PUBLISHED_TILE) if model is None else (model.native_mpp, model.native_tile)
+    if model is None:
+        return None, _PUBLISHED_TILE, None
+    return model.native_mpp, model.native_tile, model.native_od
 
 
 def check_model(uri: str, device: str | None, precision: str | None) -> str:

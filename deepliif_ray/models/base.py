@@ -56,6 +56,9 @@ class Model(Protocol):
         the published rule says how large tiles are: 512, 256 or 128 px.
     native_tile : int
         Side of the tiles that it sees at that scale, px.
+    native_od : float or None
+        Optical density of hematoxylin (`deepliif_ray.slides.contrast`) that it knows: tiles of a paler slide
+        are brought to it. None: it sees them as they are.
     """
 
     @property
@@ -76,6 +79,8 @@ class Model(Protocol):
     def native_mpp(self) -> float | None: ...  # noqa: D102
     @property
     def native_tile(self) -> int: ...  # noqa: D102
+    @property
+    def native_od(self) -> float | None: ...  # noqa: D102
 
     def infer(self, tiles: UInt8Array, modalities: Sequence[str] = ()) -> Inference:
         """Return segmentation, marker map and the named modalities of ``tiles``, uint8 (N, H, W, 3).

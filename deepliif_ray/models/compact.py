@@ -169,6 +169,7 @@ class Compact:
         self.has_marker = MARKER in known
         self.native_mpp: float | None = bundle.spec.native_mpp
         self.native_tile = bundle.spec.tile_size
+        self.native_od: float | None = None
         self.modality_names = tuple(name for name in known if name in modalities or name == MARKER)
         network = CompactNetwork(self.spec)
         try:

@@ -58,6 +58,7 @@ class DeepLIIF:
         self.has_marker = self.options.marker is not None
         self.native_mpp: float | None = None  # the published rule
         self.native_tile = 512
+        self.native_od: float | None = None
         self.modality_names = tuple(self.options.modality_names[index] for index in checkpoint.translators)
         self.batch_size = CUDA_BATCH
         try:

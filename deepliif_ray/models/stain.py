@@ -23,7 +23,7 @@ from skimage.segmentation import watershed
 
 from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
 
-VERSION = 1
+VERSION = 2
 WORK_SIZE = 256
 """Side in px at which nuclei are found; a tile is taken for a field of 512 px at 40x, whatever its size."""
 MARKER_PER_OD = 85.0
@@ -104,6 +104,8 @@ class Stain:
     has_marker = True
     native_mpp: float | None = 0.25
     native_tile = 512
+    native_od: float | None = 0.139
+    """The lesser of what `slides.contrast` measures on the two training strips, 0.196 and 0.139."""
 
     def __init__(self, modalities: Sequence[str] = (), parameters: StainParameters | None = None) -> None:
         self.parameters = parameters or StainParameters()

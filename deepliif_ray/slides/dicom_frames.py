@@ -17,8 +17,8 @@ from pydicom import dcmread
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 
 from deepliif_ray.errors import SlideCorruptError, SlideUnreadableError, SlideUnsuitableError
+from deepliif_ray.slides.colour import ycbcr_to_rgb
 from deepliif_ray.slides.jpeg import jpeg_facts
-from deepliif_ray.slides.tiff import ycbcr_to_rgb
 
 EXPLICIT_LITTLE, JPEG_BASELINE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
 _IMPLICIT, _DEFLATED, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"

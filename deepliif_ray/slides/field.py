@@ -22,6 +22,7 @@ MAX_PIXELS = 500_000_000
 """A plain image is held in memory whole: 1.5 GB at this size, and 3.5 GB while it is decoded."""
 _STRIP = 512
 _ORIENTATION = 0x0112
+_GAMMA, _MOST_OFF_GAMMA = 1 / 2.2, 0.1
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a sample has."""
 
@@ -109,6 +110,11 @@ def _decode(plugin: type[ImageFile], file: BinaryIO, name: str, kind: str) -> Fi
         raise SlideUnsuitableError(
             f"{name}: a {what} image; stains are told apart by colour: export the slide as 8-bit RGB"
         )
+    if _is_of_other_gamma(image):
+        raise SlideUnsuitableError(
+            f"{name}: a PNG whose pixels are stored for a gamma of {1 / image.info['gamma']:.2g}, not 2.2; "
+            "export the slide as sRGB"
+        )
     notes: tuple[str, ...] = ()
     try:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
@@ -125,6 +131,14 @@ def _decode(plugin: type[ImageFile], file: BinaryIO, name: str, kind: str) -> Fi
             f"{name}: its pixels cannot be decoded ({_reason(error)}); export or copy the file again"
         ) from error
     return Field(pixels, kind, orientation, notes)
+
+
+def _is_of_other_gamma(image: ImageFile) -> bool:
+    """Tell whether a PNG's values stand for other light than usual: optical densities would be wrong."""
+    gamma = image.info.get("gamma")
+    if not gamma or "srgb" in image.info or "icc_profile" in image.info:  # these say it better
+        return False
+    return bool(abs(gamma / _GAMMA - 1) > _MOST_OFF_GAMMA)
 
 
 def _deep_pixels(file: BinaryIO, kind: str) -> NDArray[np.uint16] | None:

@@ -14,7 +14,7 @@ _UM = {
     "centimeter": 1e4, "m": 1e6, "meter": 1e6, "in": 25_400.0, "inch": 25_400.0, "inches": 25_400.0,
     "thou": 25.4, "mil": 25.4,
 }  # fmt: skip
-_MPP = re.compile(r"\bMPP\s*=\s*([0-9.]+)", re.IGNORECASE)
+_MPP = re.compile(r"\bMPP\s*=\s*([0-9]*[.,]?[0-9]+)", re.IGNORECASE)
 
 
 def pixel_size(file: tifffile.TiffFile, series: int, page: Any) -> tuple[float, float] | None:
@@ -54,10 +54,10 @@ def _imagej(file: tifffile.TiffFile, page: Any) -> tuple[float, float] | None:
 
 def _described(page: Any) -> tuple[float, float] | None:
     found = _MPP.search(str(getattr(page, "description", "") or "")[:4096])
-    try:
-        return (float(found[1]), float(found[1])) if found else None
-    except ValueError:
+    if found is None:
         return None
+    mpp = float(found[1].replace(",", "."))
+    return mpp, mpp
 
 
 def _tags(page: Any) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepliif_ray.errors import ResolutionError, SlideTooLargeError
 from deepliif_ray.slides.brightfield import check_brightfield
+from deepliif_ray.slides.contrast import Contrast
 from deepliif_ray.slides.grid import TileGrid, check_tile, default_overlap
 from deepliif_ray.slides.quality import SlideQuality, measure_quality
 from deepliif_ray.slides.slide import Slide
@@ -60,6 +61,8 @@ class SlidePlan:
         How the file was read; see `Slide`.
     glass : tuple of int
         RGB of what was taken for glass.
+    contrast : Contrast, optional
+        What brings tiles to the hematoxylin that the model knows; None if it sees them as they are.
     """
 
     width: int
@@ -81,6 +84,7 @@ class SlidePlan:
     bounds: tuple[int, int, int, int] | None = None
     native_mpp: float | None = None
     glass: tuple[int, int, int] = (255, 255, 255)
+    contrast: Contrast | None = None
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -101,6 +105,8 @@ class SlidePlan:
         values["bounds"] = None if values["bounds"] is None else tuple(values["bounds"])
         quality = values.get("quality")
         values["quality"] = None if quality is None else SlideQuality(**quality)
+        if values["contrast"] is not None:
+            values["contrast"] = Contrast(values["contrast"]["factor"], tuple(values["contrast"]["white"]))
         return cls(**values)
 
 
@@ -128,6 +134,7 @@ def plan_slide(
     overlap: int | None = None,
     native_mpp: float | None = None,
     native_tile: int = 512,
+    native_od: float | None = None,
 ) -> SlidePlan:
     """Plan a slide; reads a coarse level of it.
 
@@ -146,6 +153,8 @@ def plan_slide(
         µm per pixel at which the model sees tissue; None: the published tile sizes.
     native_tile : int
         Side of a tile at that scale, px.
+    native_od : float, optional
+        Optical density of hematoxylin that the model knows; None: it sees tiles as they are.
 
     Raises
     ------
@@ -187,6 +196,7 @@ def plan_slide(
         warnings.append(
             f"{tissue.unread_percent:.2g} % of the overview cannot be decoded and counts as no tissue"
         )
+    quality, counterstain = measure_quality(slide, tissue, value)
     red, green, blue = tissue.white
     return SlidePlan(
         width=slide.width,
@@ -200,7 +210,7 @@ def plan_slide(
         tissue_mm2=tissue.area_px * value**2 / 1e6,
         masked=tuple(int(index) for index in masked),
         warnings=tuple(warnings),
-        quality=measure_quality(slide, tissue, value),
+        quality=quality,
         reader=slide.reader,
         series=slide.series,
         plane=slide.plane,
@@ -208,6 +218,7 @@ def plan_slide(
         bounds=slide.bounds,
         native_mpp=native_mpp,
         glass=(round(float(red)), round(float(green)), round(float(blue))),
+        contrast=None if native_od is None or counterstain is None else counterstain.contrast(native_od),
     )
 
 

@@ -1,8 +1,9 @@
 """Quality control of a slide: focus, ink, stain strength, glass; measured, never judged.
 
 Thresholds live in SQL (``query/sql/quality.sql``). Everything but focus comes from the averages that
-`tissue_mask` made (squares of 8 to 16 µm), so that it costs no reading; focus reads at most `PATCHES` small
-squares of level 0, chosen by the tissue alone, so every attempt at a slide finds the same values.
+`tissue_mask` made (squares of 8 to 16 µm), so that it costs no reading; focus and counterstain read at most
+`PATCHES` small squares of level 0, chosen by the tissue alone, so every attempt at a slide finds the same
+values.
 """
 
 import math
@@ -14,6 +15,7 @@ from scipy import ndimage
 
 from deepliif_ray.errors import SlideError
 from deepliif_ray.slides.appearance import DAB, HEMATOXYLIN
+from deepliif_ray.slides.contrast import Counterstain
 from deepliif_ray.slides.slide import Slide
 from deepliif_ray.slides.tissue import TISSUE_OD, TissueMask
 
@@ -40,6 +42,8 @@ class SlideQuality:
         Share of the area that was scanned.
     hematoxylin_od, dab_od : float, optional
         Mean optical density of each stain on tissue without ink.
+    counterstain_od : float, optional
+        How dark hematoxylin is where there is some; see `Counterstain`.
     background_grey, background_cast : float, optional
         Grey level of glass, 0 to 255, and how far its channels are apart; see `glass_color`.
     """
@@ -49,12 +53,13 @@ class SlideQuality:
     pen_percent: float
     hematoxylin_od: float | None
     dab_od: float | None
+    counterstain_od: float | None
     background_grey: float | None
     background_cast: float | None
 
 
-def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> SlideQuality:
-    """Measure a slide whose tissue is known.
+def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[SlideQuality, Counterstain | None]:
+    """Measure a slide whose tissue is known, and the hematoxylin in it.
 
     Parameters
     ----------
@@ -73,15 +78,19 @@ def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> SlideQualit
     hematoxylin, dab = stain_strength(density, stained)
     glass = ~mask & ~pen & scanned & (density.mean(axis=2) < TISSUE_OD)
     grey, cast = glass_color(mean, glass, slide.background)
-    return SlideQuality(
-        focus=_focus(slide, stained, tissue.size * every, mpp),
+    patches = _read_patches(slide, stained, tissue.size * every, mpp)
+    counterstain = Counterstain.measure(patches)
+    quality = SlideQuality(
+        focus=float(np.median([laplacian_variance(patch) for patch in patches])) if patches else None,
         tissue_percent=100 * tissue.area_px / max(tissue.scanned_px, 1.0),
         pen_percent=100 * float(pen.sum()) / max(int(scanned.sum()), 1),
         hematoxylin_od=hematoxylin,
         dab_od=dab,
+        counterstain_od=None if counterstain is None else counterstain.od,
         background_grey=grey,
         background_cast=cast,
     )
+    return quality, counterstain
 
 
 def pen_mask(density: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -171,23 +180,19 @@ def glass_color(
     return float(median @ _LUMA), float(median.max() - median.min())
 
 
-def laplacian_variance(pixels: NDArray[np.uint8], factor: int) -> float:
+def laplacian_variance(pixels: NDArray[np.float32]) -> float:
     """Return the variance of the Laplacian of a picture's grey levels: how sharp it is.
 
     Parameters
     ----------
-    pixels : ndarray of uint8, shape (height, width, 3)
-    factor : int
-        The picture is first averaged over squares of this side.
+    pixels : ndarray of float32, shape (height, width, 3)
 
     Returns
     -------
     float
         Grey is luma (ITU-R 601), the Laplacian that of four neighbours; 0 where no pixel has four.
     """
-    height, width = (side // factor * factor for side in pixels.shape[:2])
-    grey = pixels[:height, :width] @ _LUMA
-    grey = grey.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))
+    grey = pixels @ _LUMA
     if min(grey.shape) < 3:
         return 0.0
     neighbours = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
@@ -219,8 +224,10 @@ def choose_patches(tissue: NDArray[np.bool_], side: int) -> list[tuple[int, int]
     return [(int(row) * side, int(column) * side) for row, column in candidates[picks]]
 
 
-def _focus(slide: Slide, tissue: NDArray[np.bool_], square: float, mpp: float) -> float | None:
-    """Return the median sharpness of the patches of level 0 that can be read."""
+def _read_patches(
+    slide: Slide, tissue: NDArray[np.bool_], square: float, mpp: float
+) -> list[NDArray[np.float32]]:
+    """Return the patches of tissue that can be read, averaged to about 0.5 µm a pixel."""
     factor = max(1, round(FOCUS_MPP / mpp))
     pixels = round(PATCH_UM / mpp)
     found = []
@@ -230,7 +237,15 @@ def _focus(slide: Slide, tissue: NDArray[np.bool_], square: float, mpp: float) -
         if min(width, height) < 3 * factor:
             continue
         try:
-            found.append(laplacian_variance(slide.read_rgb(0, x, y, width, height), factor))
+            found.append(shrunk(slide.read_rgb(0, x, y, width, height), factor))
         except SlideError:
             continue  # a tile that cannot be decoded is told when the tiles are read
-    return float(np.median(found)) if found else None
+    return found
+
+
+def shrunk(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
+    """Return the averages of squares of ``factor`` pixels, float32; what is over at the ends is left out."""
+    height, width = (side // factor * factor for side in pixels.shape[:2])
+    squares = pixels[:height, :width].reshape(height // factor, factor, width // factor, factor, 3)
+    averages: NDArray[np.float32] = squares.mean(axis=(1, 3), dtype=np.float32)
+    return averages

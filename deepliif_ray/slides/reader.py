@@ -24,7 +24,8 @@ from deepliif_ray.errors import (
 )
 from deepliif_ray.slides.field import load_field
 from deepliif_ray.slides.folders import is_folder, open_folder
-from deepliif_ray.slides.inventory import Inventory, Picture, take_inventory
+from deepliif_ray.slides.inventory import Inventory, take_inventory
+from deepliif_ray.slides.picture import Picture
 from deepliif_ray.slides.pixel_size import PRINT_MPP
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
 from deepliif_ray.slides.tiff import TiffSlide
@@ -225,7 +226,7 @@ def _open_tiff(path: Path, series: int | None, plane: int | None) -> Slide:
             return slide
     inventory = take_inventory(path)
     number, picture, notes = inventory.choose(series)
-    if vendor is not None and _is_plain(inventory, picture):
+    if vendor is not None and not plane and _is_plain(inventory, picture):
         with suppress(openslide.OpenSlideError):
             slide = OpenSlideSlide(path, picture.mpp)
             if [(level.width, level.height) for level in slide.levels] == list(picture.levels):

@@ -37,7 +37,7 @@ class Slide(ABC):
     background : tuple of int
         RGB shown where the slide has no pixels.
     reader : str
-        The library that reads it: ``openslide``, ``tifffile``, ``zarr``, ``wsidicom``, ``czi`` or ``pillow``.
+        The library that reads it: ``openslide``, ``tifffile``, ``zarr``, ``pydicom``, ``czi`` or ``pillow``.
     series, plane : int or None
         Which image of the file and which focal plane of it is read, from 0; None where there is one.
     n_planes : int

@@ -23,6 +23,7 @@ from deepliif_ray.errors import (
     SlideUnreadableError,
     SlideUnsuitableError,
 )
+from deepliif_ray.slides.colour import divided, ycbcr_to_rgb
 from deepliif_ray.slides.depth import bit_depth
 from deepliif_ray.slides.inventory import JPEG, Inventory
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
@@ -33,6 +34,8 @@ _CACHE_BYTES = 64 << 20
 _SAMPLED = 64
 """Segments that are looked at for the range of 16-bit values."""
 _OPAQUE = 255
+_MULTIPLIED, _STRAIGHT = 1, 2
+"""Tag ExtraSamples: a transparency that colours are multiplied by already, or one that they are not."""
 _YCBCR_JPEG_2000 = 33003
 _VENDORS = {
     "svs": "aperio", "ndpi": "hamamatsu", "scn": "leica", "bif": "ventana", "philips": "philips",
@@ -94,6 +97,9 @@ class TiffSlide(Slide):
         if picture.bits > 8:
             self._bits = self._real_bits()
             notes = (*notes, f"{picture.bits}-bit colours scaled by the {self._bits} bits that they use")
+        first = self._pages[0][0]
+        self._extra = next(iter(() if first is None else first.keyframe.extrasamples), None)
+        self._is_multiplied = self._extra == _MULTIPLIED
         self._with_alpha = picture.samples == 4 and self._alpha_says_something()
         if picture.samples == 4 and not self._with_alpha:
             notes = (*notes, "a fourth sample a pixel is passed over")
@@ -118,7 +124,7 @@ class TiffSlide(Slide):
             pixels = key.tilewidth * key.tilelength if key.is_tiled else key.imagewidth * key.rowsperstrip
             if min(pixels, key.imagewidth * key.imagelength) > MAX_SEGMENT:
                 raise SlideTooLargeError(
-                    f"{self.name}: its pixels are compressed in pieces of {pixels:,}; make it a tiled one"
+                    f"{self.name}: its pixels lie in pieces of {pixels:,}, too large to hold; make it tiled"
                 )
             if page.keyframe.compression not in tifffile.TIFF.DECOMPRESSORS and key.compression != 1:
                 raise SlideUnreadableError(
@@ -143,8 +149,9 @@ class TiffSlide(Slide):
 
     def _alpha_says_something(self) -> bool:
         """Tell whether the fourth sample is a transparency that leaves something to see."""
-        extra = tuple(self._pages[0][0].keyframe.extrasamples)[:1] if self._pages[0][0] is not None else ()
-        return extra in ((1,), (2,)) and any(segment[..., 3].any() for segment in self._sample())
+        return self._extra in (_MULTIPLIED, _STRAIGHT) and any(
+            segment[..., 3].any() for segment in self._sample()
+        )
 
     @property
     def mpp(self) -> float | None:  # noqa: D102  # as in Slide
@@ -202,6 +209,8 @@ class TiffSlide(Slide):
             out[..., 3] = _OPAQUE
             if self._with_alpha:
                 out[..., 3] = self._as_bytes(part[..., 3])
+                if self._is_multiplied:
+                    out[..., :3] = divided(out[..., :3], out[..., 3:])
 
     def _as_bytes(self, values: Segment) -> NDArray[np.uint8]:
         if values.dtype == np.uint8:
@@ -296,18 +305,3 @@ def chosen_plane(name: str, planes: int, asked: int | None) -> tuple[int | None,
     plane = planes // 2 if asked is None else asked
     why = "the middle one" if asked is None else "as the manifest asks"
     return plane, (f"focal plane {plane} of {planes} is scored, {why}",)
-
-
-def ycbcr_to_rgb(pixels: Segment) -> NDArray[np.uint8]:
-    """Return 8-bit YCbCr pixels (..., 3) as RGB, by the equations of JFIF."""
-    luma, blue, red = (pixels[..., channel].astype(np.float32) for channel in range(3))
-    rgb = np.stack(
-        [
-            luma + 1.402 * (red - 128),
-            luma - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
-            luma + 1.772 * (blue - 128),
-        ],
-        axis=-1,
-    )
-    rounded: NDArray[np.uint8] = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
-    return rounded

@@ -25,6 +25,7 @@ _BUSY_CODES = frozenset(
         "ConditionalRequestConflict",  # another wrote at the same moment; asked again, one has won
         "InternalError",
         "InternalFailure",
+        "NoSuchUpload",  # of many parts, when clearing up hides why it ended; the next try begins another
         "OperationAborted",
         "RequestLimitExceeded",
         "RequestTimeout",

@@ -20,6 +20,7 @@ from deepliif_ray.storage.addresses import check_url, web_client
 from deepliif_ray.storage.answers import answer_of
 from deepliif_ray.storage.credentials import names_protocol, refuse_credentials, scrub, storage_options
 from deepliif_ray.storage.documents import shown
+from deepliif_ray.storage.uploads import BoundedSession
 from deepliif_ray.storage.urls import is_local, local_path
 
 PROTOCOLS = {
@@ -41,6 +42,7 @@ _S3_OPTIONS: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "max_pool_connections": 32,
+        "http_session_cls": BoundedSession,
     }
 }
 FAILURES = (

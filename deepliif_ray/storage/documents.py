@@ -5,7 +5,7 @@ reader. Neither is needed in a job, a training configuration or a file of option
 """
 
 import reprlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -97,7 +97,7 @@ def shown(value: object, *, quoted: bool = True) -> str:
     """Return a value as a message may show it: some eighty characters of it, however large it is."""
     if quoted:
         return _short.repr(value)
-    text = str(value)
+    text = _short.repr(value) if isinstance(value, Collection) and not isinstance(value, str) else str(value)
     return text if len(text) <= _short.maxstring else f"{text[: _short.maxstring]}…"
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from deepliif_ray import storage
 from deepliif_ray.tables.commit import create_table, write_table
-from deepliif_ray.tables.ledger import cells_rank, newest
+from deepliif_ray.tables.ledger import cells_rank, newest, settled
 from deepliif_ray.tables.records import RECORD_TABLES, read_records
 from deepliif_ray.tables.retire import note
 
@@ -107,25 +107,15 @@ def _once(table: pa.Table) -> pa.Table:
     """Keep the newest record of each attempt, with the place that its cells were moved to last."""
     names = ("slide_id", "attempt", "cells_path", "epoch", "committed_at")
     slides, attempts, paths, epochs, moments = (table.column(name).to_pylist() for name in names)
-    places = [cells_rank(path) for path in paths]
-    ages = [(-1 if epoch is None else epoch, at) for epoch, at in zip(epochs, moments, strict=True)]
+    ages = [
+        (-1 if epoch is None else epoch, at, cells_rank(path))
+        for epoch, at, path in zip(epochs, moments, paths, strict=True)
+    ]
     newest_row: dict[tuple[str, str], int] = {}
-    last_moved: dict[tuple[str, str], int] = {}
     for row, key in enumerate(zip(slides, attempts, strict=True)):
-        if key not in newest_row or (ages[row], places[row]) > (
-            ages[newest_row[key]],
-            places[newest_row[key]],
-        ):
+        if key not in newest_row or ages[row] > ages[newest_row[key]]:
             newest_row[key] = row
-        if key not in last_moved or places[row] > places[last_moved[key]]:
-            last_moved[key] = row
-    order = sorted(newest_row, key=lambda key: newest_row[key])
-    kept = table.take(pa.array([newest_row[key] for key in order], pa.int64()))
-    moved = table.take(pa.array([last_moved[key] for key in order], pa.int64()))
-    for name in ("cells_path", "cells_bytes", "cells_digest", "cells_version"):
-        position = table.schema.get_field_index(name)
-        kept = kept.set_column(position, table.schema.field(position), moved.column(name))
-    return kept
+    return settled(table).take(pa.array(sorted(newest_row.values()), pa.int64()))
 
 
 def _join_others(results: str, name: str, drop_superseded: bool) -> int:

@@ -147,7 +147,7 @@ class Ledger:
 
     @cached_property
     def _slides(self) -> pa.Table:
-        slides = newest(self._read("slides"), "committed_at")
+        slides = newest(settled(self._read("slides")), "committed_at")
         version = pc.max(slides.column("cells_version")).as_py() or 1
         if version > schema_version("cells"):
             raise ResultsError(
@@ -183,6 +183,28 @@ class Ledger:
     def _read(self, name: str) -> pa.Table:
         """Return all rows of table ``name``."""
         return read_records(self.results, name, self._damaged).table
+
+
+def settled(table: pa.Table) -> pa.Table:
+    """Return commit records of which all of an attempt name its cells where they were moved to last.
+
+    A record that is committed from what was read before, as when metadata change, may name cells of which
+    `optimize` removes the old copy at that moment.
+    """
+    slides, attempts, paths = (table.column(n).to_pylist() for n in ("slide_id", "attempt", "cells_path"))
+    keys = list(zip(slides, attempts, strict=True))
+    last: dict[tuple[str, str], int] = {}
+    for row, key in enumerate(keys):
+        if key not in last or cells_rank(paths[row]) > cells_rank(paths[last[key]]):
+            last[key] = row
+    if len(last) == len(keys):
+        return table
+    rows = [row if paths[row] is None else last[key] for row, key in enumerate(keys)]  # None: forgotten
+    moved = table.take(pa.array(rows, pa.int64()))
+    for name in ("cells_path", "cells_bytes", "cells_digest", "cells_version"):
+        position = table.schema.get_field_index(name)
+        table = table.set_column(position, table.schema.field(position), moved.column(name))
+    return table
 
 
 def _pairs(table: pa.Table, *names: str) -> Iterable[tuple[Any, ...]]:

@@ -61,6 +61,7 @@ class Actor:
 
     def __init__(self, name: str, body: Callable[[], None]) -> None:
         self.name, self.fault, self.error = name, "none", None
+        self.waits_for = ""
         self.ended = self._killed = False
         self._body = body
         self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
@@ -85,7 +86,8 @@ class Actor:
         if not self.ended:
             self.fault = fault
             self._turn.release()
-            assert self._back.acquire(timeout=60), f"{self.name} hangs"
+            if not self._back.acquire(timeout=60):
+                raise TimeoutError(f"{self.name} hangs")  # no assertion: a fault that is looked for is one
 
     def kill(self) -> None:
         self._killed = True
@@ -93,8 +95,9 @@ class Actor:
             self.go()
         self._thread.join(10)
 
-    def pause(self) -> str:
+    def pause(self, what: str) -> str:
         """Wait for the next turn; return what is to become of the request."""
+        self.waits_for = what
         self._back.release()
         self._turn.acquire()
         if self._killed:
@@ -105,9 +108,10 @@ class Actor:
 CURRENT = threading.local()
 
 
-def pause(*_: object) -> str:
+def pause(what: object = "") -> str:
+    """Have the process that runs stand still before it does something with ``what``."""
     actor = getattr(CURRENT, "actor", None)
-    return "none" if actor is None else actor.pause()
+    return "none" if actor is None else actor.pause(str(what))
 
 
 class LateStore(AbstractFileSystem):
@@ -117,13 +121,13 @@ class LateStore(AbstractFileSystem):
     cachable = False
 
     def cat_file(self, path, start=None, end=None, **_):
-        pause()
+        pause(path)
         if path not in WORLD.objects:
             raise FileNotFoundError(path)
         return WORLD.objects[path][0][start:end]
 
     def info(self, path, **_):
-        pause()
+        pause(path)
         WORLD.looks += "/cells/" in path
         if path in WORLD.objects:
             return {"name": path, "size": len(WORLD.objects[path][0]), "type": "file"}
@@ -132,7 +136,7 @@ class LateStore(AbstractFileSystem):
         raise FileNotFoundError(path)
 
     def find(self, path, maxdepth=None, withdirs=False, detail=False, **_):
-        since = WORLD.clock - LIST_LAG_S if pause() == "lag" else WORLD.clock
+        since = WORLD.clock - LIST_LAG_S if pause(path) == "lag" else WORLD.clock
         found = {
             name: {"name": name, "size": len(data), "type": "file", "mtime": START + timedelta(seconds=at)}
             for name, (data, at) in WORLD.objects.items()
@@ -141,7 +145,7 @@ class LateStore(AbstractFileSystem):
         return found if detail else sorted(found)
 
     def pipe_file(self, path, value, mode="overwrite", **_):
-        fault, create = pause(), mode == "create"
+        fault, create = pause(path), mode == "create"
         if fault == "late":
             WORLD.write_late(path, value, create)
             raise TimeoutError("no answer")
@@ -155,7 +159,7 @@ class LateStore(AbstractFileSystem):
         self.pipe_file(rpath, Path(lpath).read_bytes())
 
     def rm(self, path, recursive=False, maxdepth=None):
-        fault = pause()
+        fault = pause(path)
         if path not in WORLD.objects:
             raise FileNotFoundError(path)
         del WORLD.objects[path]

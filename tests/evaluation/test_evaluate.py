@@ -25,6 +25,7 @@ class Drawn:
     has_marker = False
     native_mpp = None
     native_tile = 512
+    native_od = None
 
     def __init__(self, name="drawn", shift=0, swap=False):
         self.name, self.shift, self.swap = name, shift, swap

@@ -16,6 +16,7 @@ class Echo:
     has_marker = True
     native_mpp = None
     native_tile = 512
+    native_od = None
 
     def __init__(self):
         self.sizes = []

@@ -1,6 +1,6 @@
 """Faults on a cluster of several nodes: each run ends as an undisturbed one, or says why a slide did not.
 
-All but two are slow; one alone: ``pytest -m slow tests/integration/test_faults.py -k preempted``.
+Most are slow; one alone: ``pytest -m slow tests/integration/test_faults.py -k preempted``.
 """
 
 import os
@@ -68,6 +68,7 @@ def test_a_driver_that_stood_still_changes_nothing(nodes, cohort, undisturbed, t
     assert_same(undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_told_to_stop_does_so_in_time_and_keeps_its_work(nodes, cohort, undisturbed, tmp_path):
     run = Run(nodes.address, cohort, tmp_path, faults=SLOW)

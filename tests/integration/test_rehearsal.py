@@ -19,6 +19,7 @@ def rehearse(folder, *options: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_cohort_submitted_twice(tmp_path):
     said = rehearse(tmp_path / "rehearsal", "--steps=3")

@@ -103,6 +103,7 @@ def test_the_next_slide_is_downloaded_meanwhile(cohort, tmp_path, monkeypatch):
     assert there == ["P01-Ki67.tiff", "P02-Ki67.tiff"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_under_ray(s3, remote, undisturbed):
     command = [

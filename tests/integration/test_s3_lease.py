@@ -218,6 +218,24 @@ def start(manifest, results, seconds, how, endpoint) -> subprocess.Popen:
 
 
 @pytest.mark.slow
+def test_of_two_scores_at_once_the_second_names_the_first_and_ends(s3, small, tmp_path, root):
+    first = start(small, root, 0.5, "plain", s3.endpoint)
+    wait_for(lambda: read_lease(root) is not None)
+    holder = read_lease(root)
+    second = start(small, root, 0.0, "plain", s3.endpoint)
+    said, _ = second.communicate(timeout=120)
+    assert first.poll() is None, "the first has ended before the second came"
+    assert second.returncode == 2, said
+    assert f"in use by run {holder['run_id']} on {holder['host']} (process {first.pid})" in said
+    said, _ = first.communicate(timeout=240)
+    assert first.returncode == 0, said
+    score(str(small), str(tmp_path), model="stain", engine="local")
+    assert_same_but_place(tmp_path, root)
+    assert len(Ledger(root).runs()) == 1
+    assert read_lease(root) is None
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_zombies_and_kills_through_a_bad_network(s3, small, tmp_path):
     """Random moments and faults; each time the tables are those of an undisturbed run."""

@@ -59,3 +59,25 @@ def test_other_thresholds(connection):
 def test_indices_of_slides_without_flags(connection):
     query = "SELECT i.* FROM slide_indices AS i JOIN slide_quality USING (slide_id) WHERE len(flags) = 0"
     assert {row[0] for row in connection.sql(query).fetchall()} == {"good", "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("model", "area", "small", "flags"),
+    [
+        ("stain", 24.0, 0.0, ["implausible_scale"]),
+        ("stain", 26.0, 0.0, []),
+        ("compact", 24.0, 0.0, []),
+        ("compact", 13.0, 0.0, ["implausible_scale"]),
+        ("compact", 66.0, 0.0, ["implausible_scale"]),
+        ("compact", 30.0, 61.0, ["implausible_scale"]),
+        ("stain", None, None, []),
+    ],
+)
+def test_scale_that_nuclei_contradict(tmp_path, model, area, small, flags):
+    values = {**GOOD, "model_name": model, "nucleus_area_um2": area, "small_percent": small}
+    fake.commit(str(tmp_path), "a", [], **values)
+    with connect(str(tmp_path)) as opened:
+        assert opened.sql("SELECT flags FROM slide_quality").fetchall() == [(flags,)]
+        asked = "SELECT flags FROM slide_quality_at(nucleus_min_um2 := 1, nucleus_max_um2 := 999)"
+        kept = [] if small == 0 or small is None else flags
+        assert opened.sql(asked).fetchall() == [(kept,)]

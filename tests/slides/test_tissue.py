@@ -229,7 +229,7 @@ def test_black_in_quantity_was_not_scanned():
     half = tissue_mask(slide, 0.5)
     assert half.area_px == pytest.approx(alone.area_px, rel=0.03)
     assert half.scanned_px == pytest.approx(1024 * 1024, rel=0.03)
-    quality = measure_quality(slide, half, 0.5)
+    quality, _ = measure_quality(slide, half, 0.5)
     assert quality.pen_percent == 0
     assert quality.tissue_percent == pytest.approx(100 * alone.area_px / 1024**2, rel=0.03)
 

@@ -3,14 +3,17 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +24,7 @@ from deepliif_ray.query import connect
 from deepliif_ray.tables import joining, retire
 from deepliif_ray.tables.commit import commit_slide
 from deepliif_ray.tables.joining import join_records, join_slides
-from deepliif_ray.tables.ledger import joined_rows, record_path
+from deepliif_ray.tables.ledger import Ledger, joined_rows, record_path
 from tests.query import fake_results as fake
 
 MARKERS = ("Ki67", "CD8")
@@ -279,20 +282,23 @@ def test_nothing_is_removed_beside_a_damaged_record(tmp_path):
 
 
 def test_two_at_once_and_a_job_beside_them(tmp_path):
-    """Three joining in threads while slides are scored anew; then everything is as without them."""
+    """Two join on in threads while slides are scored anew; then everything is as without them.
+
+    Cells that are not needed go at once, while nobody reads: how long a query takes is up to the machine.
+    """
     root, alone = str(tmp_path / "r"), str(tmp_path / "alone")
     for place in (root, alone):
         fill(place, slides=15)
     stop, errors = [], []
 
-    def join_on(keep_minutes):
+    def join_on():
         try:
             while not stop:
-                optimize(root, keep_minutes=keep_minutes)
+                optimize(root)
         except DeepliifRayError as error:
             errors.append(error)
 
-    threads = [Thread(target=join_on, args=(keep,), daemon=True) for keep in (60, 60, 0.25)]
+    threads = [Thread(target=join_on, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     for second in range(1, 4):
@@ -301,6 +307,7 @@ def test_two_at_once_and_a_job_beside_them(tmp_path):
                 cells = [fake.cell(k, area_px=100 + second) for k in range(second)]
                 fake.commit(place, f"s{i:03d}", cells, "P", second=second, attempt=f"n{second}-{i}")
         assert answer(root)["cells"] == answer(alone)["cells"]
+        optimize(root, keep_minutes=0)
     stop.append(True)
     for thread in threads:
         thread.join()
@@ -308,6 +315,87 @@ def test_two_at_once_and_a_job_beside_them(tmp_path):
     optimize(root, keep_minutes=0, drop_superseded=True)
     assert answer(root) == answer(alone)
     assert len(objects(root, "slides")) == 1
+
+
+CALLS = ("create_bytes", "write_bytes", "write_file", "read_bytes", "remove", "list_files", "list_stored")
+
+
+def at_call(number, action, patch):
+    """Have ``action`` happen before the storage call of that number; return how many there were."""
+    count, lock = [0], Lock()
+
+    def watched(call):
+        def watching(*arguments, **options):
+            with lock:
+                count[0] += 1
+                now = count[0] == number
+            if now:
+                action()
+            return call(*arguments, **options)
+
+        return watching
+
+    for name in CALLS:
+        patch.setattr(storage, name, watched(getattr(storage, name)))
+    return count
+
+
+def refreshed_at(number, root, monkeypatch):
+    """Refresh a slide's record, read two hours ago, at one moment of an optimize; return its calls."""
+    fill(root, slides=4)
+    stale = next(row for row in Ledger(root).slides().to_pylist() if row["slide_id"] == "s003")
+    if number % 2:  # its cells were joined meanwhile, and may go now
+        optimize(root)
+        for url in storage.list_files(f"{root}/_optimize"):
+            note = json.loads(storage.read_bytes(url))
+            storage.write_bytes(url, json.dumps(note | {"at": "2026-01-01T00:00:00+00:00"}).encode())
+    fake.commit(root, "s001", [fake.cell(7)], second=2, attempt="new", epoch=2)  # there is something to join
+    before = cells_named(root)
+    again = stale | {"attributes": [("site", "B")], "epoch": 3, "committed_at": fake.moment(9)}
+
+    def refresh():
+        try:
+            commit_slide(root, again, again="x")
+        except ResultsError:  # then it is scored
+            refused.append(True)
+
+    refused = []
+    with monkeypatch.context() as patch:
+        count = at_call(number, refresh, patch)
+        optimize(root)
+    if count[0] < number:
+        return False
+    for keep in (60, 0):
+        row = next(row for row in Ledger(root).slides().to_pylist() if row["slide_id"] == "s003")
+        assert refused or row["attributes"] == [("site", "B")]
+        assert cells_named(root) == before
+        optimize(root, keep_minutes=keep, drop_superseded=not keep)
+    return True
+
+
+def cells_named(root):
+    """Return the cells by slide, as the newest records name them; one whose object is gone is an error."""
+    found = {}
+    for row in Ledger(root).slides().to_pylist():
+        if row["cells_path"]:
+            content = storage.read_bytes(storage.join(root, row["cells_path"]))
+            cells = pq.read_table(pa.BufferReader(content)).to_pylist()
+            found[row["slide_id"]] = [c["cell_id"] for c in cells if c["slide_id"] == row["slide_id"]]
+            assert len(found[row["slide_id"]]) == row["n_cells"]
+    return found
+
+
+@pytest.mark.parametrize("number", [14, 39])  # the cells that it names go at call 39
+def test_metadata_refreshed_beside_optimize_stay_and_so_do_the_cells(number, tmp_path, monkeypatch):
+    assert refreshed_at(number, f"memory://{tmp_path.name}", monkeypatch)
+
+
+@pytest.mark.slow
+def test_metadata_refreshed_at_any_moment_of_optimize_stay(tmp_path, monkeypatch):
+    """Also where the cells that the refreshed record names go that moment."""
+    reached = [n for n in range(1, 200) if refreshed_at(n, f"memory://{tmp_path.name}/{n}", monkeypatch)]
+    print(f"{len(reached)} moments")
+    assert len(reached) > 40
 
 
 def test_what_another_joined_meanwhile_is_left_to_it(tmp_path):
@@ -380,6 +468,7 @@ def test_killed_before_any_write_or_removal(tmp_path, monkeypatch):
     reference = str(tmp_path / "reference")
     fill(reference, slides=5)
     expected = answer(reference)
+    assert len(expected["slides"]) == 5
     calls, at = [0], [0]
     for name in ("write_bytes", "write_file", "remove"):
         real = getattr(storage, name)
@@ -396,9 +485,8 @@ def test_killed_before_any_write_or_removal(tmp_path, monkeypatch):
     while not finished:
         at[0] += 1
         root = str(tmp_path / f"killed-{at[0]}")
-        limit, at[0] = at[0], 0
-        fill(root, slides=5)
-        at[0], calls[0] = limit, 0
+        shutil.copytree(reference, root)
+        limit, calls[0] = at[0], 0
         try:
             optimize(root, keep_minutes=0)
             finished = True

@@ -15,6 +15,9 @@ from deepliif_ray.training.panels import MODALITIES, read_panels
 from tests.models.published import write_published_folder
 from tests.training.test_panels import run
 
+BLUISH = np.array([0, 0, 50], np.uint8)
+"""Noise of all colours is grey from afar, and refused as such."""
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -35,9 +38,10 @@ def slides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides")
     rng = np.random.default_rng(0)
     pixels = np.full((256, 256, 3), 244, np.uint8)
-    pixels[:, :128] = rng.integers(90, 200, (256, 128, 3))
+    pixels[:, :128] = rng.integers(90, 200, (256, 128, 3)) + BLUISH
     Image.fromarray(pixels).save(folder / "field one.png")
-    write_pyramid(folder / "slide.tiff", rng.integers(90, 200, (192, 256, 3), dtype=np.uint8), mpp=0.5)
+    noise = rng.integers(90, 200, (192, 256, 3), dtype=np.uint8) + BLUISH
+    write_pyramid(folder / "slide.tiff", noise, mpp=0.5)
     return folder
 
 

@@ -11,7 +11,9 @@
 --   bad_max_percent      bad_tiles          more of the tiles could not be read
 --                        same_content       another slide of these results has the same content
 --   nucleus_min_um2,     implausible_scale  median area of the counted cells below or above these: the size of a
---   nucleus_max_um2                         pixel is probably not what the manifest or the file says
+--   nucleus_max_um2                         pixel is probably not what the manifest or the file says. The
+--                                           least is by default 25 for the model stain, which leaves out small
+--                                           nuclei, and 14 for others
 --   small_max_percent    implausible_scale  more of the cells are smaller than a cell counts
 -- and cells_lost: its cells object is damaged, so that only its record is left to count on.
 -- What was not measured (a record of an older version, no glass, no tissue) is NULL and flags nothing.
@@ -19,7 +21,7 @@
 CREATE MACRO slide_quality_at(
   focus_min := 40, tissue_min_percent := 1, pen_max_percent := 0.1, hematoxylin_min := 0.03,
   background_min := 200, cast_max := 25, bad_max_percent := 0,
-  nucleus_min_um2 := 14, nucleus_max_um2 := 150, small_max_percent := 60
+  nucleus_min_um2 := NULL, nucleus_max_um2 := 65, small_max_percent := 60
 ) AS TABLE
 WITH measured AS (
   SELECT
@@ -28,11 +30,12 @@ WITH measured AS (
     100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
     100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent,
     nucleus_area_um2, small_percent, slide_version,
+    coalesce(nucleus_min_um2, CASE model_name WHEN 'stain' THEN 25 ELSE 14 END) AS nucleus_least_um2,
     count(slide_version) OVER (PARTITION BY slide_fingerprint, image_asked) AS n_same_content
   FROM slides
 )
 SELECT
-  * EXCLUDE (slide_version, n_same_content),
+  * EXCLUDE (slide_version, n_same_content, nucleus_least_um2),
   list_filter(
     [
       CASE WHEN focus < focus_min THEN 'out_of_focus' END,
@@ -43,7 +46,7 @@ SELECT
       CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
       CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END,
       CASE
-        WHEN nucleus_area_um2 < nucleus_min_um2 OR nucleus_area_um2 > nucleus_max_um2
+        WHEN nucleus_area_um2 < nucleus_least_um2 OR nucleus_area_um2 > nucleus_max_um2
           OR small_percent > small_max_percent THEN 'implausible_scale'
       END,
       CASE WHEN slide_id IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN 'cells_lost' END,

@@ -1,0 +1,119 @@
+"""How the commands are shown: by what people come for, each with examples."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from typer.core import TyperGroup
+
+JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Score a cohort": {
+        "demo": ("demo",),
+        "doctor": ("doctor",),
+        "manifest": (),
+        "plan": ("plan manifest.csv", "plan manifest.csv results --output plan.csv"),
+        "score": (
+            "score manifest.csv results",
+            "score manifest.csv results --model path/to/DeepLIIF_Latest_Model",
+            "score manifest.csv trial --limit 5 --engine local",
+            "score manifest.csv results --slide S-001 --slide S-002",
+            "score s3://bucket/manifest.csv s3://bucket/results --address head:6379",
+        ),
+    },
+    "Look at results": {
+        "status": ("status results", "status results --watch"),
+        "check": ("check results", "check results --repair"),
+        "optimize": ("optimize results",),
+    },
+    "Ask": {
+        "index": (
+            "index results",
+            "index results --marker Ki67 --by site",
+            "index results --patient P-17 --slides",
+            "index results --output indices.csv",
+        ),
+        "sql": (
+            'sql results "SELECT patient_id FROM patient_indices WHERE index_percent > 30"',
+            'sql results "FROM slide_quality WHERE len(flags) > 0" --output quality.csv',
+            'sql results --sandbox "SELECT count(*) FROM cells"',
+        ),
+    },
+    "Run jobs": {
+        "run": ("run jobs/reprocess.yaml",),
+        "submit": ("submit jobs/reprocess.yaml --address http://head:8265",),
+        "jobs": (),
+    },
+    "Models": {
+        "models": ("models",),
+        "evaluate": (
+            "evaluate compact --truth labelled",
+            "evaluate runs/compact/model stain --truth labelled --output report",
+        ),
+    },
+    "Train": {
+        "train": ("train compact.yaml runs/compact --workers 2",),
+        "tune": ("tune compact.yaml runs/search --trials 20",),
+        "panels": (),
+    },
+}
+"""Commands by journey, in the order in which people need them; and what to type after ``deepliif-ray``."""
+WITHIN = {
+    "manifest scan": (
+        "manifest scan s3://bucket/slides --pattern '{patient_id}/{marker}/{slide_id}.svs' --output all.csv",
+    ),
+    "jobs list": ("jobs list --address http://head:8265",),
+    "jobs logs": ("jobs logs ID --follow",),
+    "jobs stop": ("jobs stop ID",),
+    "jobs schema": ("jobs schema > job.json",),
+    "panels check": ("panels check panels/train",),
+    "panels truth": ("panels truth mask.tiff mpif-ki67.png seg.png",),
+    "panels distill": ("panels distill path/to/DeepLIIF_Latest_Model slides panels/distilled",),
+    "panels synthesize": ("panels synthesize panels/synthetic --count 200",),
+    "panels neg-to-pos": ("panels neg-to-pos runs/neg-to-pos/model panels/train panels/converted",),
+}
+"""The same of commands that belong to another."""
+_PLACES = {
+    name: (place, panel)
+    for place, (name, panel) in enumerate(
+        (name, panel) for panel, commands in JOURNEYS.items() for name in commands
+    )
+}
+_EXAMPLES = {name: shown for commands in JOURNEYS.values() for name, shown in commands.items()} | WITHIN
+
+
+class Group(TyperGroup):
+    """Commands in the order of `JOURNEYS`, with their examples, and flags without the type of a flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        commands: Mapping[str, Any] = self.commands
+        for name, command in commands.items():
+            if name in _PLACES:
+                command.rich_help_panel = _PLACES[name][1]
+            examples = _EXAMPLES.get(name) or _EXAMPLES.get(f"{self.name} {name}", ())
+            if examples:
+                lines = (f"  deepliif-ray {example}".replace("[", r"\[") for example in examples)
+                command.epilog = "\n".join(["Examples:" if len(examples) > 1 else "Example:", *lines])
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands in the order in which they are shown."""
+        return sorted(super().list_commands(ctx), key=lambda name: _PLACES.get(name, (0, ""))[0])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of this name, made ready to be shown."""
+        command = super().get_command(ctx, cmd_name)
+        for parameter in [] if command is None else command.get_params(ctx):
+            _hush(parameter)
+        return command
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the options of the group itself."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            _hush(parameter)
+        return parameters
+
+
+def _hush(parameter: Any) -> None:
+    """Let a flag be shown by its name alone: that it is of type bool says nothing."""
+    if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+        parameter.metavar = ""
