@@ -11,8 +11,8 @@ from tests.engine.generations import Generations, make
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory) -> Path:
-    """Manifest of six synthetic slides of 4 to 9 tiles."""
-    return write_cohort(tmp_path_factory.mktemp("cohort"), side=1100)
+    """Manifest of six synthetic slides of four tiles."""
+    return write_cohort(tmp_path_factory.mktemp("cohort"), side=800)
 
 
 @pytest.fixture(scope="session")

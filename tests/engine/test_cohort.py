@@ -289,6 +289,6 @@ def test_what_the_command_line_tells(cohort, capsys):
     assert notes["CD3"].startswith("membranous/cytoplasmic stain, called on nuclei")
     assert "warning: 1 slides in these indices are not in the newest manifest" in shown.err
     assert run("index", results, "--marker", "HER3") == 0
-    assert "no slides of marker 'HER3'; there are CD3, Ki67" in capsys.readouterr().err
+    assert "no slides of marker 'HER3'; markers there are: CD3, Ki67" in capsys.readouterr().err
     assert run("score", manifest, results, "--model", "stain", "--engine", "local", "--prune") == 0
     assert "1 slides retired: 'S1'" in capsys.readouterr().err

@@ -64,10 +64,11 @@ def check_kills(folder, manifest, engine, wait, kills) -> None:
         assert not [p for p in (results / "_staging").rglob("*") if p.is_file()]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_local_runs_end_like_undisturbed_ones(tmp_path, kills):
+@pytest.mark.slow
+def test_killed_local_runs_end_like_undisturbed_ones(tmp_path):
+    """One kill is in the suite: ``test_lease.py::test_after_kill_9_the_next_run_goes_on_at_once``."""
     manifest = write_cohort(tmp_path / "cohort", side=2000)
-    check_kills(tmp_path, manifest, "local", (0, 0.8), kills)
+    check_kills(tmp_path, manifest, "local", (0, 0.8), 10)
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def test_after_kill_9_the_next_run_goes_on_at_once(cohort, undisturbed, tmp_path
     assert_same(undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_taking_over_ends_the_first_run(cohort, undisturbed, tmp_path):
     first = start(cohort, tmp_path, 0.5)
     wait_for(lambda: list(tmp_path.glob("_staging/*/*/*.arrow")))
@@ -104,6 +105,7 @@ def test_taking_over_ends_the_first_run(cohort, undisturbed, tmp_path):
     assert_same(undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_runs_that_know_nothing_of_each_other_do_no_harm(cohort, undisturbed, tmp_path):
     both = [start(cohort, tmp_path, seconds, "blind") for seconds in (0.02, 0.05)]
     for run in both:

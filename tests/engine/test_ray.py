@@ -39,7 +39,13 @@ def write_manifest(path: Path, rows: list[tuple]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("separate", [False, True], ids=["one stage as on CPUs", "stages as for GPUs"])
+@pytest.mark.parametrize(
+    "separate",
+    [
+        pytest.param(False, id="one stage as on CPUs"),
+        pytest.param(True, id="stages as for GPUs", marks=pytest.mark.slow),
+    ],
+)
 def test_both_engines_give_the_same_tables(cohort, undisturbed, tmp_path, monkeypatch, separate):
     monkeypatch.setattr(ray_engine, "run", partial(ray_engine.run, separate=separate))
     seen = []
@@ -89,6 +95,7 @@ def check_real(results: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_real_files_good_and_bad(shared_data, tmp_path):
     manifest = real_cohort(shared_data, tmp_path)
     local = score(str(manifest), str(tmp_path / "local"), model="stain", engine="local")

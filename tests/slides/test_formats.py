@@ -135,7 +135,7 @@ def test_a_plain_image_that_claims_too_many_pixels_is_refused_by_its_header(tmp_
 
 
 def test_the_overview_of_a_large_slide_of_one_level_is_made_block_by_block():
-    slide = Claims(20_000, 20_000)
+    slide = Claims(9_000, 9_000)
     assert tissue_mask(slide, 0.5).area_px == 0
     assert slide.largest <= 2048**2
 

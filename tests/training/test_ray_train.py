@@ -31,6 +31,7 @@ def strips(tmp_path):
     return [str(write_strip(tmp_path / f"strip-{n}.png", n)) for n in range(3)]
 
 
+@pytest.mark.slow
 def test_local_engine_and_its_command(strips, tmp_path):
     summary = train(strip_options(strips), str(tmp_path / "library"), engine="local")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(strip_options(strips)))
