@@ -191,6 +191,7 @@ def test_dicom_series_and_damaged_files(s3, shared_data):
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_a_server_that_goes_and_comes_back(s3, remote, undisturbed):
     """It is stopped for some seconds when the first tiles are staged."""
     restarts = []
@@ -278,7 +279,7 @@ def profile(s3, folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("source", ["profile", "file"])
+@pytest.mark.parametrize("source", [pytest.param("profile", marks=pytest.mark.slow), "file"])
 def test_credentials_from_anywhere_are_nowhere_written(s3, remote, tmp_path, source):
     rows = [
         ("good", "p1", "Ki67", "in/P01-Ki67.tiff"),

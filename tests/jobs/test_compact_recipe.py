@@ -105,6 +105,7 @@ def test_each_step_once_and_in_order(recipe, tmp_path):
     assert recipe() == []
 
 
+@pytest.mark.slow
 def test_a_tile_left_out_is_in_no_source(recipe, tmp_path):
     recipe()
     assert recipe("6_2") == ["train without-6_2.yaml without-6_2 --engine local"]

@@ -370,6 +370,7 @@ def test_the_local_store(folders):
     assert same(pickle.loads(pickle.dumps(store)).get(12), store.get(12))
 
 
+@pytest.mark.slow
 def test_the_store_on_ray_is_the_local_one(cluster, folders):
     local = PanelStore.local(folders)
     store = PanelStore(load_panels(folders))
