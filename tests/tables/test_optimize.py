@@ -466,9 +466,9 @@ class _Killed(BaseException):
 def test_killed_before_any_write_or_removal(tmp_path, monkeypatch):
     """It is stopped before each of its calls to the store in turn, and once more when it goes on."""
     reference = str(tmp_path / "reference")
-    fill(reference, slides=3)
+    fill(reference, slides=5)
     expected = answer(reference)
-    assert len(expected["slides"]) == 3
+    assert len(expected["slides"]) == 5
     calls, at = [0], [0]
     for name in ("write_bytes", "write_file", "remove"):
         real = getattr(storage, name)
