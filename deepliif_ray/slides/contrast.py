@@ -61,13 +61,13 @@ class Counterstain:
         white = np.maximum(np.percentile(pixels, WHITE_PERCENTILE, axis=0), 1.0)
         density = np.log10(white / np.maximum(pixels, 1.0))
         mean = density.mean(axis=1)
-        blue = (density[:, 0] > BLUER * density[:, 2]) & (mean > 0) & (mean < MOST_OD)
-        if not blue.any():
+        stained = (density[:, 0] > BLUER * density[:, 2]) & (mean > 0) & (mean < MOST_OD)
+        if not stained.any():
             return None
-        blue &= mean >= LEAST_SHARE * np.percentile(mean[blue], DARK_PERCENTILE)
-        red, green, other = (float(channel) for channel in white)
-        od = float(np.median(density[blue, 0]))
-        return cls(od, 100 * float(blue.mean()), (red, green, other), len(patches))
+        stained &= mean >= LEAST_SHARE * np.percentile(mean[stained], DARK_PERCENTILE)
+        red, green, blue = (float(channel) for channel in white)
+        od = float(np.median(density[stained, 0]))
+        return cls(od, 100 * float(stained.mean()), (red, green, blue), len(patches))
 
     def contrast(self, native_od: float) -> "Contrast":
         """Return what shows a paler slide's hematoxylin at ``native_od``.
