@@ -6,6 +6,9 @@ DOCS_VENV ?= .venv-docs
 # What four tests from a manifest to an index reach alone; raise it once a whole run was measured.
 COVERAGE_FLOOR := 35
 
+# Tests and the demonstration start hundreds of processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-slow examples coverage docs s3 rehearsal lint format types check clean
 
 install: $(VENV)/.installed
@@ -18,13 +21,15 @@ $(VENV)/.installed: pyproject.toml requirements-torch.lock $(LOCKS)
 	$(BIN)/python -m pip install --quiet --requirement requirements-torch.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
+	$(BIN)/python -m deepliif_ray.cells
 	touch $@
 
 demo: install
 	$(BIN)/deepliif-ray demo demo
 
+# Three workers on two cores: tests wait for servers and for other processes as well.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -35,7 +40,7 @@ examples: install
 # Beside `test` and not in it: counting lines makes the tests slower, and tells nothing about whether they pass. Lines
 # that run in other processes (Ray's workers, the helper that reads slides) or are compiled by numba are not seen.
 coverage: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=deepliif_ray \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov=deepliif_ray \
 	  --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)
 
 $(DOCS_VENV)/.installed: requirements-docs.lock

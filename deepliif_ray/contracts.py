@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of C where it is there: a tenth of the time
 _PACKAGED = Path(__file__).parent / "schemas"
 _REPOSITORY = Path(__file__).parents[1] / "schemas"
 
@@ -34,5 +35,6 @@ def load(name: str) -> dict[str, Any]:
         There is no such contract.
     """
     folder = _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY
-    contract: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    contract: dict[str, Any] = yaml.load(text, _LOADER)
     return contract

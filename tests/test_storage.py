@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deepliif_ray import storage
-from deepliif_ray.errors import StorageError
+from deepliif_ray.errors import StorageError, StorageMissingError
 from deepliif_ray.storage import client
 
 NAMES = ["plain", "with space", "100%", "a#b", "q?x=1", "é😐", "x" * 200]
@@ -234,3 +234,46 @@ def test_a_store_that_says_nothing_of_versions_proves_nothing(monkeypatch):
     storage.write_bytes("memory://silent/a.svs", b"x")
     monkeypatch.setattr(sys.modules["deepliif_ray.storage.slide_files"], "_VERSION_KEYS", ())
     assert storage.version("memory://silent/a.svs").startswith("?")
+
+
+def test_local_folders_are_listed_as_they_are(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one.json").write_bytes(b"12")
+    (tmp_path / "two.json").write_bytes(b"")
+    (tmp_path / "half.json.tmp").write_bytes(b"1")
+    (tmp_path / "link.json").symlink_to(tmp_path / "two.json")
+    (tmp_path / "nowhere.json").symlink_to(tmp_path / "none")
+    (tmp_path / "folder.json").symlink_to(tmp_path / "a")
+    folder = str(tmp_path)
+    sizes = {name: stored.size for name, stored in storage.list_stored(folder, ".json").items()}
+    assert sizes.pop("folder.json") > 0
+    assert sizes == {"a/b/one.json": 2, "two.json": 0, "link.json": 0}
+    assert storage.list_files(folder + "/a/") == [f"{folder}/a/b/one.json"]
+    assert storage.list_files(f"{folder}/two.json") == storage.list_files(f"{folder}/none") == []
+
+
+def test_a_local_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    """It was an empty one: results in it would have been none."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match="cannot be listed"):
+        storage.list_files(str(tmp_path))
+
+
+def test_local_files_of_any_size_are_read_whole(tmp_path):
+    for size in (0, 1, 2**20, 3 * 2**20 + 1):
+        content = os.urandom(size)
+        (tmp_path / "file").write_bytes(content)
+        assert storage.read_bytes(str(tmp_path / "file")) == content
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit((tmp_path / "pipe").write_bytes, content)
+        assert storage.read_bytes(str(tmp_path / "pipe")) == content
+        writing.result()
+    with pytest.raises(StorageError, match="cannot be read"):
+        storage.read_bytes(str(tmp_path))
+    with pytest.raises(StorageMissingError):
+        storage.read_bytes(str(tmp_path / "none"))

@@ -22,12 +22,14 @@ def grow(out: NDArray[np.int32], needed: int) -> NDArray[np.int32]:
     """Return ``out`` if it has ``needed`` rows, else a larger copy of it."""
     if needed <= out.shape[0]:
         return out
-    bigger = np.empty((2 * needed + 64, out.shape[1]), dtype=out.dtype)
-    bigger[: out.shape[0]] = out
+    bigger = np.empty((2 * needed + 64, out.shape[1]), dtype=np.int32)
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            bigger[row, column] = out[row, column]
     return bigger
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _inside(labels: NDArray[np.int32], y: int, x: int, label: int) -> bool:
     return bool(0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == label)
 
@@ -124,16 +126,21 @@ def fill_outline(mask: NDArray[np.int32], points: NDArray[np.int32], x0: int, y0
     x0, y0 : int
         Position of the mask's upper left pixel.
     """
-    left, top = points[:, 0].min() - 1, points[:, 1].min() - 1
-    own = np.zeros((points[:, 1].max() - top + 2, points[:, 0].max() - left + 2), dtype=np.int32)
     count = points.shape[0]
+    left, right = points[0, 0], points[0, 0]
+    top, bottom = points[0, 1], points[0, 1]
+    for i in range(count):
+        left, right = min(left, points[i, 0]), max(right, points[i, 0])
+        top, bottom = min(top, points[i, 1]), max(bottom, points[i, 1])
+    left, top = left - 1, top - 1
+    own = np.zeros((bottom - top + 2, right - left + 2), dtype=np.int32)
     for i in range(count):
         x, y = points[i, 0], points[i, 1]
         to_x, to_y = points[(i + 1) % count, 0], points[(i + 1) % count, 1]
         own[y - top, x - left] = 1
         while x != to_x or y != to_y:
-            x += np.sign(to_x - x)
-            y += np.sign(to_y - y)
+            x += (to_x > x) - (to_x < x)
+            y += (to_y > y) - (to_y < y)
             own[y - top, x - left] = 1
     fill_holes(own)
     for y in range(own.shape[0]):
@@ -176,23 +183,24 @@ def retrace(
     """
     out = np.empty((1024, 2), dtype=np.int32)
     ends = np.empty(boxes.shape[0], dtype=np.int64)
-    used = 0
+    used, one = int(np.int64(0)), int(np.int64(1))  # numba would compile `trace` once more for each literal
     outline = 0
     for cell in range(boxes.shape[0]):
         x0, y0 = boxes[cell, 0] - 1, boxes[cell, 1] - 1
         mask = np.zeros((boxes[cell, 3] - y0 + 1, boxes[cell, 2] - x0 + 1), dtype=np.int32)
         for run in range(run_ends[cell - 1] if cell > 0 else 0, run_ends[cell]):
-            mask[runs[run, 0] - y0, runs[run, 1] - x0 : runs[run, 2] - x0] = 1
+            for x in range(runs[run, 1] - x0, runs[run, 2] - x0):
+                mask[runs[run, 0] - y0, x] = 1
         while outline < cell_of_outline.shape[0] and cell_of_outline[outline] == cell:
             begin = point_ends[outline - 1] if outline > 0 else 0
             fill_outline(mask, points[begin : point_ends[outline]], x0, y0)
             outline += 1
         fill_holes(mask)
-        first = 0
+        first = int(np.int64(0))
         while mask[1, first] == 0:
             first += 1
         begin = used
-        out, used = trace(mask, first, 1, 1, out, used)
+        out, used = trace(mask, first, one, one, out, used)
         for point in range(begin, used):
             out[point, 0] += x0
             out[point, 1] += y0
@@ -216,7 +224,8 @@ def _write_wkb(
         count = ends[cell] - begin
         ring = max(count + 1, _MIN_RING)
         at = offsets[cell]
-        data[at : at + header.shape[0]] = header
+        for byte in range(header.shape[0]):
+            data[at + byte] = header[byte]
         at += header.shape[0]
         for byte in range(4):
             data[at + byte] = (ring >> (8 * byte)) & 255
@@ -226,7 +235,9 @@ def _write_wkb(
             source = begin + point if point < count else begin
             coordinates[2 * point] = points[source, 0]
             coordinates[2 * point + 1] = points[source, 1]
-        data[at : at + 16 * ring] = coordinates.view(np.uint8)
+        plain = coordinates.view(np.uint8)
+        for byte in range(16 * ring):
+            data[at + byte] = plain[byte]
         begin = ends[cell]
     return data, offsets
 

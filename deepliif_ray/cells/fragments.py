@@ -31,6 +31,7 @@ MEASURES = (
     _KIND, _TOUCHES, _AREA, _POSITIVE, _NEGATIVE, _SUM_X, _SUM_Y, _MARKER, _OD, _HEMATOXYLIN, _DAB,
     _X0, _Y0, _X1, _Y1, _FIRST_X, _FIRST_Y,
 ) = range(len(MEASURES))  # fmt: skip
+_FAR = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,11 @@ def _measure(
     has_marker, has_rgb = marker.shape[0] > 0, rgb.shape[0] > 0
     measures = np.zeros((kinds.shape[0], len(MEASURES)), dtype=np.int64)
     histogram = np.zeros(256, dtype=np.int64)
-    measures[:, _KIND] = kinds
-    measures[:, _TOUCHES] = touches
-    measures[:, _MARKER] = -1
-    measures[:, _X0] = np.iinfo(np.int32).max
+    for fragment in range(kinds.shape[0]):
+        measures[fragment, _KIND] = kinds[fragment]
+        measures[fragment, _TOUCHES] = touches[fragment]
+        measures[fragment, _MARKER] = -1
+        measures[fragment, _X0] = _FAR
     for row in range(height):
         y = row + origin[1]
         for column in range(width):
@@ -153,7 +155,7 @@ def _outlines(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     points = np.empty((256, 2), dtype=np.int32)
     ends = np.empty(measures.shape[0], dtype=np.int32)
-    used = 0
+    used = int(np.int64(0))  # see `retrace`
     for i in range(measures.shape[0]):
         m = measures[i]
         if m[_KIND] == KNOWN and not m[_TOUCHES] & SHARED and m[_AREA] < max_area:
@@ -183,9 +185,14 @@ def _runs(
             label = labels[row, column]
             if wanted[label] and (column == 0 or labels[row, column - 1] != label):
                 counts[label] += 1
-    ends = np.cumsum(counts).astype(np.int32)
-    runs = np.empty((ends[-1], 3), dtype=np.int32)
-    at = ends - counts
+    at = np.empty_like(counts)
+    ends = np.empty_like(counts)
+    total = 0
+    for label in range(counts.shape[0]):
+        at[label] = total
+        total += counts[label]
+        ends[label] = total
+    runs = np.empty((total, 3), dtype=np.int32)
     for row in range(height):
         for column in range(width):
             label = labels[row, column]
@@ -233,7 +240,7 @@ def measure_core(
     """
     x0, y0, x1, y1 = core
     borders = np.array([x0 == 0, y0 == 0, x1 == slide[0], y1 == slide[1]])
-    classes = classify(seg, seg_thresh)
+    classes = classify(np.ascontiguousarray(seg), seg_thresh)
     labels, kinds, touches, contacts = label_core(classes, borders)
     measures, histogram = _measure(
         classes, labels, kinds, touches, _or_empty(marker, 2), _or_empty(rgb, 3), (x0, y0), OD, STAINS

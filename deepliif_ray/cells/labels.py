@@ -19,7 +19,7 @@ MAX_GREEN = 80
 """A pixel whose green channel exceeds this is a boundary (published rule)."""
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def find(parent: NDArray[np.int32], node: int) -> int:
     """Return the root of ``node``, halving the path on the way."""
     while parent[node] != node:
@@ -28,7 +28,7 @@ def find(parent: NDArray[np.int32], node: int) -> int:
     return node
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def union(parent: NDArray[np.int32], a: int, b: int) -> int:
     """Join the sets of ``a`` and ``b``; the smaller root stays the root."""
     a, b = find(parent, a), find(parent, b)
@@ -119,13 +119,15 @@ def _sides(labels: NDArray[np.int32], count: int, borders: NDArray[np.bool_]) ->
     """Return per component 1 if it touches the slide's border, 2 if a shared side, 3 if both, else 0."""
     height, width = labels.shape
     touches = np.zeros(count + 1, dtype=np.uint8)
-    left, top, right, bottom = np.where(borders, 1, 2).astype(np.uint8)
+    bits = np.empty(4, dtype=np.uint8)  # of the left, top, right and bottom side
+    for side in range(4):
+        bits[side] = 1 if borders[side] else 2
     for y in range(height):
-        touches[labels[y, 0]] |= left
-        touches[labels[y, width - 1]] |= right
+        touches[labels[y, 0]] |= bits[0]
+        touches[labels[y, width - 1]] |= bits[2]
     for x in range(width):
-        touches[labels[0, x]] |= top
-        touches[labels[height - 1, x]] |= bottom
+        touches[labels[0, x]] |= bits[1]
+        touches[labels[height - 1, x]] |= bits[3]
     return touches
 
 
@@ -160,10 +162,10 @@ def label_core(
     for y in range(height):
         for x in range(width):
             known[labels[y, x]] = classes[y, x] != UNKNOWN
-    parent = np.arange(count + 1).astype(np.int32)
-    for component in range(1, count + 1):
-        if not known[component] and sides[component] & 1:
-            parent[component] = 0
+    parent = np.empty(count + 1, dtype=np.int32)
+    for component in range(count + 1):
+        is_background = not known[component] and sides[component] & 1
+        parent[component] = 0 if is_background else component
 
     n_contacts = 0
     for y in range(height):

@@ -211,9 +211,8 @@ def finish(nodes: Nodes) -> SlideCells:
     outlines, outline_ends = _ranges(outline_begins[several], nodes.outline_ends[several])
     points, point_ends = _gather(nodes.points, point_begins[outlines], nodes.point_ends[outlines])
     cell_of = np.repeat(np.arange(len(several)), np.diff(outline_ends, prepend=0))
-    traced, traced_ends = retrace(
-        nodes.measures[several][:, _BOX], runs, run_ends, points, point_ends, cell_of
-    )
+    boxes = np.ascontiguousarray(nodes.measures[several][:, _BOX])  # of one row or of many, in one order
+    traced, traced_ends = retrace(boxes, runs, run_ends, points, point_ends, cell_of)
     lengths = np.empty(len(nodes), dtype=np.int64)
     lengths[alone] = nodes.point_ends[simple] - point_begins[simple]
     lengths[~alone] = np.diff(traced_ends, prepend=0)
@@ -248,7 +247,9 @@ def _copy_ranges(
 ) -> None:
     """Copy the rows ``begins[i]:ends[i]`` of ``source`` to ``target``, from row ``places[i]`` on."""
     for i in range(len(begins)):
-        target[places[i] : places[i] + ends[i] - begins[i]] = source[begins[i] : ends[i]]
+        for row in range(ends[i] - begins[i]):
+            for column in range(source.shape[1]):
+                target[places[i] + row, column] = source[begins[i] + row, column]
 
 
 def _gather(

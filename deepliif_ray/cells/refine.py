@@ -44,7 +44,7 @@ def refine_mask(
     extracted = extract_cells(seg, resolution=resolution, seg_thresh=seg_thresh)
     thresholds = extracted.thresholds
     least = max(thresholds.size_thresh if size_thresh is None else size_thresh, thresholds.noise_thresh)
-    classes = classify(seg, seg_thresh)
+    classes = classify(np.ascontiguousarray(seg), seg_thresh)
     labels, _, _, _ = label_core(classes, np.ones(4, dtype=bool))
     areas, positive, negative = (
         np.bincount(labels.ravel(), weights=weights)

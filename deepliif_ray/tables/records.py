@@ -15,7 +15,7 @@ from deepliif_ray.tables.rows import rows_table, unpack_row
 from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
 
 RECORD_TABLES = ("slides", "failures", "runs")
-_READ_AHEAD, _SHARE = 512, 32
+_READ_AHEAD, _SHARE = 2048, 128
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +93,7 @@ def read_records(results: str, name: str, damaged: list[Damage] | None = None) -
     sources: list[str] = []
     others: list[str] = []
     vanished = True
-    with ThreadPoolExecutor(storage.READ_THREADS) as pool:
+    with ThreadPoolExecutor(storage.read_threads(results)) as pool:
         while vanished:
             listed = storage.list_files(folder, ".parquet")
             new = [url for url in listed if url not in seen]
@@ -135,7 +135,7 @@ def _contents(pool: ThreadPoolExecutor, urls: list[str]) -> Iterator[tuple[str, 
     for begin in range(0, len(urls), _READ_AHEAD):
         part = urls[begin : begin + _READ_AHEAD]
         shares = [part[start : start + _SHARE] for start in range(0, len(part), _SHARE)]
-        for share, contents in zip(shares, pool.map(_read_all, shares), strict=True):
+        for share, contents in zip(shares, list(pool.map(_read_all, shares)), strict=True):
             yield from zip(share, contents, strict=True)
 
 

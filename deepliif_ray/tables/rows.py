@@ -57,7 +57,7 @@ def unpack_row(name: str, content: bytes) -> dict[str, Any] | None:
     text = content[match.end() : match.end() + int(match[4])]
     if hashlib.sha256(text).hexdigest().encode() != match[3]:
         return None
-    row: dict[str, Any] = json.loads(text)
+    row: dict[str, Any] = json.loads(text.decode())
     return row
 
 
