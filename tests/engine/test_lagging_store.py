@@ -32,14 +32,15 @@ def test_late_listings_give_no_wrong_number(generations, lag):
     assert generations.differs(RESULTS) is None
 
 
-def test_what_is_joined_does_not_vanish_while_listings_are_late(generations):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_is_joined_does_not_vanish_while_listings_are_late(generations, every):
     """The old records are still listed, and gone; the joined one is not listed yet."""
     LaggingStore.begin(0)
     score_local(generations.first, RESULTS)
     score_local(generations.second, RESULTS)
     scored = dict(LaggingStore.store)
     found_out = 0
-    for lag in range(1, 20):
+    for lag in range(1, 20, every):
         LaggingStore.begin(lag, scored)
         with suppress(DeepliifRayError):
             optimize(RESULTS, keep_minutes=0)

@@ -228,7 +228,7 @@ def test_any_text_is_an_id(slide_ids, patient_id):
     ]
 
 
-@pytest.mark.parametrize("base", ["local", "memory"])
+@pytest.mark.parametrize("base", ["local", pytest.param("memory", marks=pytest.mark.slow)])
 def test_two_thousand_objects(tmp_path, base):
     """One commit record and one cells object copied under other names and ids."""
     root = str(tmp_path / "r") if base == "local" else f"memory://many/{tmp_path.name}"

@@ -1,6 +1,5 @@
 """Quality control: focus, ink, stain strength and glass, on drawn and on real pictures."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -193,16 +192,18 @@ def test_patches_that_cannot_be_read_are_left_out(tissue, tmp_path, monkeypatch)
         assert measure_quality(slide, mask, 0.25)[0].focus is None
 
 
-def test_quality_travels_in_the_plan_and_is_cheap(tissue, tmp_path):
+def test_quality_travels_in_the_plan_and_reads_little(tissue, tmp_path, monkeypatch):
+    """Whatever the size of the slide: what it costs is reading some patches, not seconds of a clock."""
     path = tmp_path / "a.tiff"
     write_pyramid(path, tissue, mpp=0.25)
     with open_slide(path) as slide:
         made, again = plan_slide(slide), plan_slide(slide)
         assert made == again and type(made).from_json(made.to_json()) == made
         mask = tissue_mask(slide, 0.25)
-        seconds = []
-        for _ in range(5):
-            start = time.process_time()
-            measure_quality(slide, mask, 0.25)
-            seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.12  # 30 ms, on a machine four times slower
+        read, real = [], slide.read_level
+        monkeypatch.setattr(
+            slide, "read_level", lambda level, x, y, w, h: read.append(w * h) or real(level, x, y, w, h)
+        )
+        measure_quality(slide, mask, 0.25)
+    assert 1 < len(read) <= PATCHES
+    assert max(read) <= 256**2

@@ -301,7 +301,7 @@ def test_two_at_once_and_a_job_beside_them(tmp_path):
     threads = [Thread(target=join_on, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for second in range(1, 4):
+    for second in range(1, 3):
         for place in (root, alone):
             for i in range(second, 15, 5):
                 cells = [fake.cell(k, area_px=100 + second) for k in range(second)]
@@ -463,7 +463,8 @@ class _Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def test_killed_before_any_write_or_removal(tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_before_any_write_or_removal(tmp_path, monkeypatch, every):
     """It is stopped before each of its calls to the store in turn, and once more when it goes on."""
     reference = str(tmp_path / "reference")
     fill(reference, slides=5)
@@ -483,7 +484,7 @@ def test_killed_before_any_write_or_removal(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "READ_THREADS", 1)
     finished = False
     while not finished:
-        at[0] += 1
+        at[0] += every
         root = str(tmp_path / f"killed-{at[0]}")
         shutil.copytree(reference, root)
         limit, calls[0] = at[0], 0
