@@ -20,7 +20,7 @@ from PIL import Image
 import deepliif_ray
 from benchmarks.odd import ODD_FILES, SCORED, OddFile, Picture
 from benchmarks.odd.manifests import ODD_MANIFESTS, outcome
-from deepliif_ray.slides import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 
 PICTURE = "picture"
 MOST_CELLS_PERCENT, MOST_POINTS = 3.0, 1.0

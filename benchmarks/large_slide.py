@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 import deepliif_ray
-from deepliif_ray.slides import SyntheticTissue, write_pyramid
+from deepliif_ray.slides import write_pyramid
+from deepliif_ray.synthetic import SyntheticTissue
 
 _MIB = 2**20
 

@@ -15,13 +15,13 @@ from benchmarks.memory import MIB, Sampler, reset_peak, resident
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import finalize as finalizing
 from deepliif_ray.engine import local
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.steps import BLOCK_TILES
-from deepliif_ray.engine.work import Job, prepare
+from deepliif_ray.engine.work import RunContext, prepare
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import load_model
-from deepliif_ray.slides import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 from deepliif_ray.tables.ledger import Ledger
 
 _TILE = 512
@@ -92,14 +92,14 @@ def _directories(file: Any, levels: list[Any]) -> None:
         link = end - 8
 
 
-def _job(folder: Path, width: int, height: int) -> tuple[Job, Any, Any]:
+def _context(folder: Path, width: int, height: int) -> tuple[RunContext, Any, Any]:
     path = folder / f"repeated-{width}x{height}.tiff"
     if not path.exists():
         write_repeated(path, width, height)
     (folder / "manifest.csv").write_text(f"slide_id,patient_id,marker,uri\nbig,p,Ki67,{path.name}\n")
     (entry,) = read_manifest(str(folder / "manifest.csv")).slides
     model = load_model("stain")
-    job = Job(
+    context = RunContext(
         results=str(folder / f"results-{uuid.uuid4().hex[:6]}"),
         run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}",
         model_uri="stain",
@@ -111,49 +111,49 @@ def _job(folder: Path, width: int, height: int) -> tuple[Job, Any, Any]:
         config=ScoreConfig(),
         batch_size=None,
     )
-    return job, entry, model
+    return context, entry, model
 
 
-def _report(job: Job, path: Path, staged: Path) -> dict[str, Any]:
-    (row,) = Ledger(job.results).slides().to_pylist()
+def _report(context: RunContext, path: Path, staged: Path) -> dict[str, Any]:
+    (row,) = Ledger(context.results).slides().to_pylist()
     return {
         "slide_px": [row["width_px"], row["height_px"]],
         "slide_mib": round(path.stat().st_size / MIB, 1),
         "tiles": row["n_tiles"],
         "cells": row["n_cells"],
         "timings": row["timings"],
-        "cells_object_mib": round((Path(job.results) / row["cells_path"]).stat().st_size / MIB, 1),
+        "cells_object_mib": round((Path(context.results) / row["cells_path"]).stat().st_size / MIB, 1),
     }
 
 
 def slide(folder: Path, width: int, height: int) -> dict[str, Any]:
     """Score one slide on the local engine."""
-    warm, entry, model = _job(folder, 1024, 1024)
+    warm, entry, model = _context(folder, 1024, 1024)
     list(local.run(warm, model, [entry], Progress()))
-    job, entry, model = _job(folder, width, height)
+    context, entry, model = _context(folder, width, height)
     phases = {"plan": 0.0}
     start = time.perf_counter()
     before = resident()
     reset_peak()
-    prepare(job, entry)
+    prepare(context, entry)
     phases["plan"], peaks = time.perf_counter() - start, {"plan": resident(peak=True)}
     reset_peak()
     ends: dict[str, Any] = {}
     real = local.finalize
 
-    def finalize(job: Job, staging: str) -> Any:
+    def finalize(context: RunContext, staging: str) -> Any:
         ends["tiles"], peaks["tiles"] = time.perf_counter(), resident(peak=True)
         ends["staged"] = sum(path.stat().st_size for path in Path(staging).iterdir())
         reset_peak()
-        return real(job, staging)
+        return real(context, staging)
 
     local.finalize = finalize
-    list(local.run(job, model, [entry], Progress()))
+    list(local.run(context, model, [entry], Progress()))
     local.finalize = real
     peaks["finalize"] = resident(peak=True)
     done = time.perf_counter()
     phases |= {"tiles": ends["tiles"] - start - phases["plan"], "finalize": done - ends["tiles"]}
-    return _report(job, folder / f"repeated-{width}x{height}.tiff", folder) | {
+    return _report(context, folder / f"repeated-{width}x{height}.tiff", folder) | {
         "wall_s": done - start,
         "phases_s": phases,
         "staged_mib": round(ends["staged"] / MIB, 1),
@@ -169,13 +169,13 @@ def finalisation(folder: Path, width: int, height: int) -> dict[str, Any]:
     """
     from deepliif_ray.engine.steps import SlideReader, TileTask, infer_tiles, measure_tile
 
-    warm, entry, model = _job(folder, 1024, 1024)
+    warm, entry, model = _context(folder, 1024, 1024)
     list(local.run(warm, model, [entry], Progress()))
-    job, entry, model = _job(folder, width, height)
+    context, entry, model = _context(folder, width, height)
     start = time.perf_counter()
-    work, ordinals = prepare(job, entry)
+    work, ordinals = prepare(context, entry)
     planned = time.perf_counter() - start
-    reader = SlideReader(job)
+    reader = SlideReader(context)
     known: dict[tuple[int, int, int, int], Any] = {}
     block: list[StagedTile] = []
     for ordinal in ordinals:
@@ -183,9 +183,11 @@ def finalisation(folder: Path, width: int, height: int) -> dict[str, Any]:
         x0, y0, x1, y1 = tile.core
         key = (tile.column % 8, tile.row % 8, x1 - x0, y1 - y0)
         if key not in known:
-            (known[key],) = infer_tiles(job, model, reader.read([TileTask(work.staging, ordinal)]))
+            (known[key],) = infer_tiles(context, model, reader.read([TileTask(work.staging, ordinal)]))
         maps = known[key]
-        block.append(measure_tile(job, type(maps)(TileTask(work.staging, ordinal), *_images(maps), 0.0, 0.0)))
+        block.append(
+            measure_tile(context, type(maps)(TileTask(work.staging, ordinal), *_images(maps), 0.0, 0.0))
+        )
         if len(block) == BLOCK_TILES:
             write_block(work.staging, block)
             block = []
@@ -201,13 +203,13 @@ def finalisation(folder: Path, width: int, height: int) -> dict[str, Any]:
     sampler.start()
     start = time.perf_counter()
     cpu = time.process_time()
-    finalizing.finalize(job, work.staging)
+    finalizing.finalize(context, work.staging)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     samples = sampler.stop()
     tenths = (
         [max(part) for part in np.array_split(np.array(samples), min(10, len(samples)))] if samples else []
     )
-    return _report(job, folder / f"repeated-{width}x{height}.tiff", folder) | {
+    return _report(context, folder / f"repeated-{width}x{height}.tiff", folder) | {
         "plan_s": planned,
         "staging_s": tiles_s,
         "finalize_s": wall,

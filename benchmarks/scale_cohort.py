@@ -16,10 +16,10 @@ from benchmarks.memory import MIB, resident
 from deepliif_ray import storage
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine.steps import SlideReader, TileMaps, TileTask, infer_tiles, measure_tile
-from deepliif_ray.engine.work import Job, prepare
+from deepliif_ray.engine.work import RunContext, prepare
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.query import ask
-from deepliif_ray.slides import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
 from deepliif_ray.tables.ledger import Ledger
 from deepliif_ray.tables.records import read_records
@@ -50,7 +50,7 @@ def write_slides(folder: Path, count: int, side: int) -> Path:
 def _work_cpu(folder: Path, manifest: Path, slides: int) -> float:
     """Return the processor seconds that reading, inferring and measuring a slide take in one process."""
     model = deepliif_ray.load_model("stain")
-    job = Job(
+    context = RunContext(
         results=str(folder / f"work-{uuid.uuid4().hex[:6]}"),
         run_id="work",
         model_uri="stain",
@@ -64,13 +64,13 @@ def _work_cpu(folder: Path, manifest: Path, slides: int) -> float:
     )
     seconds = 0.0
     for entry in read_manifest(str(manifest)).slides[:slides]:
-        work, ordinals = prepare(job, entry)
+        work, ordinals = prepare(context, entry)
         start = time.process_time()
-        reader = SlideReader(job)
+        reader = SlideReader(context)
         tasks = [TileTask(work.staging, ordinal) for ordinal in ordinals]
-        for maps in infer_tiles(job, model, reader.read(tasks)):
+        for maps in infer_tiles(context, model, reader.read(tasks)):
             assert isinstance(maps, TileMaps)
-            measure_tile(job, maps)
+            measure_tile(context, maps)
         reader.close()
         seconds += time.process_time() - start
     return seconds / slides

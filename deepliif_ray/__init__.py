@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepliif_ray.engine.check import check
-    from deepliif_ray.engine.record import RunSummary
+    from deepliif_ray.engine.run.check import check
+    from deepliif_ray.engine.run.record import RunSummary
     from deepliif_ray.engine.score import score
     from deepliif_ray.models import load_model
     from deepliif_ray.query import connect
     from deepliif_ray.tables.optimize import OptimizeSummary, optimize
-    from deepliif_ray.training.train import train
+    from deepliif_ray.training.run.train import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
 
 _HOMES = {
     "OptimizeSummary": "deepliif_ray.tables.optimize",
-    "RunSummary": "deepliif_ray.engine.record",
-    "check": "deepliif_ray.engine.check",
+    "RunSummary": "deepliif_ray.engine.run.record",
+    "check": "deepliif_ray.engine.run.check",
     "connect": "deepliif_ray.query",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",
     "score": "deepliif_ray.engine.score",
-    "train": "deepliif_ray.training.train",
+    "train": "deepliif_ray.training.run.train",
 }
 
 

@@ -64,9 +64,14 @@ def _object_store_bytes() -> int:
     return min((2 + (os.cpu_count() or 1)) * _GIB // 8, 32 * _GIB)
 
 
+def gpus() -> float:
+    """Return how many GPUs the connected cluster has."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
 def has_gpus() -> bool:
     """Tell whether the connected cluster has GPUs."""
-    return bool(ray.cluster_resources().get("GPU", 0))
+    return gpus() > 0
 
 
 def cpus() -> float:

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:  # Arrow is slow to import, and help and mistakes need none
@@ -224,7 +224,7 @@ def where_time_went(spent: Mapping[str, float]) -> str | None:
     Parameters
     ----------
     spent : mapping of str to float
-        Seconds by step, see `deepliif_ray.engine.progress.STEPS`.
+        Seconds by step, see `deepliif_ray.engine.run.progress.STEPS`.
     """
     total = sum(spent.values())
     if total <= 0:

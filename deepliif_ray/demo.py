@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.engine.score import score
 from deepliif_ray.query import ask
-from deepliif_ray.slides import write_cohort
+from deepliif_ray.synthetic import write_cohort
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A run seen from outside: what its lease says of it, beat by beat.
 
-A run that is going on says who it is and how far, every few seconds (`deepliif_ray.engine.lease.read_lease`,
-`deepliif_ray.engine.progress.Progress.snapshot`). Reading that is a few small requests, whatever the size of
-the results.
+A run that is going on says who it is and how far, every few seconds
+(`deepliif_ray.engine.run.lease.read_lease`, `deepliif_ray.engine.run.progress.Progress.snapshot`). Reading
+that is a few small requests, whatever the size of the results.
 """
 
 import time
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deepliif_ray.console import time_left, where_time_went
-from deepliif_ray.engine.lease import read_lease
+from deepliif_ray.engine.run.lease import read_lease
 from deepliif_ray.tables.ledger import Ledger
 
 SILENT_S = 20.0
@@ -33,7 +33,7 @@ class Sight:
     silent_s : float
         Seconds since its last beat.
     progress : dict
-        See `deepliif_ray.engine.progress.Progress.snapshot`.
+        See `deepliif_ray.engine.run.progress.Progress.snapshot`.
     """
 
     run_id: str

@@ -16,7 +16,7 @@ import yaml
 
 from deepliif_ray import storage
 from deepliif_ray.query import ask
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 from deepliif_ray.tables.records import read_records
 
 TINY_NETWORK = {"widths": [8, 12], "depths": [0, 1]}

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from deepliif_ray import cli
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from deepliif_ray import cli
 from deepliif_ray.cli.common import app
 from deepliif_ray.cli.journeys import JOURNEYS, WITHIN
 from deepliif_ray.query import ask
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 
 GROUP = typer.main.get_command(app)
 EXAMPLES = [

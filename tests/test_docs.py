@@ -26,6 +26,36 @@ def test_links_within_the_repository_lead_somewhere(page):
         assert (path.parent / target).exists(), target
 
 
+def named_in_the_tree():
+    """Yield what `docs/architecture.md` names in its tree, by the folder of the package it stands under."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text[text.index("```\ndeepliif_ray/\n") :].split("\njobs/ ")[0]
+    folder, lines = "", {}
+    for line in tree.splitlines()[2:]:
+        begins = re.match(r"  (  )?(\w+)/  ", line)
+        if begins:
+            outer = folder.split("/", maxsplit=1)[0] + "/" if begins[1] else ""
+            folder = outer + begins[2]
+        elif re.match(r"  \w", line):
+            folder = ""
+        lines.setdefault(folder, []).append(line)
+    for folder, its in lines.items():
+        yield folder, set(re.findall(r"\w+", " ".join(its)))
+
+
+def test_the_tree_in_the_architecture_is_the_tree():
+    package = ROOT / "deepliif_ray"
+    named = dict(named_in_the_tree())
+    for path in package.rglob("*.py"):
+        if path.name == "__init__.py":
+            continue
+        folder = path.parent.relative_to(package).as_posix().replace(".", "")
+        words = named.get(folder) or named[folder.rpartition("/")[0]]  # a small one is told with its parent
+        assert path.stem in words, f"{path.relative_to(package)} is not in the tree of docs/architecture.md"
+    for folder in named:
+        assert (package / folder).is_dir()
+
+
 def statements():
     """Yield the SQL that pages and comments show, by where it is shown."""
     for page in PAGES:

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "deepliif_ray"
 SOURCES = sorted(ROOT.glob(f"{PACKAGE}/**/*.py")) + sorted(ROOT.glob("jobs/**/*.py"))
 
-PURE = {"cells", "scoring", "slides.grid"}
+PURE = {"cells", "scoring", "slides.grid", "stains"}
 OUTSIDE_WORLD = {"storage", "manifest", "slides", "models", "tables"}
-COMPOSING = {"cells", "scoring", "config", "contracts", "errors"} | OUTSIDE_WORLD
+COMPOSING = {"cells", "scoring", "stains", "config", "contracts", "errors", "logs"} | OUTSIDE_WORLD
 
 # What of this package each area may import, itself aside. Modules directly in the package that are not named
 # here, and jobs, are glue and may import any area.
@@ -24,11 +24,14 @@ INSIDE = {
     "contracts": {"errors"},
     "config": {"errors"},
     "cluster": {"errors"},
+    "stains": set(),
+    "logs": {"errors", "storage"},
     "storage": {"errors"},
-    "cells": {"errors"},
+    "cells": {"errors", "stains"},
     "scoring": {"errors", "contracts"},
     "slides.grid": {"errors"},
-    "slides": {"errors", "storage", "confine"},
+    "slides": {"errors", "storage", "confine", "stains"},
+    "synthetic": {"errors", "slides", "stains", "training"},
     "models": {"errors", "storage"},
     "tables": {"errors", "storage", "contracts"},
     "manifest": {"errors", "storage", "contracts", "scoring"},

@@ -15,7 +15,8 @@ from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, SlideChangedError, StorageError
 from deepliif_ray.slides import open_guarded, write_pyramid
 from deepliif_ray.storage import cache as cache_module
-from deepliif_ray.storage import download, room
+from deepliif_ray.storage import download
+from deepliif_ray.storage import quota as room
 from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, try_lock
 from tests import slow_store
 

@@ -10,7 +10,7 @@ from deepliif_ray.errors import ConfigError
 from deepliif_ray.jobs.config import parse_job, read_job
 from deepliif_ray.storage import documents
 from deepliif_ray.storage.credentials import storage_options, use_options_file
-from deepliif_ray.training.config import load_config, load_mapping, train_config
+from deepliif_ray.training.run.config import load_config, load_mapping, train_config
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{n}: &{n} [{','.join([f'*{p}'] * 9)}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)

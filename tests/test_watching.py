@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deepliif_ray import cli, storage, watching
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 from tests.query import fake_results as fake
 
 

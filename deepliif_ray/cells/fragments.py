@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepliif_ray.cells.contours import trace
 from deepliif_ray.cells.labels import KNOWN, NEGATIVE, OPEN, POSITIVE, classify, label_core
+from deepliif_ray.stains import DAB, HEMATOXYLIN
 
 STAIN_SCALE = 1_000_000
 """Stain optical densities are summed as integers in units of 1/STAIN_SCALE."""
@@ -83,11 +84,9 @@ def _od_table() -> NDArray[np.float64]:
 def _stain_tables() -> NDArray[np.int64]:
     """Return the hematoxylin and DAB parts of an 8-bit value of each channel, shape (3, 2, 256).
 
-    Stain vectors of Ruifrok and Johnston (Anal Quant Cytol Histol 2001; 23:291-299) for hematoxylin and
-    DAB, with their cross product as the residual.
+    The third stain, the residual, is the cross product of the two.
     """
-    vectors = np.array([[0.650, 0.704, 0.286], [0.268, 0.570, 0.776], [0.0, 0.0, 0.0]])
-    vectors[2] = np.cross(vectors[0], vectors[1])
+    vectors = np.array([HEMATOXYLIN, DAB, np.cross(HEMATOXYLIN, DAB)])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     unmix = np.linalg.inv(vectors)
     parts = _od_table()[None, None, :] * unmix[:, :2, None]

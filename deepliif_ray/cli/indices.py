@@ -30,7 +30,7 @@ def index(
 
     The table on the screen is short; --format csv or --output have every column.
     """
-    from deepliif_ray.engine.cohort import markers_of
+    from deepliif_ray.engine.run.cohort import markers_of
     from deepliif_ray.query import ask_all
 
     if by is not None and slides:

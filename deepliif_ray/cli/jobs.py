@@ -12,7 +12,7 @@ from deepliif_ray.cli.common import ERROR, FormatOption, app, command_name, guar
 from deepliif_ray.cli.journeys import Group
 from deepliif_ray.cli.training import describe_training
 from deepliif_ray.console import describe, errors, show
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 
 if TYPE_CHECKING:
     from deepliif_ray.jobs.server import JobServer

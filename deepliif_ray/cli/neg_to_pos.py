@@ -22,10 +22,10 @@ def neg_to_pos(
     ] = None,
 ) -> None:
     """Convert a share of the negative cells of training panels to positive ones (the paper's Neg-to-Pos)."""
-    from deepliif_ray.training.conversion import convert_all
-    from deepliif_ray.training.listing import list_panels
-    from deepliif_ray.training.neg_to_pos import load_neg_to_pos
-    from deepliif_ray.training.panels import MODALITIES, read_panels, write_panels
+    from deepliif_ray.training.objectives.neg_to_pos import load_neg_to_pos
+    from deepliif_ray.training.panels.conversion import convert_all
+    from deepliif_ray.training.panels.files import MODALITIES, read_panels, write_panels
+    from deepliif_ray.training.panels.listing import list_panels
 
     sources = list_panels(panels, modality or MODALITIES)
     tiles = (read_panels(source) for source in sources)

@@ -33,8 +33,8 @@ def check(
     form: FormatOption = None,
 ) -> None:
     """Read panels as training would, and show how many there are, of which size; name the bad files."""
-    from deepliif_ray.training.dataset import check_panels
-    from deepliif_ray.training.panels import MODALITIES, refuse
+    from deepliif_ray.training.panels.files import MODALITIES, refuse
+    from deepliif_ray.training.panels.store import check_panels
 
     table, problems = check_panels(uris, modalities or MODALITIES)
     show(table, form)
@@ -56,7 +56,7 @@ def truth(
     width: Annotated[int, typer.Option(help="Width of the outlines, px.")] = 2,
 ) -> None:
     """Make a segmentation panel: cells red where the marker is expressed, else blue, outlined in green."""
-    from deepliif_ray.training.truth import write_truth
+    from deepliif_ray.training.panels.instances import write_truth
 
     made = write_truth(mask, marker, output, threshold=threshold, percentile=percentile, width=width)
     positive = int(made.positive.sum())
@@ -81,8 +81,8 @@ def distill(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default by device.")] = None,
 ) -> None:
     """Write strips of what a model makes of unlabelled slides; the last URL is the folder to write to."""
-    from deepliif_ray.training.distill import distill as run
-    from deepliif_ray.training.panels import MODALITIES
+    from deepliif_ray.training.panels.distill import distill as run
+    from deepliif_ray.training.panels.files import MODALITIES
 
     *given, output = sources
     if not given:
@@ -121,8 +121,8 @@ def synthesize(
 
 
 def _synthesize(output: str, seed: int, size: int, index: int) -> None:
-    from deepliif_ray.training.panels import write_panels
-    from deepliif_ray.training.synthetic import synthetic_panels
+    from deepliif_ray.synthetic.panels import synthetic_panels
+    from deepliif_ray.training.panels.files import write_panels
 
     write_panels(output, synthetic_panels(seed, index, size))
 

@@ -58,7 +58,7 @@ def check(
     """Verify every object of results: there, whole, as its record says. Exit code 3 if any is wrong."""
     import pyarrow as pa
 
-    from deepliif_ray.engine.check import check as run
+    from deepliif_ray.engine.run.check import check as run
     from deepliif_ray.tables.check import CheckReport, Finding
 
     def line(report: CheckReport) -> str:

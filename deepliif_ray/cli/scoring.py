@@ -116,8 +116,8 @@ def score(
     ] = None,
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
+    from deepliif_ray import logs
     from deepliif_ray.config import DEFAULT_MODEL
-    from deepliif_ray.engine import logs
     from deepliif_ray.engine.score import score as run
 
     logs.start(logs.log_config(log_format, log_level), log_file)
@@ -189,7 +189,7 @@ def plan(
 ) -> None:
     """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
     from deepliif_ray.config import DEFAULT_MODEL, score_config
-    from deepliif_ray.engine.preview import look_ahead
+    from deepliif_ray.preview import look_ahead
 
     config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
     chosen_format(form, output)
@@ -332,7 +332,7 @@ def models(form: FormatOption = None) -> None:
 @app.command()
 def doctor(form: FormatOption = None) -> None:
     """Check this machine: versions, devices, bfloat16, and how fast the parts run here."""
-    from deepliif_ray.engine.doctor import examine
+    from deepliif_ray.doctor import examine
 
     report = examine()
     show(report, form)

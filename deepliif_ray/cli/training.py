@@ -9,7 +9,7 @@ from deepliif_ray.cli.common import app, command_name, stoppable
 from deepliif_ray.console import Format, errors, show
 
 if TYPE_CHECKING:
-    from deepliif_ray.training.outcome import TrainProgress
+    from deepliif_ray.training.run.outcome import TrainProgress
 
 _BAR = 24
 
@@ -49,8 +49,8 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Remove what is there and start over.")] = False,
 ) -> None:
     """Train a model and export it; run it again to go on after a stop."""
-    from deepliif_ray.training.config import load_config
-    from deepliif_ray.training.train import train as run
+    from deepliif_ray.training.run.config import load_config
+    from deepliif_ray.training.run.train import train as run
 
     with stoppable(describe_training) as progress:
         summary = run(
@@ -89,8 +89,8 @@ def tune(
     form: Annotated[Format, typer.Option("--format", help="How to write the table.")] = Format.TABLE,
 ) -> None:
     """Search for the configuration with the smallest validation error of the segmentation."""
-    from deepliif_ray.training.config import load_config
-    from deepliif_ray.training.tune import tune as run
+    from deepliif_ray.training.run.config import load_config
+    from deepliif_ray.training.run.tune import tune as run
 
     with stoppable(describe_training) as progress:
         summary = run(

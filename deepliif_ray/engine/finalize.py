@@ -22,13 +22,13 @@ from deepliif_ray.cells.fragments import CoreFragments, blank_core
 from deepliif_ray.cells.nodes import SlideCells
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import SizeCounts
-from deepliif_ray.engine.lease import fence
+from deepliif_ray.engine.run.lease import fence
 from deepliif_ray.engine.spill import CellSpill
 from deepliif_ray.engine.staging import read_tiles
 from deepliif_ray.engine.work import (
     MANIFEST_NOTE,
     Failure,
-    Job,
+    RunContext,
     StepError,
     Work,
     load_work,
@@ -75,21 +75,21 @@ class _Totals:
     bad: list[tuple[int, str]] = field(default_factory=list)  # index in the grid, and why
 
 
-def _cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
+def _cores(context: RunContext, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
     """Yield the fragments of all cores of the grid, row by row, adding them to the totals."""
-    for core in _read_cores(job, work, totals):
+    for core in _read_cores(context, work, totals):
         totals.marker_histogram += core.marker_histogram
         yield core
 
 
-def _read_cores(job: Job, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
+def _read_cores(context: RunContext, work: Work, totals: _Totals) -> Iterator[CoreFragments]:
     masked = set(work.plan.masked)
     slide = (work.plan.width, work.plan.height)
     staged = read_tiles(work.staging)
     for index in range(len(work.plan.grid)):
         if index in masked:
             core = work.plan.grid[index].core
-            yield blank_core(core=core, slide=slide, background_marker=job.background_marker)
+            yield blank_core(core=core, slide=slide, background_marker=context.background_marker)
             continue
         tile = next(staged, None)
         if tile is None:
@@ -121,7 +121,7 @@ def _tables(work: Work, attempt: str, pieces: Iterator[SlideCells], has_marker: 
         yield table
 
 
-def origin(job: Job, entry: SlideEntry) -> dict[str, object]:
+def origin(context: RunContext, entry: SlideEntry) -> dict[str, object]:
     """Return the columns that name a record's slide and how it was made."""
     return {
         "slide_id": entry.slide_id,
@@ -129,15 +129,15 @@ def origin(job: Job, entry: SlideEntry) -> dict[str, object]:
         "marker": entry.marker,
         "uri": entry.uri,
         "attributes": entry.attributes,
-        "model_digest": job.model_digest,
-        "config_fingerprint": job.config_fingerprint,
+        "model_digest": context.model_digest,
+        "config_fingerprint": context.config_fingerprint,
         "software_version": __version__,
-        "run_id": job.run_id,
-        "epoch": job.epoch,
+        "run_id": context.run_id,
+        "epoch": context.epoch,
     }
 
 
-def finalize(job: Job, folder: str) -> Scored:
+def finalize(context: RunContext, folder: str) -> Scored:
     """Commit the slide whose tiles are all staged in ``folder``, then remove them.
 
     Raises
@@ -147,23 +147,23 @@ def finalize(job: Job, folder: str) -> Scored:
     """
     with step("finalize"):
         start = time.perf_counter()
-        work = load_work(folder, job.run_id)
+        work = load_work(folder, context.run_id)
         try:
             refuse_change(work.entry, work.slide_version)
         except SlideChangedError:
-            _remove_staged(job, folder)
+            _remove_staged(context, folder)
             raise
-        plan, config = work.plan, job.config
+        plan, config = work.plan, context.config
         rules = size_rules(plan)
         limit, noise = rules.large_noise(config.large_noise_thresh), rules.pixels(config.noise_thresh)
         totals = _Totals()
         row_edges = np.array(plan.grid.row_edges, dtype=np.int64)
-        has_marker = job.background_marker is not None
+        has_marker = context.background_marker is not None
         attempt = uuid.uuid4().hex[:16]
         path = cells_path(work.entry.slide_id, work.entry.marker, attempt)
         with CellSpill(row_edges) as spill:
             for cells in join_rows(
-                _cores(job, work, totals),
+                _cores(context, work, totals),
                 np.array(plan.grid.column_edges, dtype=np.int64),
                 row_edges,
                 noise_thresh=noise,
@@ -172,9 +172,9 @@ def finalize(job: Job, folder: str) -> Scored:
                 count_sizes(totals.sizes, cells)
                 spill.add(cells)
             n_cells = len(spill)
-            _check_bad(job, work, totals)
+            _check_bad(context, work, totals)
             tables = _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker)
-            written = write_cells(job.results, path, tables)
+            written = write_cells(context.results, path, tables)
         thresholds = derive_thresholds(
             totals.sizes,
             totals.marker_histogram,
@@ -184,7 +184,7 @@ def finalize(job: Job, folder: str) -> Scored:
             large_noise_thresh=limit,
             has_marker=has_marker,
         )
-        record = _record(job, work, n_cells, thresholds, totals)
+        record = _record(context, work, n_cells, thresholds, totals)
         record |= {"attempt": attempt, **written, "committed_at": datetime.now(UTC)}
         record["timings"] = {
             "read_s": totals.read_s,
@@ -192,21 +192,21 @@ def finalize(job: Job, folder: str) -> Scored:
             "measure_s": totals.measure_s,
             "finalize_s": time.perf_counter() - start,
         }
-        fence(job.results, job.epoch, job.run_id)
-        commit_slide(job.results, record)
+        fence(context.results, context.epoch, context.run_id)
+        commit_slide(context.results, record)
         told = {"slide_id": work.entry.slide_id, "cells": n_cells, "tiles": len(plan.grid)}
         _log.info("slide.committed", extra=told)
         with suppress(StorageError, LeaseLostError):  # what stays is removed by the next run
-            _remove_staged(job, folder)
+            _remove_staged(context, folder)
         return Scored(n_cells, len(plan.grid), time.perf_counter() - start)
 
 
-def _check_bad(job: Job, work: Work, totals: _Totals) -> None:
+def _check_bad(context: RunContext, work: Work, totals: _Totals) -> None:
     """Raise a `StepError` about the first bad tile if there are too many; what was staged is removed.
 
     The file may read better next time, as from a disk that failed for a moment: then nothing stale is left.
     """
-    most = job.config.max_bad_tiles_percent
+    most = context.config.max_bad_tiles_percent
     if len(totals.bad) <= most / 100 * len(work.todo):
         return
     index, why = totals.bad[0]
@@ -214,13 +214,13 @@ def _check_bad(job: Job, work: Work, totals: _Totals) -> None:
         f"{why}; {len(totals.bad)} of its {len(work.todo)} tiles are bad, more than the {most:g} % that may "
         "be (max_bad_tiles_percent)"
     )
-    _remove_staged(job, work.staging)
+    _remove_staged(context, work.staging)
     raise StepError(Failure("read", SlideCorruptError.reason, message, index))
 
 
-def _remove_staged(job: Job, folder: str) -> None:
+def _remove_staged(context: RunContext, folder: str) -> None:
     """Remove what was staged, unless another run took over: it may be at work there."""
-    fence(job.results, job.epoch, job.run_id)
+    fence(context.results, context.epoch, context.run_id)
     storage.remove(folder)
 
 
@@ -248,13 +248,15 @@ def _median(sizes: NDArray[np.int64], cells: NDArray[np.int64]) -> float | None:
     return (low + high) / 2
 
 
-def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: _Totals) -> dict[str, object]:
+def _record(
+    context: RunContext, work: Work, n_cells: int, thresholds: Thresholds, totals: _Totals
+) -> dict[str, object]:
     plan = work.plan
     sizes, cells, positive = totals.sizes.arrays()
     counted, _ = call_cells(sizes, np.ones(len(sizes), dtype=np.bool_), size_thresh=thresholds.size_thresh)
     n_called, n_positive = int(cells[counted].sum()), int(positive[counted].sum())
     median = _median(sizes[counted], cells[counted])
-    return origin(job, work.entry) | {
+    return origin(context, work.entry) | {
         "width_px": plan.width,
         "height_px": plan.height,
         "mpp": plan.mpp,
@@ -293,9 +295,9 @@ def _record(job: Job, work: Work, n_cells: int, thresholds: Thresholds, totals: 
             *plan.warnings,
             *_bad_warning(work, totals),
         ],
-        "model_uri": job.model_uri,
-        "model_name": job.model_name,
-        "precision": job.precision,
+        "model_uri": context.model_uri,
+        "model_name": context.model_name,
+        "precision": context.precision,
         "slide_fingerprint": work.slide_fingerprint,
         "slide_version": work.slide_version,
         **({} if plan.quality is None else asdict(plan.quality)),

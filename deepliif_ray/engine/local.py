@@ -1,4 +1,4 @@
-"""The steps of a job in this process, slide by slide, without Ray."""
+"""The steps of a run in this process, slide by slide, without Ray."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from deepliif_ray import storage
 from deepliif_ray.engine.finalize import Scored, finalize
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.engine.steps import (
     BLOCK_TILES,
     SlideReader,
@@ -17,14 +17,14 @@ from deepliif_ray.engine.steps import (
     infer_tiles,
     stage_tiles,
 )
-from deepliif_ray.engine.work import Failure, Job, StepError, fetch, prepare
+from deepliif_ray.engine.work import Failure, RunContext, StepError, fetch, prepare
 from deepliif_ray.errors import DeepliifRayError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.models import Model
 
 
 def run(
-    job: Job, model: Model, entries: list[SlideEntry], progress: Progress
+    context: RunContext, model: Model, entries: list[SlideEntry], progress: Progress
 ) -> Generator[tuple[SlideEntry, Scored | Failure], None, None]:
     """Score slides one after the other; yield what became of each as soon as it is known.
 
@@ -35,7 +35,7 @@ def run(
             # A daemon: stopping does not wait for it, and what it got so far is there the next time.
             threading.Thread(target=_prefetch, args=(following,), daemon=True).start()
         try:
-            yield entry, _score(job, model, entry, progress)
+            yield entry, _score(context, model, entry, progress)
         except StepError as error:
             yield entry, error.failure
 
@@ -45,17 +45,17 @@ def _prefetch(entry: SlideEntry) -> None:
         fetch(entry)
 
 
-def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Scored:
+def _score(context: RunContext, model: Model, entry: SlideEntry, progress: Progress) -> Scored:
     start = time.perf_counter()
-    work, ordinals = prepare(job, entry)
+    work, ordinals = prepare(context, entry)
     progress.spend({"plan": time.perf_counter() - start})
     progress.add(planned=1, tiles_planned=len(ordinals))
-    reader = SlideReader(job)
+    reader = SlideReader(context)
     try:
         for start in range(0, len(ordinals), BLOCK_TILES):
             tasks = [TileTask(work.staging, ordinal) for ordinal in ordinals[start : start + BLOCK_TILES]]
             failures = []
-            for staged in stage_tiles(job, infer_tiles(job, model, reader.read(tasks))):
+            for staged in stage_tiles(context, infer_tiles(context, model, reader.read(tasks))):
                 progress.spend(staged.seconds, staged.outcomes)
                 progress.add(tiles_done=staged.tiles)
                 if staged.failure is not None:
@@ -64,4 +64,4 @@ def _score(job: Job, model: Model, entry: SlideEntry, progress: Progress) -> Sco
                 raise StepError(first_failure(failures))
     finally:
         reader.close()
-    return finalize(job, work.staging)
+    return finalize(context, work.staging)

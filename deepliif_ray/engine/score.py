@@ -9,15 +9,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from deepliif_ray import storage
+from deepliif_ray import logs, storage
 from deepliif_ray.config import DEFAULT_MODEL, score_config
-from deepliif_ray.engine import local, logs
-from deepliif_ray.engine.cohort import markers_of, prune_slides, refresh
-from deepliif_ray.engine.lease import Lease, fence
-from deepliif_ray.engine.progress import Progress
-from deepliif_ray.engine.record import RunRecord, RunSummary
-from deepliif_ray.engine.todo import sort_out, versions, worth_trying
-from deepliif_ray.engine.work import Job
+from deepliif_ray.engine import local
+from deepliif_ray.engine.run.cohort import markers_of, prune_slides, refresh
+from deepliif_ray.engine.run.lease import Lease, fence
+from deepliif_ray.engine.run.progress import Progress
+from deepliif_ray.engine.run.record import RunRecord, RunSummary
+from deepliif_ray.engine.run.todo import sort_out, versions, worth_trying
+from deepliif_ray.engine.work import RunContext
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, check_model, load_model
@@ -120,7 +120,7 @@ def score(
         _log.warning("manifest.doubtful", extra={"manifest": cohort.url, "why": warning})
     with _cluster(address) if engine == "ray" else nullcontext():
         loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
-        job = Job(
+        context = RunContext(
             results=results,
             run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
             model_uri=model,
@@ -136,26 +136,26 @@ def score(
             native_tile=loaded.native_tile,
             native_od=loaded.native_od,
         )
-        logs.name_run(job.run_id)
+        logs.name_run(context.run_id)
         progress = Progress(slides=len(chosen))
         with ExitStack() as held:
-            lease = held.enter_context(Lease(results, job.run_id, progress.snapshot, take_over=take_over))
-            job = replace(job, epoch=lease.epoch)
-            run = held.enter_context(RunRecord(job, cohort, engine, progress))
+            lease = held.enter_context(Lease(results, context.run_id, progress.snapshot, take_over=take_over))
+            context = replace(context, epoch=lease.epoch)
+            run = held.enter_context(RunRecord(context, cohort, engine, progress))
             progress.watch = _watcher(lease, watch)
             if markers is not None:
                 write_markers(results, registry.document())
-            found = sort_out(job, chosen)
-            lost = refresh(job, found.refresh)
+            found = sort_out(context, chosen)
+            lost = refresh(context, found.refresh)
             run.refreshed = len(found.refresh) - len(lost)
             todo = found.score + lost
             progress.add(skipped=len(chosen) - len(todo))
             if prune:
-                run.retired = prune_slides(job, cohort.slides)
+                run.retired = prune_slides(context, cohort.slides)
             run.versions = versions(todo)
             if not retry_lasting:
                 left = len(todo)
-                todo = worth_trying(job, todo, run.versions)
+                todo = worth_trying(context, todo, run.versions)
                 progress.add(set_aside=left - len(todo))
             if limit is not None and len(todo) > limit:
                 run.later = len(todo) - limit
@@ -163,16 +163,18 @@ def score(
                 progress.slides -= run.later
             if engine == "ray":
                 del loaded  # every actor loads its own
-                from deepliif_ray.engine import ray_engine
-                from deepliif_ray.engine.metrics import RayMeter
+                from deepliif_ray.engine.ray import graph
+                from deepliif_ray.engine.run.metrics import RayMeter
 
                 progress.meter = RayMeter(on_gpus=device is not None and device.startswith("cuda"))
-                outcomes = ray_engine.run(job, todo, progress, actors=actors)
+                outcomes = graph.run(context, todo, progress, actors=actors)
             else:
-                outcomes = local.run(job, loaded, todo, progress)
+                outcomes = local.run(context, loaded, todo, progress)
             summary = run.record(outcomes)
             join_records(results, least=_JOIN_AT)
-            fence(results, job.epoch, job.run_id)  # who lost it at the very end must not say that all is well
+            fence(
+                results, context.epoch, context.run_id
+            )  # who lost it at the very end must not say that all is well
             return summary
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deepliif_ray.cells.fragments import measure_core
 from deepliif_ray.engine.staging import StagedTile, write_block
-from deepliif_ray.engine.work import Failure, Job, StepError, Work, load_work, size_rules, step
+from deepliif_ray.engine.work import Failure, RunContext, StepError, Work, load_work, size_rules, step
 from deepliif_ray.errors import SlideCorruptError
 from deepliif_ray.slides import Slide, Tile, is_empty, open_guarded
 from deepliif_ray.slides.unscanned import fill_unscanned
@@ -98,8 +98,8 @@ class Staged:
 class SlideReader:
     """Reads tiles, keeping the last few slides open."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
         self._open: OrderedDict[str, Slide] = OrderedDict()
         self._failed: dict[str, TileFailure] = {}
 
@@ -125,7 +125,7 @@ class SlideReader:
     def _read_one(self, task: TileTask) -> TilePixels:
         start = time.perf_counter()
         with step("read"):
-            work = load_work(task.staging, self._job.run_id)
+            work = load_work(task.staging, self._context.run_id)
             tile = work.plan.grid[work.todo[task.ordinal]]
         bad = None
         with step("read", tile.index):
@@ -161,7 +161,7 @@ def _core(image: Image, tile: Tile) -> Image:
 
 
 def infer_tiles(
-    job: Job, model: "Model", tiles: Iterable[TilePixels | TileFailure]
+    context: RunContext, model: "Model", tiles: Iterable[TilePixels | TileFailure]
 ) -> Iterator[TileMaps | TileFailure]:
     """Run the model on tiles, whatever slides they are of.
 
@@ -172,40 +172,42 @@ def infer_tiles(
         if isinstance(item, TileFailure):
             yield item
         elif item.empty:
-            yield _maps(job, item, None, None, 0.0)
+            yield _maps(context, item, None, None, 0.0)
         else:
             by_size.setdefault(len(item.pixels), []).append(item)
     for batch in by_size.values():
         try:
-            yield from _infer_batch(job, model, batch)
+            yield from _infer_batch(context, model, batch)
         except StepError as problem:
             _log.warning("infer.retried", extra={"tiles": len(batch), "why": problem.failure.message})
             for item in batch:
                 try:
-                    yield from _infer_batch(job, model, [item])
+                    yield from _infer_batch(context, model, [item])
                 except StepError as error:
                     yield TileFailure(item.task, error.failure)
 
 
-def _infer_batch(job: Job, model: "Model", batch: list[TilePixels]) -> list[TileMaps]:
+def _infer_batch(context: RunContext, model: "Model", batch: list[TilePixels]) -> list[TileMaps]:
     start = time.perf_counter()
     with step("infer"):
-        result = model.infer(np.stack([_shown(job, item) for item in batch]))
+        result = model.infer(np.stack([_shown(context, item) for item in batch]))
         seconds = (time.perf_counter() - start) / len(batch)
         return [
-            _maps(job, item, result.seg[i], None if result.marker is None else result.marker[i], seconds)
+            _maps(context, item, result.seg[i], None if result.marker is None else result.marker[i], seconds)
             for i, item in enumerate(batch)
         ]
 
 
-def _shown(job: Job, item: TilePixels) -> Image:
+def _shown(context: RunContext, item: TilePixels) -> Image:
     """Return the tile as the model is to see it; cells are measured on the tile as it is."""
-    contrast = load_work(item.task.staging, job.run_id).plan.contrast
+    contrast = load_work(item.task.staging, context.run_id).plan.contrast
     return item.pixels if contrast is None else contrast.apply(item.pixels)
 
 
-def _maps(job: Job, item: TilePixels, seg: Image | None, marker: Image | None, seconds: float) -> TileMaps:
-    work = load_work(item.task.staging, job.run_id)
+def _maps(
+    context: RunContext, item: TilePixels, seg: Image | None, marker: Image | None, seconds: float
+) -> TileMaps:
+    work = load_work(item.task.staging, context.run_id)
     tile = work.plan.grid[work.todo[item.task.ordinal]]
     return TileMaps(
         item.task,
@@ -218,28 +220,28 @@ def _maps(job: Job, item: TilePixels, seg: Image | None, marker: Image | None, s
     )
 
 
-def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
+def measure_tile(context: RunContext, maps: TileMaps) -> StagedTile:
     """Measure the fragments in the core of one tile.
 
     A tile that was not inferred counts as published software counts it: black segmentation, and the model's
     background as marker value; a bad one without a say in the slide's marker threshold.
     """
     start = time.perf_counter()
-    work = load_work(maps.task.staging, job.run_id)
+    work = load_work(maps.task.staging, context.run_id)
     plan = work.plan
     seg, marker = maps.seg, maps.marker
     if seg is None:
         seg = np.zeros_like(maps.rgb)
-        if job.background_marker is not None:
-            marker = np.full(maps.rgb.shape[:2], job.background_marker, dtype=np.uint8)
+        if context.background_marker is not None:
+            marker = np.full(maps.rgb.shape[:2], context.background_marker, dtype=np.uint8)
     fragments = measure_core(
         seg,
         marker,
         maps.rgb,
         core=plan.grid[work.todo[maps.task.ordinal]].core,
         slide=(plan.width, plan.height),
-        seg_thresh=job.config.seg_thresh,
-        large_noise_thresh=size_rules(plan).large_noise(job.config.large_noise_thresh),
+        seg_thresh=context.config.seg_thresh,
+        large_noise_thresh=size_rules(plan).large_noise(context.config.large_noise_thresh),
     )
     if maps.bad is not None:
         fragments = replace(fragments, marker_histogram=np.zeros_like(fragments.marker_histogram))
@@ -248,7 +250,7 @@ def measure_tile(job: Job, maps: TileMaps) -> StagedTile:
     return StagedTile(maps.task.ordinal, empty, fragments, maps.read_s, maps.infer_s, seconds, maps.bad)
 
 
-def stage_tiles(job: Job, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[Staged]:
+def stage_tiles(context: RunContext, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[Staged]:
     """Measure tiles and write them to the staging folders of their slides."""
     measured: dict[str, list[StagedTile]] = {}
     waited = 0.0
@@ -260,7 +262,7 @@ def stage_tiles(job: Job, tiles: Iterable[TileMaps | TileFailure]) -> Iterator[S
         waited += item.wait_s
         try:
             with step("measure"):
-                measured.setdefault(folder, []).append(measure_tile(job, item))
+                measured.setdefault(folder, []).append(measure_tile(context, item))
         except StepError as error:
             yield Staged(folder, 1, error.failure)
     for folder, done in measured.items():

@@ -1,4 +1,4 @@
-"""A job, and the work on one slide of it: what workers need to know, and where they stage what they did."""
+"""What workers of a run need to know, and the work on one slide of it: its plan, and where it is staged."""
 
 import hashlib
 import json
@@ -14,7 +14,6 @@ from deepliif_ray import storage
 from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
-from deepliif_ray.engine.logs import LogConfig
 from deepliif_ray.errors import (
     DeepliifRayError,
     SlideChangedError,
@@ -22,6 +21,7 @@ from deepliif_ray.errors import (
     StorageError,
     StorageMissingError,
 )
+from deepliif_ray.logs import LogConfig
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
 from deepliif_ray.tables.ledger import slide_key
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class RunContext:
     """What is the same for every slide of a run; sent to every worker.
 
     Attributes
@@ -57,7 +57,7 @@ class Job:
     native_od : float, optional
         The scale and the stain that the model sees tissue with; see `Model`.
     epoch : int
-        Number of the lease under which the run works (`deepliif_ray.engine.lease`).
+        Number of the lease under which the run works (`deepliif_ray.engine.run.lease`).
     """
 
     results: str
@@ -227,14 +227,14 @@ def _missing(entry: SlideEntry, error: OSError) -> SlideMissingError:
     return SlideMissingError(f"{entry.uri}: {problem}; correct the manifest's uri or provide the file")
 
 
-def staging_folder(job: Job, entry: SlideEntry, slide_fingerprint: str) -> str:
+def staging_folder(context: RunContext, entry: SlideEntry, slide_fingerprint: str) -> str:
     """Return where the work on a slide is staged."""
     origin = (
-        f"{staging.FORMAT}\0{job.model_digest}\0{job.config_fingerprint}\0{slide_fingerprint}\0{entry.mpp}"
+        f"{staging.FORMAT}\0{context.model_digest}\0{context.config_fingerprint}\0{slide_fingerprint}\0{entry.mpp}"
         f"\0{entry.image_asked}"
     )
     key = hashlib.sha256(origin.encode()).hexdigest()[:16]
-    return storage.join(job.results, "_staging", slide_key(entry.slide_id), key)
+    return storage.join(context.results, "_staging", slide_key(entry.slide_id), key)
 
 
 def size_rules(plan: SlidePlan) -> SizeRules:
@@ -286,7 +286,7 @@ def plan_entry(
         return replace(plan, masked=masked)
 
 
-def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[int]]:
+def prepare(context: RunContext, entry: SlideEntry, number: int = 0) -> tuple[Work, list[int]]:
     """Plan a slide and write the plan down; return its work and the ordinals not staged yet.
 
     Asked again in the same run and round ``number``, it returns the same ordinals, whatever was staged since:
@@ -299,14 +299,14 @@ def prepare(job: Job, entry: SlideEntry, number: int = 0) -> tuple[Work, list[in
     """
     with step("fetch"):
         slide_fingerprint, version = content_of(entry)
-        folder = staging_folder(job, entry, slide_fingerprint)
+        folder = staging_folder(context, entry, slide_fingerprint)
         url = storage.join(folder, PLAN)
         known = _read_known(url)
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
-        plan = plan_entry(entry, job.config, job.native_mpp, job.native_tile, job.native_od)
+        plan = plan_entry(entry, context.config, context.native_mpp, context.native_tile, context.native_od)
     work = Work(entry, plan, slide_fingerprint, version, folder)
-    asked = f"{job.run_id}/{number}"
+    asked = f"{context.run_id}/{number}"
     if known.get("asked") == asked:
         return work, known["ordinals"]
     with step("fetch"):

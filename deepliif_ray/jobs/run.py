@@ -163,7 +163,7 @@ def _room(address: str | None, resources: Resources, say: Say) -> Room:
         if address is not None:
             raise ConfigError("resources.engine is local, which has no cluster; leave out the address")
         return nullcontext()
-    from deepliif_ray.jobs.room import cluster_with_room  # Ray is slow to import, and local does without
+    from deepliif_ray.jobs.capacity import cluster_with_room  # Ray is slow to import, and local does without
 
     return cluster_with_room(address, resources, say)
 
@@ -216,7 +216,7 @@ def _percent(part: int, whole: int) -> float:
 
 
 def _retrain(job: Retrain, room: Room, watch: Watch) -> Done:
-    from deepliif_ray.training.train import train
+    from deepliif_ray.training.run.train import train
 
     resources = job.resources
     with room:

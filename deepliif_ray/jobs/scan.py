@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, StorageError
-from deepliif_ray.jobs.dicom import read_identifiers
+from deepliif_ray.jobs.dicom_head import read_identifiers
 from deepliif_ray.jobs.find import Found, find_slides
 from deepliif_ray.jobs.pattern import PathPattern
 from deepliif_ray.manifest import (

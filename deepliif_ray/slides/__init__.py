@@ -1,4 +1,4 @@
-"""Slides: opened, measured, planned, cut into tiles; and written, for tests and demonstrations.
+"""Slides: opened, measured, planned, cut into tiles; and written.
 
 Names are imported when first used: the process that reads slides needs few of them.
 """
@@ -7,21 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepliif_ray.slides.cohort import write_cohort
     from deepliif_ray.slides.grid import Tile, TileGrid, default_overlap, published_positions
     from deepliif_ray.slides.guard import open_guarded
     from deepliif_ray.slides.plan import SlidePlan, plan_slide, resolution_name, tile_size_for
     from deepliif_ray.slides.pyramid import write_pyramid
     from deepliif_ray.slides.reader import open_slide
     from deepliif_ray.slides.slide import Level, Slide
-    from deepliif_ray.slides.synthetic import SyntheticTissue
     from deepliif_ray.slides.tissue import TissueMask, grey_variance, is_empty, masked_tiles, tissue_mask
 
 __all__ = [
     "Level",
     "Slide",
     "SlidePlan",
-    "SyntheticTissue",
     "Tile",
     "TileGrid",
     "TissueMask",
@@ -36,19 +33,16 @@ __all__ = [
     "resolution_name",
     "tile_size_for",
     "tissue_mask",
-    "write_cohort",
     "write_pyramid",
 ]
 
 _HOMES = {
-    "cohort": ("write_cohort",),
     "grid": ("Tile", "TileGrid", "default_overlap", "published_positions"),
     "guard": ("open_guarded",),
     "plan": ("SlidePlan", "plan_slide", "resolution_name", "tile_size_for"),
     "pyramid": ("write_pyramid",),
     "reader": ("open_slide",),
     "slide": ("Level", "Slide"),
-    "synthetic": ("SyntheticTissue",),
     "tissue": ("TissueMask", "grey_variance", "is_empty", "masked_tiles", "tissue_mask"),
 }
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepliif_ray.errors import SlideError
-from deepliif_ray.slides.appearance import DAB, HEMATOXYLIN
 from deepliif_ray.slides.contrast import Counterstain
 from deepliif_ray.slides.slide import Slide
 from deepliif_ray.slides.tissue import TISSUE_OD, TissueMask
+from deepliif_ray.stains import DAB, HEMATOXYLIN
 
 FOCUS_MPP = 0.5
 PATCH_UM = 64.0

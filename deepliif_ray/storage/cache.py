@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from deepliif_ray.errors import SlideChangedError, StorageError
-from deepliif_ray.storage import room
+from deepliif_ray.storage import quota
 from deepliif_ray.storage.cache_folder import CACHE_VARIABLE, own_folder
 from deepliif_ray.storage.client import FAILURES, is_passing, trouble
 from deepliif_ray.storage.credentials import scrub
@@ -49,7 +49,7 @@ def localize(url: str, cache: Path, expected: str | None = None) -> Path | str:
     ----------
     url : str
     cache : Path
-        See `deepliif_ray.storage.room.cache_limit` for its bound.
+        See `deepliif_ray.storage.quota.cache_limit` for its bound.
     expected : str, optional
         The version that the slide must have, see `deepliif_ray.storage.version`.
 
@@ -201,7 +201,7 @@ def _ready(copy: _Copy) -> Lock:
                 raise
             lock.release()
             continue
-        if (now := room.bytes_below(copy.part)) != arrived:
+        if (now := quota.bytes_below(copy.part)) != arrived:
             arrived, since = now, time.monotonic()
         elif time.monotonic() > since + STALL_S:
             raise StorageError(
@@ -214,7 +214,7 @@ def _ready(copy: _Copy) -> Lock:
 def _download(copy: _Copy, lock: Lock) -> None:
     """Fill the copy's folder; its lock is held exclusively."""
     with _told_as_change(copy):
-        room.make_room(copy.cache, copy.url, copy.key, lock, copy.size)
+        quota.make_room(copy.cache, copy.url, copy.key, lock, copy.size)
         shutil.rmtree(copy.folder, ignore_errors=True)  # incomplete: the machine went down meanwhile
         for file, name in zip(copy.files, copy.names, strict=True):
             target = copy.part / name
@@ -237,7 +237,7 @@ def _told_as_change(copy: _Copy) -> Iterator[None]:
         shutil.rmtree(copy.part, ignore_errors=True)
         raise
     except FAILURES as error:
-        if getattr(error, "errno", None) in room.FULL:
+        if getattr(error, "errno", None) in quota.FULL:
             shutil.rmtree(copy.part, ignore_errors=True)
             raise
         if not is_passing(error) and digest(slide_files(copy.url)) != digest(copy.files):
@@ -248,7 +248,7 @@ def _told_as_change(copy: _Copy) -> Iterator[None]:
 
 def _disk_trouble(copy: _Copy, error: OSError) -> StorageError:
     advice = f"set ${CACHE_VARIABLE} to a folder that can be written"
-    if error.errno in room.FULL:
+    if error.errno in quota.FULL:
         advice = f"free space there, or set ${CACHE_VARIABLE} to a folder on a larger disk"
     why = error.strerror or type(error).__name__
     return StorageError(f"{scrub(copy.url)}: cannot be kept under {copy.cache} ({why}); {advice}")

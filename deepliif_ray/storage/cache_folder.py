@@ -15,7 +15,7 @@ def default_cache() -> Path:
     """Return the folder that remote slides are downloaded to; all processes of a user on a machine share it.
 
     It is $DEEPLIIF_RAY_CACHE, else ``deepliif-ray`` in $XDG_CACHE_HOME or ``~/.cache``, else, where there is
-    no home to write to, ``deepliif-ray-<uid>`` in the temporary folder. See `deepliif_ray.storage.room` for
+    no home to write to, ``deepliif-ray-<uid>`` in the temporary folder. See `deepliif_ray.storage.quota` for
     its bound and `own_folder` for whose it must be.
     """
     if named := os.environ.get(CACHE_VARIABLE):

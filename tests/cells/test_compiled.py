@@ -10,7 +10,7 @@ from pathlib import Path
 from numba.core import event
 from deepliif_ray.cells.__main__ import compile_kernels
 from deepliif_ray import score
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 
 compile_kernels()
 compiled = []

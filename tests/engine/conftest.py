@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepliif_ray import score
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 from tests.engine.generations import Generations, make
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from deepliif_ray import connect, score
 from deepliif_ray.errors import DeepliifRayError
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 from tests.engine.results import tables
 
 SHOWN = tuple[object, ...]

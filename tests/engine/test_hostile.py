@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from deepliif_ray import cli, connect, score
 from deepliif_ray.cli.common import app
 from deepliif_ray.errors import ManifestError
-from deepliif_ray.slides import SyntheticTissue, guard, helper
+from deepliif_ray.slides import guard, helper
+from deepliif_ray.synthetic import SyntheticTissue
 from tests.engine.results import tables
 from tests.slides.tiffs import tiff
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from deepliif_ray import connect, score
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 from tests.engine.results import assert_same
 
 RUN = (

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.inputs import PICTURE, is_right, score_kinds
 from benchmarks.odd import ODD_FILES
-from deepliif_ray.slides import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 
 NAMES = ("at_0.18_µm", "at_0.36_µm", "at_0.72_µm", "black_frame", "claims_0.5_for_0.25_µm")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from deepliif_ray import connect, load_model, score, storage
 from deepliif_ray.cells import extract_cells
 from deepliif_ray.cells.thresholds import SizeRules
-from deepliif_ray.engine.progress import Progress
+from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.errors import ConfigError, ManifestError, ModelError
 from deepliif_ray.models.stain import Stain
 from deepliif_ray.slides import TileGrid, is_empty, open_slide

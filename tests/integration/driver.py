@@ -20,7 +20,10 @@ FAULTS = "DEEPLIIF_RAY_TEST_FAULTS"
 
 def switch_on() -> None:
     """Switch on the faults that the environment names, in this process."""
-    from deepliif_ray.engine import lease, ray_engine, rounds, steps
+    from deepliif_ray.engine import steps
+    from deepliif_ray.engine.ray import graph as ray_engine
+    from deepliif_ray.engine.ray import rounds
+    from deepliif_ray.engine.run import lease
     from deepliif_ray.engine.work import load_work
     from deepliif_ray.models.stain import Stain
 
@@ -56,8 +59,7 @@ def main() -> None:
     os.environ[FAULTS] = json.dumps(given.get("faults", {}))
     signal.signal(signal.SIGTERM, cli.common._terminate)
     switch_on()
-    from deepliif_ray import cluster
-    from deepliif_ray.engine import logs
+    from deepliif_ray import cluster, logs
 
     logs.start(logs.log_config())
 
@@ -76,7 +78,7 @@ def main() -> None:
     if separate is not None:
         from functools import partial
 
-        from deepliif_ray.engine import ray_engine
+        from deepliif_ray.engine.ray import graph as ray_engine
 
         ray_engine.run = partial(ray_engine.run, separate=separate)
     try:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from deepliif_ray import connect, score
-from deepliif_ray.engine.lease import read_lease
+from deepliif_ray.engine.run.lease import read_lease
 from infra.s3 import S3Server, weed
 from tests.engine.results import assert_same, tables
 from tests.integration.nodes import Run, send, staged

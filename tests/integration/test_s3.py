@@ -14,12 +14,11 @@ import pytest
 
 from deepliif_ray import connect, load_model, score, storage
 from deepliif_ray.config import score_config
-from deepliif_ray.engine.preview import preview
 from deepliif_ray.models import registered_models
+from deepliif_ray.preview import preview
 from deepliif_ray.slides import write_pyramid
-from deepliif_ray.slides.cohort import write_cohort
-from deepliif_ray.slides.synthetic import SyntheticTissue
 from deepliif_ray.storage import download
+from deepliif_ray.synthetic import SyntheticTissue, write_cohort
 from tests.engine.results import VOLATILE, tables
 from tests.models.published import write_published_folder
 

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 
 from deepliif_ray import score, storage
-from deepliif_ray.engine import lease as module
-from deepliif_ray.engine.lease import Lease, fence, older_lease_url, read_lease
+from deepliif_ray.engine.run import lease as module
+from deepliif_ray.engine.run.lease import Lease, fence, older_lease_url, read_lease
 from deepliif_ray.errors import LeaseLostError, ResultsInUseError, StorageError
-from deepliif_ray.slides.cohort import write_cohort
 from deepliif_ray.storage import client
 from deepliif_ray.storage.answers import answer_of
+from deepliif_ray.synthetic import write_cohort
 from deepliif_ray.tables.ledger import Ledger
-from tests.engine.test_lease import RUN, wait_for
+from tests.engine.run.test_lease import RUN, wait_for
 from tests.integration.faulty_proxy import FaultyProxy
 from tests.integration.test_s3 import assert_same_but_place
 
 HOLD = """
 import sys, time
-from deepliif_ray.engine.lease import Lease
+from deepliif_ray.engine.run.lease import Lease
 with Lease(sys.argv[1], "held", dict):
     print("held", flush=True)
     time.sleep(600)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deepliif_ray.engine.lease import read_lease
+from deepliif_ray.engine.run.lease import read_lease
 from tests.engine.results import assert_same
 from tests.integration.nodes import Nodes, Run, send, staged
 

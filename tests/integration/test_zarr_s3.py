@@ -9,7 +9,7 @@ from PIL import Image
 from deepliif_ray import connect, score, storage
 from deepliif_ray.errors import SlideCorruptError, StorageError
 from deepliif_ray.slides import guard, open_guarded, open_slide
-from deepliif_ray.slides.synthetic import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 from tests.integration.test_s3 import upload
 from tests.slides.zarrs import write_zarr
 

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from deepliif_ray import connect, storage
-from deepliif_ray.engine import record
+from deepliif_ray.engine.run import record
 from deepliif_ray.errors import ConfigError, ManifestError, lasting_reasons
 from deepliif_ray.jobs.run import run_job
 from deepliif_ray.models.stain import Stain
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 from deepliif_ray.tables.ledger import Ledger
 from tests.test_cli import run
 
@@ -174,7 +174,7 @@ def test_another_origin_is_another_try(cohort, monkeypatch, what):
     if what == "configuration":
         options = {"thresholds": {"noise_thresh": 5}}
     elif what == "software":
-        monkeypatch.setattr("deepliif_ray.engine.todo.__version__", "99")
+        monkeypatch.setattr("deepliif_ray.engine.run.todo.__version__", "99")
     else:
         change(cohort, "broken", **({"mpp": "0.5"} if what == "mpp" else {"uri": "b.tiff"}))
     found = reprocess(cohort, **options)
@@ -229,8 +229,8 @@ def test_lasting_reasons():
 
 
 def test_retrain_and_evaluate(tmp_path):
-    from deepliif_ray.training.panels import write_panels
-    from deepliif_ray.training.synthetic import synthetic_panels
+    from deepliif_ray.synthetic.panels import synthetic_panels
+    from deepliif_ray.training.panels.files import write_panels
 
     for index in range(2):
         write_panels(str(tmp_path / "panels"), synthetic_panels(0, index, 64))

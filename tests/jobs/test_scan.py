@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, ManifestError
-from deepliif_ray.jobs.dicom import parse_identifiers, read_identifiers
+from deepliif_ray.jobs.dicom_head import parse_identifiers, read_identifiers
 from deepliif_ray.jobs.pattern import PathPattern
 from deepliif_ray.jobs.scan import scan
 from deepliif_ray.manifest import read_manifest

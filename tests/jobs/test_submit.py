@@ -16,7 +16,7 @@ import yaml
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.jobs.submit import read_env, submit
-from deepliif_ray.slides.cohort import write_cohort
+from deepliif_ray.synthetic import write_cohort
 from deepliif_ray.tables.ledger import Ledger
 from infra.ray_nodes import RayNodes, free_port
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from deepliif_ray import load_model
 from deepliif_ray.evaluation.fields import find_cells, infer_field
-from deepliif_ray.slides import SyntheticTissue
 from deepliif_ray.slides.contrast import Contrast, Counterstain
 from deepliif_ray.slides.quality import shrunk
+from deepliif_ray.synthetic import SyntheticTissue
 
 WHITE = (240.0, 238.0, 236.0)
 

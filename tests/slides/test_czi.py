@@ -7,7 +7,7 @@ import pytest
 
 from deepliif_ray.errors import SlideError, SlideUnreadableError, SlideUnsuitableError
 from deepliif_ray.slides import open_guarded, open_slide, plan_slide
-from deepliif_ray.slides.synthetic import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 
 czi = pytest.importorskip("pylibCZIrw.czi")
 IMAGE = np.asarray(SyntheticTissue(700, 500, seed=6)[:, :])

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from deepliif_ray.errors import SlideCorruptError, SlideUnreadableError, SlideUnsuitableError
 from deepliif_ray.slides import dicom, open_guarded, open_slide, plan_slide
-from deepliif_ray.slides.synthetic import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 from tests.slides.dicoms import (
     BIG,
     DEFLATED,

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from deepliif_ray.errors import SlideError
-from deepliif_ray.slides import SyntheticTissue, helper, open_guarded, plan_slide, write_pyramid
+from deepliif_ray.slides import helper, open_guarded, plan_slide, write_pyramid
+from deepliif_ray.synthetic import SyntheticTissue
 from tests.conftest import SHARED
 
 CASES, USUAL = 560, 24

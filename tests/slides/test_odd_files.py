@@ -5,9 +5,10 @@ import pytest
 
 from benchmarks.odd import ODD_FILES, SCORED
 from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableError
-from deepliif_ray.slides import SyntheticTissue, open_guarded, plan_slide
+from deepliif_ray.slides import open_guarded, plan_slide
 from deepliif_ray.slides.inventory import take_inventory
 from deepliif_ray.slides.reader import open_slide
+from deepliif_ray.synthetic import SyntheticTissue
 
 PICTURE = np.asarray(SyntheticTissue(400, 330, seed=8, mpp=0.25)[:, :])
 

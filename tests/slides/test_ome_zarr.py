@@ -18,7 +18,7 @@ from deepliif_ray.errors import (
     SlideUnsuitableError,
 )
 from deepliif_ray.slides import open_guarded, open_slide, plan_slide
-from deepliif_ray.slides.synthetic import SyntheticTissue
+from deepliif_ray.synthetic import SyntheticTissue
 from tests.slides.zarrs import RGB, write_zarr
 
 HEIGHT, WIDTH = 700, 900

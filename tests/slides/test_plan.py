@@ -8,13 +8,13 @@ from PIL import Image
 from deepliif_ray.errors import ConfigError, ResolutionError
 from deepliif_ray.slides import (
     SlidePlan,
-    SyntheticTissue,
     open_slide,
     plan_slide,
     resolution_name,
     tile_size_for,
     write_pyramid,
 )
+from deepliif_ray.synthetic import SyntheticTissue
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 from skimage import data
 
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.slides import SyntheticTissue, open_slide, write_pyramid
+from deepliif_ray.slides import open_slide, write_pyramid
+from deepliif_ray.synthetic import SyntheticTissue
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (256, 512), (700, 300), (1201, 1903)])

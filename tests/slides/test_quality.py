@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from deepliif_ray.errors import SlideCorruptError
-from deepliif_ray.slides import SyntheticTissue, open_slide, plan_slide, tissue_mask, write_pyramid
+from deepliif_ray.slides import open_slide, plan_slide, tissue_mask, write_pyramid
 from deepliif_ray.slides.quality import (
     PATCHES,
     choose_patches,
@@ -20,6 +20,7 @@ from deepliif_ray.slides.quality import (
     shrunk,
     stain_strength,
 )
+from deepliif_ray.synthetic import SyntheticTissue
 
 GLASS = 243.0
 INKS = {"blue": (35, 90, 190), "green": (30, 150, 110), "red": (205, 25, 40), "black": (18, 16, 20)}

@@ -11,7 +11,6 @@ from deepliif_ray.errors import SlideUnsuitableError
 from deepliif_ray.slides import (
     Level,
     Slide,
-    SyntheticTissue,
     TileGrid,
     grey_variance,
     is_empty,
@@ -23,6 +22,7 @@ from deepliif_ray.slides import (
 from deepliif_ray.slides.brightfield import check_brightfield
 from deepliif_ray.slides.quality import measure_quality
 from deepliif_ray.slides.unscanned import fill_unscanned
+from deepliif_ray.synthetic import SyntheticTissue
 
 
 def published_variance(tile):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepliif_ray.training.config import train_config
+from deepliif_ray.training.run.config import train_config
 from tests.training.toy import strip_options, train_thrice, write_strip
 
 # What pip would have installed: a distribution that offers objectives to this process and those it starts.

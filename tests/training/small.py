@@ -2,9 +2,9 @@
 
 import torch
 
-from deepliif_ray.training.deepliif import DeepLIIFObjective
-from deepliif_ray.training.objective import Batch
-from deepliif_ray.training.panels import MODALITIES, SEG
+from deepliif_ray.training.objectives.base import Batch
+from deepliif_ray.training.objectives.deepliif import DeepLIIFObjective
+from deepliif_ray.training.panels.files import MODALITIES, SEG
 
 SMALL = {
     "generator": "resnet_6blocks",

@@ -15,9 +15,9 @@ from torch import nn
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.training.dataset import PanelStore
-from deepliif_ray.training.loop import fit
-from deepliif_ray.training.panels import Panels
+from deepliif_ray.training.panels.files import Panels
+from deepliif_ray.training.panels.store import PanelStore
+from deepliif_ray.training.run.loop import fit
 
 TOY = "toy"
 """An entry point of the distribution in tests/training/plugin; see conftest.py."""

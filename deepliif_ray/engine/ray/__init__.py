@@ -1,0 +1,1 @@
+"""The steps as a graph of Ray Data, repeated in rounds until no slide is left."""

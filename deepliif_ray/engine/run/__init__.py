@@ -1,0 +1,1 @@
+"""What surrounds the slides of a run: lease, what there is to do, progress, what was done."""

@@ -1,0 +1,1 @@
+"""What a network is trained for: losses, optimizers and what a finished model is written as."""

@@ -1,0 +1,1 @@
+"""What is trained on: panels found, read, checked, kept, made and augmented."""

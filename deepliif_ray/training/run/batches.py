@@ -1,0 +1,152 @@
+"""Which crops a step trains on: a pure function of the seed, so that workers and restarts change nothing."""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepliif_ray.errors import ConfigError
+from deepliif_ray.training.objectives.base import Batch
+from deepliif_ray.training.panels.augment import Augment, augmented
+from deepliif_ray.training.panels.files import IHC, Panels, UInt8Array
+from deepliif_ray.training.run.config import TrainConfig
+
+STEPS_AHEAD = 3
+
+
+class Tiles(Protocol):
+    """Tiles by number, such as `deepliif_ray.training.panels.store.PanelStore`."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def get(self, index: int) -> Panels:
+        """Return one of them."""
+        ...
+
+    def source_of(self, index: int) -> int:
+        """Return which of the sources it came from, by the source's place in the list."""
+        ...
+
+
+class Sampler:
+    """Draws crops.
+
+    Parameters
+    ----------
+    tiles : Tiles
+    weights : sequence of float
+        Share of the samples for each source.
+    batch_size : int
+        Samples of a step, all workers together.
+    crop : int
+        Side of a sample, px.
+    settings : Augment
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        A source has no tiles.
+    """
+
+    def __init__(
+        self,
+        tiles: Tiles,
+        weights: Sequence[float],
+        *,
+        batch_size: int,
+        crop: int,
+        settings: Augment,
+        seed: int,
+    ) -> None:
+        self._tiles, self._batch_size, self._crop, self._settings = tiles, batch_size, crop, settings
+        self._seed = seed
+        self._members: list[list[int]] = [[] for _ in weights]
+        for index in range(len(tiles)):
+            self._members[tiles.source_of(index)].append(index)
+        empty = [place for place, members in enumerate(self._members) if not members]
+        if empty:
+            raise ConfigError(f"data.{empty[0]}: this source has no tiles")
+        self._shares = np.asarray(weights, float) / sum(weights)
+
+    def sample(self, step: int, k: int) -> Panels:
+        """Return sample ``k`` of ``step``."""
+        rng = np.random.default_rng([self._seed, step, k])
+        members = self._members[rng.choice(len(self._members), p=self._shares)]
+        tile = self._tiles.get(members[rng.integers(len(members))])
+        return augmented(tile, rng, self._crop, self._settings)
+
+    def batches(
+        self, first: int, last: int, *, rank: int = 0, workers: int = 1, threads: int = 2
+    ) -> Iterator[list[Panels]]:
+        """Yield one worker's samples of steps ``first`` to ``last``, prepared ahead by threads.
+
+        Of a step's samples, worker ``rank`` has those whose number leaves the rest ``rank`` when divided by
+        ``workers``.
+        """
+        waiting: deque[list[Future[Panels]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for step in range(first, last + STEPS_AHEAD + 1):
+                    if step <= last:
+                        mine = range(rank, self._batch_size, workers)
+                        waiting.append([pool.submit(self.sample, step, k) for k in mine])
+                    if step >= first + STEPS_AHEAD and waiting:
+                        yield [future.result() for future in waiting.popleft()]
+            finally:
+                for future in (f for futures in waiting for f in futures):
+                    future.cancel()
+
+
+def to_tensor(images: Sequence[UInt8Array], device: torch.device) -> Tensor:
+    """Return uint8 images (H, W, 3) as float32 (B, 3, H, W) in [-1, 1], channels last in memory."""
+    stacked = torch.from_numpy(np.stack(images))
+    return stacked.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_images(tensor: Tensor) -> UInt8Array:
+    """Return float (B, 3, H, W) in [-1, 1] as uint8 images (B, H, W, 3), rounded."""
+    scaled = tensor.detach().float().add(1.0).mul(127.5).round().clamp(0, 255)
+    images: UInt8Array = scaled.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return images
+
+
+def to_batch(panels: Sequence[Panels], targets: Sequence[str], device: torch.device) -> Batch:
+    """Return tiles of one size as a batch on ``device``.
+
+    Raises
+    ------
+    ConfigError
+        A tile lacks one of ``targets``; the message names it.
+    """
+    for tile in panels:
+        missing = [name for name in targets if name not in tile.targets]
+        if missing:
+            raise ConfigError(f"{tile.name}: has no panel {missing[0]}, which the objective needs")
+    return Batch(
+        ihc=to_tensor([tile.ihc for tile in panels], device),
+        targets={name: to_tensor([tile.targets[name] for tile in panels], device) for name in targets},
+    )
+
+
+def data_origin(config: TrainConfig, tiles: Tiles) -> list[dict[str, Any]]:
+    """Return of each source its URL, weight, number of tiles, and a digest of all their pixels."""
+    counts = [0] * len(config.data)
+    digests = [hashlib.sha256() for _ in config.data]
+    for index in range(len(tiles)):
+        source, tile = tiles.source_of(index), tiles.get(index)
+        counts[source] += 1
+        for name, image in ((IHC, tile.ihc), *sorted(tile.targets.items())):
+            digests[source].update(f"{name} {image.shape}\n".encode())
+            digests[source].update(np.ascontiguousarray(image).data)
+    return [
+        {**source.model_dump(), "tiles": count, "digest": digest.hexdigest()[:16]}
+        for source, count, digest in zip(config.data, counts, digests, strict=True)
+    ]
