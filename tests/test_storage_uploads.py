@@ -13,7 +13,8 @@ from s3fs import S3FileSystem
 
 from deepliif_ray import storage
 from deepliif_ray.errors import StorageError
-from deepliif_ray.storage import client, uploads
+from deepliif_ray.storage import client
+from deepliif_ray.storage import s3 as s3_client
 from tests.test_storage_retry import endpoint
 
 PART = 2**20
@@ -182,7 +183,7 @@ def test_a_token_that_nobody_renews_is_told(store, monkeypatch):
 @pytest.mark.parametrize(("step", "trouble"), [("put", "silent"), ("part", "silent"), ("huge", "stuck")])
 def test_an_upload_that_stands_still_is_begun_anew(store, monkeypatch, step, trouble):
     """Below, nothing bounds the time until "100 Continue", nor that until all was taken."""
-    monkeypatch.setitem(client._S3_OPTIONS["config_kwargs"], "read_timeout", 0.4)
+    monkeypatch.setitem(s3_client.LIMITS, "read_timeout", 0.4)
     data, requests = STEPS.get(step, (bytes(2 * PART - 1) * 1, r"PUT /bucket/key$"))
     if step == "huge":  # more than what the system keeps of it on its way
         monkeypatch.setattr("tests.test_storage_uploads.PART", 18 * PART)
@@ -196,7 +197,7 @@ def test_an_upload_that_stands_still_is_begun_anew(store, monkeypatch, step, tro
 
 def test_an_upload_that_is_slow_goes_on(store, monkeypatch):
     """It takes several times as long as an answer may, and something of it is taken all the time."""
-    monkeypatch.setitem(client._S3_OPTIONS["config_kwargs"], "read_timeout", 0.7)
+    monkeypatch.setitem(s3_client.LIMITS, "read_timeout", 0.7)
     monkeypatch.setattr("tests.test_storage_uploads.PART", 18 * PART)
     original = Store.do_POST
 
@@ -217,8 +218,8 @@ def test_an_upload_that_is_slow_goes_on(store, monkeypatch):
 
 
 def test_large_uploads_wait_where_the_time_is_not_counted(store, monkeypatch):
-    monkeypatch.setattr(uploads, "_MOST_LARGE", 1)
-    monkeypatch.setitem(client._S3_OPTIONS["config_kwargs"], "read_timeout", 0.4)
+    monkeypatch.setattr(s3_client, "_MOST_LARGE", 1)
+    monkeypatch.setitem(s3_client.LIMITS, "read_timeout", 0.4)
     original = Store.handle_write
     monkeypatch.setattr(Store, "handle_write", lambda self, body: time.sleep(0.2) or original(self, body))
     data = bytes(PART)
@@ -235,7 +236,7 @@ def test_large_uploads_wait_where_the_time_is_not_counted(store, monkeypatch):
 def test_what_was_sent_is_seen_of_bodies_for_https_too():
     body = BytesIO(b"abc")
     body.read(2)
-    assert uploads._position(body) == uploads._position(AioAwsChunkedWrapper(body)) == 2
-    assert uploads._position(b"<xml/>") is uploads._position(None) is None
+    assert s3_client._position(body) == s3_client._position(AioAwsChunkedWrapper(body)) == 2
+    assert s3_client._position(b"<xml/>") is s3_client._position(None) is None
     for name in ("Content-Length", "X-Amz-Decoded-Content-Length"):
-        assert uploads._length(SimpleNamespace(headers={name: "7"})) == 7
+        assert s3_client._length(SimpleNamespace(headers={name: "7"})) == 7

@@ -14,12 +14,13 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from deepliif_ray.errors import AddressRefusedError, ConfigError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 NETWORKS_VARIABLE = "DEEPLIIF_RAY_PRIVATE_NETWORKS"
 """Networks beside the internet that web addresses may lead to: ``10.20.0.0/16,127.0.0.1``."""
@@ -105,8 +106,10 @@ def _checked_socket(info: tuple[Any, ...]) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-async def web_client(**options: Any) -> aiohttp.ClientSession:
+async def web_client(**options: Any) -> "aiohttp.ClientSession":
     """Return a session that connects to no address that is refused, redirects included; for fsspec."""
+    import aiohttp  # slow to import, and not there where nothing is read from the web
+
     # Addresses one after the other, as side by side their errors would be lost.
     connector = aiohttp.TCPConnector(socket_factory=_checked_socket, happy_eyeballs_delay=None)
     return aiohttp.ClientSession(**{"connector": connector, **options})

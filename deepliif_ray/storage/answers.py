@@ -5,9 +5,8 @@ Libraries translate answers into errors of Python, and lose on the way what tell
 still there, in an error further down the chain.
 """
 
-from typing import NamedTuple
-
-from botocore.exceptions import ClientError
+import sys
+from typing import Any, NamedTuple
 
 EXPIRED_CODES = frozenset(
     (
@@ -68,12 +67,13 @@ class Answer(NamedTuple):
         return self.status in (400, 403) and self.operation.startswith("Head")
 
 
-def answer_of(error: BaseException | None) -> Answer | None:
+def answer_of(error: BaseException | Any | None) -> Answer | None:
     """Return the answer that ``error``, or an error behind it, stands for; None if there is none."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, ClientError):
+        client_error = getattr(sys.modules.get("botocore.exceptions"), "ClientError", None)
+        if client_error is not None and isinstance(error, client_error):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return Answer(str(error.response["Error"].get("Code", "")), int(status), error.operation_name)
         for name in ("status", "status_code", "code"):

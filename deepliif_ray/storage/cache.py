@@ -23,9 +23,10 @@ from pathlib import Path, PurePosixPath
 from deepliif_ray.errors import SlideChangedError, StorageError
 from deepliif_ray.storage import quota
 from deepliif_ray.storage.cache_folder import CACHE_VARIABLE, own_folder
-from deepliif_ray.storage.client import FAILURES, is_passing, trouble
+from deepliif_ray.storage.client import trouble
 from deepliif_ray.storage.credentials import scrub
 from deepliif_ray.storage.download import download
+from deepliif_ray.storage.failures import failures, is_passing
 from deepliif_ray.storage.locks import EXCLUSIVE, SHARED, Lock, try_lock
 from deepliif_ray.storage.slide_files import SlideFile, digest, is_zarr, slide_files, slide_folder
 from deepliif_ray.storage.sums import intact, write_sums
@@ -236,7 +237,7 @@ def _told_as_change(copy: _Copy) -> Iterator[None]:
     except SlideChangedError:
         shutil.rmtree(copy.part, ignore_errors=True)
         raise
-    except FAILURES as error:
+    except failures() as error:
         if getattr(error, "errno", None) in quota.FULL:
             shutil.rmtree(copy.part, ignore_errors=True)
             raise

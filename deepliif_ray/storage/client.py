@@ -1,26 +1,21 @@
 """The file system behind a URL, and patience with it: the one place where trouble is tried again."""
 
-import errno
 import logging
 import os
 import random
 import time
 from collections.abc import Callable
-from http.client import HTTPException
 from itertools import count
 from typing import Any, TypeVar
 
 import fsspec
-from aiohttp import ClientError as HttpClientError
-from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
 
 from deepliif_ray.errors import AddressRefusedError, ConfigError, StorageError
 from deepliif_ray.storage.addresses import check_url, web_client
 from deepliif_ray.storage.answers import answer_of
 from deepliif_ray.storage.credentials import names_protocol, refuse_credentials, scrub, storage_options
 from deepliif_ray.storage.documents import shown
-from deepliif_ray.storage.uploads import BoundedSession
+from deepliif_ray.storage.failures import failures, is_passing, lacks_credentials
 from deepliif_ray.storage.urls import is_local, local_path
 
 PROTOCOLS = {
@@ -31,52 +26,10 @@ some read local files by another name, run programs, or lead to other URLs."""
 RETRY_VARIABLE = "DEEPLIIF_RAY_RETRY_S"
 RETRY_S = 90.0
 """Trouble that passes is tried again for so long, seconds: a store may be restarted meanwhile."""
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
 _WEB = ("http", "https")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _TELL_AFTER_S = 3.0
 
-_S3_OPTIONS: dict[str, Any] = {
-    "config_kwargs": {
-        "retries": {"mode": "standard", "total_max_attempts": 1},  # retried here, not once more below
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "read_timeout": READ_TIMEOUT_S,
-        "max_pool_connections": 32,
-        "http_session_cls": BoundedSession,
-    }
-}
-FAILURES = (
-    OSError,
-    boto.BotoCoreError,
-    boto.ClientError,
-    ResponseParserError,
-    HttpClientError,
-    HTTPException,
-    ValueError,
-    ImportError,
-)
-"""What fsspec and the libraries below it raise."""
-_LASTING = (
-    FileNotFoundError,
-    PermissionError,
-    FileExistsError,
-    IsADirectoryError,
-    NotADirectoryError,
-    boto.SSLError,
-)
-_PASSING = (
-    ConnectionError,
-    TimeoutError,
-    boto.ConnectionError,
-    boto.HTTPClientError,
-    boto.IncompleteReadError,
-    ResponseParserError,  # a rate limit's answer need not be XML
-    HttpClientError,
-    HTTPException,
-)
-_PASSING_ERRNOS = frozenset(
-    (errno.EBUSY, errno.EREMOTEIO, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EAGAIN)
-)
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -127,32 +80,16 @@ def _connect(url: str, **more: Any) -> tuple[Any, str]:
         names = (kind.protocol,) if isinstance(kind.protocol, str) else kind.protocol
         options = storage_options((protocol, *names))
         if "s3" in names:
-            config = _S3_OPTIONS["config_kwargs"] | options.get("config_kwargs", {})
-            options = _S3_OPTIONS | options | {"config_kwargs": config}
+            from deepliif_ray.storage.s3 import with_limits
+
+            options = with_limits(options)
         # Other processes write to the same folders: a listing remembered is a listing out of date.
         options = {"use_listings_cache": False} | kind._get_kwargs_from_urls(url) | options | more
         return kind(**options), str(kind._strip_protocol(url))
     except ConfigError:
         raise
-    except (*FAILURES, TypeError) as error:
+    except failures(TypeError) as error:
         raise StorageError(f"{url}: cannot use this kind of URL ({scrub(str(error))})") from None
-
-
-def is_passing(error: BaseException | None) -> bool:
-    """Tell whether trouble may be over soon: no connection, no answer in time, a token about to be renewed.
-
-    A missing object or permission stays missing.
-    """
-    answer = answer_of(error)
-    if answer is not None:
-        return answer.is_busy or answer.is_expired
-    while error is not None:
-        if isinstance(error, _LASTING):
-            return False
-        if isinstance(error, _PASSING) or getattr(error, "errno", None) in _PASSING_ERRNOS:
-            return True
-        error = error.__cause__
-    return False
 
 
 def retry_seconds() -> float:
@@ -185,7 +122,7 @@ def retried(url: str, call: Callable[[], T]) -> T:
     for attempt in count():
         try:
             return call()
-        except FAILURES as error:
+        except failures() as error:
             if (refused := _refusal(error)) is not None:
                 raise AddressRefusedError(f"{scrub(url)}: {refused}") from None
             if is_local(url) or not is_passing(error):
@@ -229,7 +166,7 @@ def ask(url: str, call: Callable[[Any, str], T]) -> T:
         fs, path = filesystem(url)
         try:
             return call(fs, path)
-        except FAILURES as error:
+        except failures() as error:
             reason = _reason(fs, path, error)
             answer = answer_of(reason)
             if answer is not None and answer.is_expired:
@@ -248,7 +185,7 @@ def _reason(fs: Any, path: str, error: BaseException) -> BaseException:
         return error
     try:
         fs.cat_file(path, start=0, end=1)
-    except FAILURES as told:
+    except failures() as told:
         known = answer_of(told)
         return error if known is None or known.is_bare else told
     return _RenewedError("refused, and then no more")
@@ -261,6 +198,6 @@ def trouble(url: str, problem: str, error: BaseException) -> StorageError:
     answer = answer_of(error)
     if answer is not None and answer.is_expired:
         advice = "; the credentials were not renewed in time, or a clock is wrong, see docs/storage.md"
-    elif isinstance(error, boto.NoCredentialsError | PermissionError) and not is_local(url):
+    elif lacks_credentials(error) and not is_local(url):
         advice = "; check the credentials, see docs/storage.md"
     return StorageError(f"{scrub(url)}: {problem} ({said}){advice}")

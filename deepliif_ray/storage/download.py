@@ -16,7 +16,7 @@ def download(url: str, file: SlideFile, target: Path) -> None:
 
     Raises
     ------
-    OSError and others of `client.FAILURES`
+    OSError and others of `deepliif_ray.storage.failures.failures`
         The store failed for longer than is tried again, or the disk did.
     """
     if file.size is None:

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from botocore.exceptions import ClientError
 from fsspec.core import has_magic
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from deepliif_ray.errors import StorageError, StorageMissingError
-from deepliif_ray.storage.client import FAILURES, ask, filesystem, patient_filesystem, retried, trouble
+from deepliif_ray.storage.answers import answer_of
+from deepliif_ray.storage.client import ask, filesystem, patient_filesystem, retried, trouble
 from deepliif_ray.storage.credentials import scrub
+from deepliif_ray.storage.failures import failures
 from deepliif_ray.storage.urls import is_local, join, local_path
 
 READ_THREADS, _LOCAL_READ_THREADS = 16, 4
@@ -39,7 +40,7 @@ def read_bytes(url: str) -> bytes:
         return _read(url, lambda fs, path: bytes(fs.cat_file(path)))
     try:
         return _local_bytes(local_path(url))
-    except FAILURES as error:
+    except failures() as error:
         raise _unread(url, error) from error
 
 
@@ -73,7 +74,7 @@ def read_ranges(folder: str, wanted: list[tuple[str, int | None, int | None]]) -
 
     try:
         return ask(folder, ranges)
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(folder, "cannot be read", error) from None
 
 
@@ -81,8 +82,8 @@ def _piece(answer: bytes | BaseException) -> bytes | None:
     if isinstance(answer, FileNotFoundError):
         return None
     if isinstance(answer, BaseException):
-        cause = answer.__cause__
-        if isinstance(cause, ClientError) and cause.response["Error"].get("Code") in _BEYOND:
+        said = answer_of(answer.__cause__)
+        if said is not None and said.code in _BEYOND:
             return b""
         raise answer
     return bytes(answer)
@@ -102,7 +103,7 @@ def read_threads(folder: str) -> int:
 def _read(url: str, call: Callable[[Any, str], T]) -> T:
     try:
         return ask(url, call)
-    except FAILURES as error:
+    except failures() as error:
         raise _unread(url, error) from error
 
 
@@ -140,7 +141,7 @@ def exists(url: str) -> bool:
         ask(url, lambda fs, path: fs.info(path))  # s3fs's exists() takes a bucket it cannot reach for missing
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(url, "cannot be looked at", error) from None
     return True
 
@@ -212,7 +213,7 @@ def _below(folder: str, suffix: str, *, told: bool = False) -> dict[str, dict[st
         inside = dict(_local_files(local_path(folder), "", told)) if is_local(folder) else ask(folder, find)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(folder, "cannot be listed", error) from None
     # Stores keep empty folders, and markers that end in a slash, as if they were files.
     return {
@@ -270,7 +271,7 @@ def remove(url: str) -> None:
             ask(url, lambda fs, path: fs.rm(path, recursive=True))
     except FileNotFoundError:
         return
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(url, "cannot be removed", error) from None
 
 

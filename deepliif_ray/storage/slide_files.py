@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deepliif_ray.storage.client import FAILURES, ask, filesystem, is_passing, trouble
+from deepliif_ray.storage.client import ask, filesystem, trouble
+from deepliif_ray.storage.failures import failures, is_passing
 from deepliif_ray.storage.urls import is_local
 
 _VERSION_KEYS = (
@@ -58,7 +59,7 @@ def slide_files(url: str) -> list[SlideFile]:
         raise
     except NotADirectoryError as error:
         raise FileNotFoundError(url) from error
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(url, "cannot be looked at", error) from None
 
 

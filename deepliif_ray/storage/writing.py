@@ -10,7 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from deepliif_ray.storage.answers import answer_of
-from deepliif_ray.storage.client import FAILURES, ask, trouble
+from deepliif_ray.storage.client import ask, trouble
+from deepliif_ray.storage.failures import failures
 from deepliif_ray.storage.urls import is_local, local_path
 
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP))
@@ -83,7 +84,7 @@ def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
                 temporary.write_bytes(data)
         else:
             ask(url, lambda fs, path: fs.pipe_file(path, data))
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(url, "cannot be written", error) from None
 
 
@@ -106,7 +107,7 @@ def create_bytes(url: str, data: bytes) -> bool:
                 ask(url, lambda fs, path: fs.pipe_file(path, data, mode="create"))
     except FileExistsError:
         return False
-    except FAILURES as error:
+    except failures() as error:
         answer = answer_of(error)  # s3fs makes OSError(EINVAL) of it
         if answer is not None and answer.is_taken:
             return False
@@ -145,5 +146,5 @@ def write_file(url: str, source: Path) -> None:
         else:
             ask(url, lambda fs, path: fs.put_file(str(source), path))
             source.unlink()
-    except FAILURES as error:
+    except failures() as error:
         raise trouble(url, "cannot be written", error) from None

@@ -1,6 +1,9 @@
-"""Uploads to S3 that end when they stand still: below, answers have a time limit and uploads have none.
+"""S3: how long its client waits, and uploads that end when they stand still.
 
-aiohttp begins to count the seconds without an answer when a request has been sent. Until then, a store that
+Imported when an address leads there and not before, as its libraries take half a second.
+
+Answers have a time limit and uploads have none. aiohttp begins to count the seconds without an answer when a
+request has been sent. Until then, a store that
 never says "100 Continue", or does not take the rest of an object, would be waited for without end.
 """
 
@@ -10,6 +13,7 @@ from typing import Any
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ReadTimeoutError
 
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
 _LARGE = 2**20
 _MOST_LARGE = 16
 """Large uploads at once: half of the connections, so that they do not wait for one while time is counted."""
@@ -47,6 +51,20 @@ class BoundedSession(AIOHTTPSession):  # type: ignore[misc]  # it has no types
                     raise ReadTimeoutError(endpoint_url=request.url, error="the upload stands still")
         finally:
             sending.cancel()
+
+
+LIMITS: dict[str, Any] = {
+    "retries": {"mode": "standard", "total_max_attempts": 1},  # retried by `client`, not once more below
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "read_timeout": READ_TIMEOUT_S,
+    "max_pool_connections": 32,
+    "http_session_cls": BoundedSession,
+}
+
+
+def with_limits(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of s3fs with `LIMITS`, where they say nothing else."""
+    return options | {"config_kwargs": LIMITS | options.get("config_kwargs", {})}
 
 
 def _length(request: Any) -> int:
