@@ -49,4 +49,12 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from deepliif_ray.extras import missing_extra
+
+        missing = missing_extra(error, name)
+        if missing is None:
+            raise
+        raise missing from error

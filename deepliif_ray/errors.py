@@ -19,6 +19,12 @@ class ConfigError(DeepliifRayError):
     reason = "bad_config"
 
 
+class MissingExtraError(DeepliifRayError, ImportError):
+    """A library that comes with an extra is not installed; the message says which `pip install` brings it."""
+
+    reason = "not_installed"
+
+
 class StorageError(DeepliifRayError):
     """A URL cannot be read or written."""
 

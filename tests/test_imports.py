@@ -20,13 +20,14 @@ COMPOSING = {"cells", "scoring", "stains", "config", "contracts", "errors", "log
 # here, and jobs, are glue and may import any area.
 INSIDE = {
     "errors": set(),
+    "extras": {"errors"},
     "confine": set(),
     "contracts": {"errors"},
     "config": {"errors"},
     "cluster": {"errors"},
     "stains": set(),
     "logs": {"errors", "storage"},
-    "storage": {"errors"},
+    "storage": {"errors", "extras"},
     "cells": {"errors", "stains"},
     "scoring": {"errors", "contracts"},
     "slides.grid": {"errors"},

@@ -23,6 +23,7 @@ from deepliif_ray.errors import (
     QueryError,
     ResultsError,
 )
+from deepliif_ray.extras import missing_extra
 
 OK, ERROR, USAGE, SOME_FAILED = 0, 1, 2, 3
 _log = logging.getLogger(__name__)
@@ -105,6 +106,12 @@ def _guarded(command: Callable[[], Any]) -> int:
     except DeepliifRayError as error:
         _say(error)
         return ERROR
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, "this command")
+        if missing is None:
+            raise
+        _say(missing)
+        return USAGE
     return OK
 
 

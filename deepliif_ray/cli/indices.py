@@ -30,15 +30,16 @@ def index(
 
     The table on the screen is short; --format csv or --output have every column.
     """
-    from deepliif_ray.engine.run.cohort import markers_of
     from deepliif_ray.query import ask_all
+    from deepliif_ray.scoring.markers import registry_with
+    from deepliif_ray.tables.cohort import read_markers
 
     if by is not None and slides:
         raise typer.BadParameter("--by is about patients; leave out --slides")
     form = chosen_format(form, output)
     conditions = {}
     if marker is not None:
-        conditions["marker"] = markers_of(results).read(marker)[0].name
+        conditions["marker"] = registry_with(read_markers(results), results).read(marker)[0].name
     if patient is not None:
         conditions["patient_id"] = patient
     where = " AND ".join(f"{name} = {_quoted(value)}" for name, value in conditions.items()) or "true"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
-from deepliif_ray.scoring.markers import builtin, parse_markers
+from deepliif_ray.scoring.markers import registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
 from deepliif_ray.tables.damage import footer_problem, sound_ledger
 from deepliif_ray.tables.ledger import Ledger, joined_rows
@@ -123,8 +123,7 @@ def _retired(ledger: Ledger) -> pa.Table:
 
 def _markers(url: str) -> pa.Table:
     """Return the markers that have a name: the usual, and those that were given with these results."""
-    kept = read_markers(url)
-    registry = builtin() if kept is None else builtin().extended(parse_markers(kept, url))
+    registry = registry_with(read_markers(url), url)
     rows = [asdict(marker) | {"brief": marker.brief} for marker in registry.markers.values()]
     texts = pa.list_(pa.string())
     names = ("name", "note", "caution", "brief")

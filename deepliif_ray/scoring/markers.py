@@ -179,6 +179,19 @@ def builtin() -> Registry:
     return Registry(parse_markers(contract, "markers.yaml"), contract["stains"])
 
 
+def registry_with(kept: Any | None, source: str) -> Registry:
+    """Return the built-in registry, with the markers ``kept`` with results; raises as `parse_markers`.
+
+    Parameters
+    ----------
+    kept : object, optional
+        What YAML or JSON made of a file of the form of ``schemas/markers.yaml``; None if there is none.
+    source : str
+        Names it in messages.
+    """
+    return builtin() if kept is None else builtin().extended(parse_markers(kept, source))
+
+
 def markers() -> dict[str, Marker]:
     """Return the known markers by canonical name, in the order of the registry."""
     return builtin().markers

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from deepliif_ray.errors import AddressRefusedError, ConfigError, StorageError
+from deepliif_ray.extras import missing_extra
 from deepliif_ray.storage.addresses import check_url, web_client
 from deepliif_ray.storage.answers import answer_of
 from deepliif_ray.storage.credentials import names_protocol, refuse_credentials, scrub, storage_options
@@ -89,6 +90,9 @@ def _connect(url: str, **more: Any) -> tuple[Any, str]:
     except ConfigError:
         raise
     except failures(TypeError) as error:
+        missing = missing_extra(error, f"{protocol}://")
+        if missing is not None:
+            raise StorageError(f"{scrub(url)}: {missing}") from error
         raise StorageError(f"{url}: cannot use this kind of URL ({scrub(str(error))})") from None
 
 

@@ -11,7 +11,7 @@ from deepliif_ray.engine.run.todo import Refresh
 from deepliif_ray.engine.work import MANIFEST_NOTE, RunContext
 from deepliif_ray.errors import ResultsError
 from deepliif_ray.manifest import SlideEntry, read_registry
-from deepliif_ray.scoring.markers import Registry, builtin, parse_markers
+from deepliif_ray.scoring.markers import Registry, registry_with
 from deepliif_ray.tables.cohort import read_markers
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells, write_failure
 from deepliif_ray.tables.ledger import RETIRED, Ledger
@@ -133,5 +133,4 @@ def markers_of(results: str, own: str | None = None) -> Registry:
     """
     if own is not None:
         return read_registry(own)
-    kept = read_markers(results)
-    return builtin() if kept is None else builtin().extended(parse_markers(kept, results))
+    return registry_with(read_markers(results), results)

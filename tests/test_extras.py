@@ -1,0 +1,131 @@
+"""The base install opens, queries and mends results; what is missing for the rest is said by its extra."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from deepliif_ray.errors import MissingExtraError, StorageError
+from deepliif_ray.extras import EXTRAS, missing_extra
+from tests.query import fake_results as fake
+
+ROOT = Path(__file__).parents[1]
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED_NAMES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+ALL = [module for modules in EXTRAS.values() for module in modules]
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def names_of(requirements):
+    return {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in requirements}
+
+
+def without_extras(code, *arguments):
+    """Run code in an interpreter that finds nothing of what the extras bring."""
+    names = f"BLOCKED_NAMES = {set(ALL)!r}\n"
+    return subprocess.run(
+        [sys.executable, "-c", names + BLOCKED + code, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def command(*arguments):
+    return without_extras("from deepliif_ray.cli import main; main()", *arguments)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = str(tmp_path_factory.mktemp("base") / "results")
+    for number in range(3):
+        fake.commit(root, f"s{number}", [fake.cell(k) for k in range(4)], patient_id="P")
+    return root
+
+
+def test_each_module_is_of_a_package_of_its_extra():
+    distributions = packages_distributions()
+    extras = project()["optional-dependencies"]
+    for extra, modules in EXTRAS.items():
+        for module in modules:
+            for name in distributions.get(module, []):
+                direct = name.lower() in names_of(extras[extra])
+                behind = extra == "s3" and name in ("aiobotocore", "aiohttp", "botocore")  # what s3fs brings
+                assert direct or behind, (module, name, extra)
+
+
+def test_every_extra_is_part_of_all_and_says_what_it_brings():
+    extras = project()["optional-dependencies"]
+    (all_of_it,) = extras["all"]
+    assert all_of_it == f"deepliif-ray[{','.join(EXTRAS)}]"
+    assert set(extras) == {*EXTRAS, "all", "dev"}
+    named = {name for extra in EXTRAS for name in names_of(extras[extra]) - {"deepliif-ray"}}
+    assert not named & names_of(project()["dependencies"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["index", "RESULTS"],
+        ["index", "RESULTS", "--marker", "ki67", "--slides"],
+        ["status", "RESULTS"],
+        ["check", "RESULTS"],
+        ["optimize", "RESULTS"],
+        ["sql", "RESULTS", "SELECT count(*) FROM cells"],
+        ["sql", "RESULTS", "--sandbox", "SELECT count(*) FROM cells"],
+        ["--help"],
+    ],
+    ids=" ".join,
+)
+def test_results_are_asked_and_mended_without_any_extra(results, arguments):
+    done = command(*[results if text == "RESULTS" else text for text in arguments])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["score", "m.csv", "r"], "score"),
+        (["plan", "m.csv"], "score"),
+        (["doctor"], "score"),
+        (["models"], "score"),
+        (["sql", "s3://bucket/results", "SELECT 1"], "s3"),
+        (["sql", "gs://bucket/results", "SELECT 1"], "gcs"),
+        (["sql", "az://bucket/results", "SELECT 1"], "azure"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_what_needs_an_extra_says_which(arguments, extra):
+    done = command(*arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert f"pip install 'deepliif-ray[{extra}]'" in done.stderr.replace("\n", " ")
+
+
+def test_from_python_too():
+    done = without_extras("import deepliif_ray; deepliif_ray.connect; deepliif_ray.score")
+    assert done.stderr.splitlines()[-1].startswith("deepliif_ray.errors.MissingExtraError: score needs ")
+
+
+def test_other_missing_modules_are_not_taken_for_extras():
+    assert missing_extra(ModuleNotFoundError("No module named 'x'", name="x"), "it") is None
+    assert missing_extra(ValueError(), "it") is None
+    hidden = StorageError("wrapped")
+    hidden.__cause__ = ModuleNotFoundError("No module named 'zarr.abc'", name="zarr.abc")
+    assert isinstance(missing_extra(hidden, "it"), MissingExtraError)
