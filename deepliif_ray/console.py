@@ -207,7 +207,9 @@ def describe(progress: Progress) -> str:
     parts.append(f"{progress.tiles_per_second:.1f} tiles/s")
     parts.append(f"{progress.cells:,} cells")
     left = progress.seconds_left
-    if left is not None and progress.done < progress.slides:
+    if progress.is_joining:
+        parts.append("joining cells")
+    elif left is not None and progress.done < progress.slides:
         parts.append(f"{time_left(left)} left")
     return " · ".join(parts)
 

@@ -73,6 +73,8 @@ def _progress_line(progress: dict[str, Any]) -> str:
     parts.append(f"{progress.get('tiles_done', 0):,}/{progress.get('tiles_planned', 0):,} tiles")
     parts.append(f"{progress.get('tiles_per_second', 0.0):.1f} tiles/s")
     parts.append(f"{progress.get('cells', 0):,} cells")
+    if progress.get("is_joining"):
+        parts.append("joining cells")
     left = progress.get("seconds_left")
     if left is not None and done < slides:
         parts.append(f"{time_left(left)} to go")

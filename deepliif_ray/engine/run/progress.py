@@ -116,6 +116,7 @@ class Progress:
             "seconds": self.seconds,
             "tiles_per_second": self.tiles_per_second,
             "seconds_left": self.seconds_left,
+            "is_joining": self.is_joining,
             "timings": {f"{step}_s": seconds for step, seconds in self.spent.items()},
             "reasons": dict(self.reasons.copy()),
             "newest_failures": self.newest,
@@ -125,6 +126,12 @@ class Progress:
     def done(self) -> int:
         """Slides that need nothing more."""
         return self.skipped + self.set_aside + self.scored + self.failed
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether every tile is staged, and slides are left whose cells are being joined."""
+        everything = self.planned + self.skipped + self.set_aside + self.failed >= self.slides
+        return everything and 0 < self.tiles_planned <= self.tiles_done and self.done < self.slides
 
     @property
     def seconds(self) -> float:
@@ -138,8 +145,11 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the tiles of planned slides; slides not planned yet count as their average."""
-        if not self.tiles_done or not self.planned:
+        """Estimate from the tiles of planned slides; slides not planned yet count as their average.
+
+        None before there is a tile, and after the last one: how long cells take to be joined is not known.
+        """
+        if not self.tiles_done or not self.planned or self.is_joining:
             return None
         unplanned = max(self.slides - self.skipped - self.planned, 0)
         tiles = self.tiles_planned * (1 + unplanned / self.planned) - self.tiles_done

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 
 from deepliif_ray import connect, score
-from deepliif_ray.console import where_time_went
+from deepliif_ray.console import describe, where_time_went
 from deepliif_ray.engine.run.progress import STEPS, Progress
 from deepliif_ray.synthetic import write_cohort
 from deepliif_ray.tables.schema import table_schema
@@ -75,3 +75,19 @@ def test_shares():
     assert where_time_went(dict.fromkeys(STEPS, 0.0)) is None
     spent = {"read": 12.0, "infer": 71.0, "measure": 8.0, "wait": 9.0}
     assert where_time_went(spent) == "time: infer 71 %, read 12 %, measure 8 %; the workers waited 9 %"
+
+
+def test_while_cells_are_joined_no_time_is_promised():
+    progress = Progress(slides=3, skipped=1, planned=2, tiles_planned=10, tiles_done=9)
+    assert progress.seconds_left is not None and " left" in describe(progress)
+    progress.add(tiles_done=1)
+    assert progress.seconds_left is None
+    assert describe(progress).endswith("0 cells · joining cells")
+    assert progress.snapshot()["is_joining"]
+    progress.add(scored=2, cells=7)
+    assert not progress.is_joining and describe(progress).endswith("7 cells")
+
+
+def test_slides_that_are_not_planned_yet_are_more_tiles_to_come():
+    progress = Progress(slides=3, planned=2, tiles_planned=10, tiles_done=10)
+    assert not progress.is_joining and progress.seconds_left > 0
