@@ -4,10 +4,12 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ModelError
+from deepliif_ray.models import plugins
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
 
@@ -22,8 +24,11 @@ _REGISTERED = {
 
 
 def registered_models() -> dict[str, str]:
-    """Return the names that `load_model` knows without a folder, each with a one-line description."""
-    return dict(_REGISTERED)
+    """Return the names that `load_model` knows without a folder, each with a one-line description.
+
+    Those of this package come first; others offer theirs by entry points (`deepliif_ray.models.plugins`).
+    """
+    return {**plugins.offered(), **_REGISTERED}
 
 
 def native_view(uri: str) -> tuple[float | None, int, float | None]:
@@ -36,7 +41,7 @@ def native_view(uri: str) -> tuple[float | None, int, float | None]:
     """
     from deepliif_ray.models.bundle import is_bundle  # slow to import
 
-    model = load_model(uri, "cpu") if uri in _REGISTERED or is_bundle(uri) else None
+    model = load_model(uri, "cpu") if uri in registered_models() or is_bundle(uri) else None
     if model is None:
         return None, _PUBLISHED_TILE, None
     return model.native_mpp, model.native_tile, model.native_od
@@ -55,12 +60,13 @@ def check_model(uri: str, device: str | None, precision: str | None) -> str:
         The store of the URL does not answer.
     """
     check_choice(device, precision)
-    if uri in _REGISTERED:
+    known = registered_models()
+    if uri in known:
         return uri
     url = storage.absolute(uri)
     if not storage.exists(url):
         raise ModelError(
-            f"{uri}: no such model; use one of {', '.join(_REGISTERED)}, or the URL of a model bundle or a "
+            f"{uri}: no such model; use one of {', '.join(known)}, or the URL of a model bundle or a "
             "published model folder"
         )
     return url
@@ -78,7 +84,8 @@ def load_model(
     Parameters
     ----------
     uri : str
-        Name of a registered model, or URL or path of a model bundle or a published model folder.
+        Name of a registered model, or URL or path of a model bundle or a published model folder. Installed
+        packages may offer more names, and more architectures of bundles.
     device : str, optional
         ``cpu``, ``cuda`` or ``cuda:N``; by default the GPU if there is one.
     precision : str, optional
@@ -99,16 +106,24 @@ def load_model(
     check_choice(device, precision)
     if uri == Stain.name:
         return Stain(modalities)
+    request = plugins.Request(None, {}, modalities, device, precision, batch_size)
+    if uri not in _REGISTERED and uri in plugins.offered():
+        return plugins.make(uri, request)
     # PyTorch is slow to import, and only networks need it.
-    from deepliif_ray.models.bundle import is_bundle, read_bundle
+    from deepliif_ray.models.bundle import ARCHITECTURE, describe, is_bundle, read_bundle
     from deepliif_ray.models.checkpoint import load_checkpoint
     from deepliif_ray.models.compact import Compact
     from deepliif_ray.models.deepliif import DeepLIIF
     from deepliif_ray.models.device import choose_device, choose_precision
 
+    folder = str(_ZOO / uri) if uri in _REGISTERED else uri
+    if is_bundle(folder):
+        described = describe(folder)
+        architecture = described.get("architecture")
+        if isinstance(architecture, str) and architecture != ARCHITECTURE:
+            return plugins.make(architecture, replace(request, folder=folder, described=described))
     chosen = choose_device(device)
     chosen_precision = choose_precision(precision, chosen)
-    folder = str(_ZOO / uri) if uri in _REGISTERED else uri
     model: Compact | DeepLIIF
     if is_bundle(folder):
         model = Compact(read_bundle(folder), modalities, chosen, chosen_precision)

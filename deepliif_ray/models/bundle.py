@@ -22,6 +22,8 @@ from deepliif_ray.models.compact_spec import CompactSpec
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
 FORMAT = "deepliif_ray.model/1"
+ARCHITECTURE = "compact"
+"""What bundles of this package hold; others are for installed packages (`deepliif_ray.models.plugins`)."""
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 MAX_JSON_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 30
@@ -104,7 +106,7 @@ def write_bundle(
         **metadata,
         "format": FORMAT,
         "name": name,
-        "architecture": "compact",
+        "architecture": ARCHITECTURE,
         "layers": asdict(spec),
         "outputs": ["seg", *spec.modalities],
         "segmentation_weights": [1.0],
@@ -121,13 +123,13 @@ def write_bundle(
     return digest
 
 
-def read_bundle(uri: str) -> Bundle:
-    """Read the bundle at ``uri``.
+def describe(uri: str) -> dict[str, Any]:
+    """Return ``model.json`` of the bundle at ``uri``.
 
     Raises
     ------
     ModelError
-        A file is missing, too large, damaged, or not what the digest says.
+        It is missing, too large, or not of this format.
     """
     source = storage.join(uri, MODEL_FILE)
     try:
@@ -136,7 +138,19 @@ def read_bundle(uri: str) -> Bundle:
         raise ModelError(f"{source}: not JSON: {error}; copy the bundle again") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise ModelError(f"{source}: not a model of format {FORMAT}")
-    if described.get("architecture") != "compact":
+    return described
+
+
+def read_bundle(uri: str) -> Bundle:
+    """Read the bundle at ``uri``.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, too large, damaged, or not what the digest says.
+    """
+    source, described = storage.join(uri, MODEL_FILE), describe(uri)
+    if described.get("architecture") != ARCHITECTURE:
         raise ModelError(
             f"{source}: architecture {storage.shown(described.get('architecture'))} is not known here"
         )
