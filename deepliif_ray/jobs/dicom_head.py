@@ -1,28 +1,20 @@
-"""Reads a few identifiers from the head of a DICOM file, without fetching its pixels.
-
-Encoding: DICOM PS3.5 section 7 (data elements) and PS3.10 section 7 (file meta information). Microscopy
-images are stored with explicit value representations, little endian; others are told apart and refused.
-"""
+"""Reads a few identifiers from the head of a DICOM file, without fetching its pixels."""
 
 import struct
+import warnings
+from io import BytesIO
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
 
 from deepliif_ray import storage
 
 HEAD_BYTES = 256 * 2**10
-_KEYWORDS = {
-    (0x0008, 0x0050): "AccessionNumber",
-    (0x0010, 0x0020): "PatientID",
-    (0x0020, 0x000E): "SeriesInstanceUID",
-    (0x0040, 0x0512): "ContainerIdentifier",
-}
-_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_KEYWORDS = ("AccessionNumber", "PatientID", "SeriesInstanceUID", "ContainerIdentifier")
+_TAGS: list[BaseTag | int] = [Tag(name) for name in _KEYWORDS]
 _UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
-_LAST = (0x0040, 0x0512)
-_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-_ENCAPSULATED = "1.2.840.10008.1.2.4."
-
-Tag = tuple[int, int]
 
 
 def read_identifiers(url: str) -> dict[str, str]:
@@ -37,58 +29,38 @@ def read_identifiers(url: str) -> dict[str, str]:
 
 
 def parse_identifiers(head: bytes) -> dict[str, str]:
-    """Return the identifiers in the first bytes of a DICOM file; what is cut off or damaged is left out."""
-    if head[128:132] != b"DICM":
-        return {}
-    found: dict[str, str] = {}
-    position = 132
+    """Return the identifiers in the first bytes of a DICOM file; {} if these are damaged, or no DICOM."""
+    stream = BytesIO(head)
+
+    def is_beyond(tag: BaseTag, _: str | None, length: int) -> bool:
+        cut = length != _UNDEFINED and stream.tell() + length > len(
+            head
+        )  # half an id is another patient's
+        return tag > max(_TAGS) or cut
+
     try:
-        while position < len(head):
-            tag, kind, length, position = _element(head, position)
-            if tag > _LAST:
-                break
-            if tag == (0x0002, 0x0010):
-                syntax = _text(head[position : position + length])
-                if syntax != _EXPLICIT_LITTLE and not syntax.startswith(_ENCAPSULATED):
-                    return {}
-            if length == _UNDEFINED:
-                position = _skip_items(head, position)
-                continue
-            if tag in _KEYWORDS and kind != b"SQ" and position + length <= len(head):
-                found[_KEYWORDS[tag]] = _text(head[position : position + length])
-            position += length
-    except struct.error:  # the head ends within an element
-        pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a value that breaks the standard's rules is still the value
+            header = read_partial(stream, is_beyond, specific_tags=_TAGS)
+            found = {name: _text(header.get(name)) for name in _KEYWORDS}
+    except (
+        InvalidDicomError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        RecursionError,
+        EOFError,
+        struct.error,
+    ):  # a header may be damaged in any way, and pydicom raises accordingly
+        return {}
     return {name: text for name, text in found.items() if text}
 
 
-def _element(head: bytes, position: int) -> tuple[Tag, bytes, int, int]:
-    """Return tag, representation, length and position of the value of the element at ``position``."""
-    group, number = struct.unpack_from("<HH", head, position)
-    if group == 0xFFFE:
-        (length,) = struct.unpack_from("<I", head, position + 4)
-        return (group, number), b"", length, position + 8
-    kind = head[position + 4 : position + 6]
-    if kind in _LONG:
-        (length,) = struct.unpack_from("<I", head, position + 8)
-        return (group, number), kind, length, position + 12
-    (length,) = struct.unpack_from("<H", head, position + 6)
-    return (group, number), kind, length, position + 8
-
-
-def _skip_items(head: bytes, position: int) -> int:
-    """Return where a value of undefined length ends; such values may lie within one another."""
-    depth = 1
-    while depth:
-        tag, _, length, position = _element(head, position)
-        if tag in (_SEQUENCE_END, _ITEM_END):
-            depth -= 1
-        elif length == _UNDEFINED:
-            depth += 1
-        elif tag != _ITEM:  # the elements of an item are walked, for one of them may be of undefined length
-            position += length
-    return position
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace").strip(" \0")
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    parts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join(map(str, parts)).strip(" \0")
