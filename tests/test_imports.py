@@ -47,7 +47,7 @@ INSIDE = {
 # reading and writing files with Arrow is for those who talk to the outside world, and for output asked for.
 OWNERS = {
     "duckdb": {"query"},
-    "fsspec": {"storage", "tables"},
+    "fsspec": {"storage", "query"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
     "aiobotocore": {"storage"},

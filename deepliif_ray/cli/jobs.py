@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepliif_ray.cli.cohort import about_cohort, show_warnings
-from deepliif_ray.cli.common import ERROR, FormatOption, app, command_name, guarded, stoppable
+from deepliif_ray.cli.common import ERROR, FormatOption, app, command_name, stoppable
 from deepliif_ray.cli.journeys import Group
 from deepliif_ray.cli.training import describe_training
 from deepliif_ray.console import describe, errors, show
@@ -37,7 +37,7 @@ def _describe(progress: Any) -> str:
     return describe(progress) if isinstance(progress, Progress) else describe_training(progress)
 
 
-def run_file(url: str, *, kind: str | None = None, address: str | None = None) -> int:
+def run_file(url: str, *, address: str | None = None) -> int:
     """Run a job file, tell how it went, and return its exit code."""
     from deepliif_ray.jobs.run import run_job
 
@@ -45,7 +45,7 @@ def run_file(url: str, *, kind: str | None = None, address: str | None = None) -
         errors.print(text, markup=False)
 
     with stoppable(_describe) as progress:
-        outcome = run_job(url, kind=kind, address=address, watch=progress, say=say)
+        outcome = run_job(url, address=address, watch=progress, say=say)
     show_warnings(outcome.summary.get("warnings", []))
     leftovers = [(slide_id, None) for slide_id in outcome.summary.get("leftovers", [])]
     for text in about_cohort(0, outcome.summary.get("retired", []), leftovers):
@@ -61,13 +61,6 @@ def run_file(url: str, *, kind: str | None = None, address: str | None = None) -
     for limit in outcome.broken:
         errors.print(f"limit broken: {limit}", markup=False)
     return outcome.exit_code
-
-
-def run_script(kind: str) -> None:
-    """Be a script: run the job file named on the command line, which must be of this kind."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        sys.exit(f"usage: {Path(sys.argv[0]).name} JOB.yaml")
-    guarded(lambda: sys.exit(run_file(sys.argv[1], kind=kind)))
 
 
 @app.command()

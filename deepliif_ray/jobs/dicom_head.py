@@ -33,9 +33,7 @@ def parse_identifiers(head: bytes) -> dict[str, str]:
     stream = BytesIO(head)
 
     def is_beyond(tag: BaseTag, _: str | None, length: int) -> bool:
-        cut = length != _UNDEFINED and stream.tell() + length > len(
-            head
-        )  # half an id is another patient's
+        cut = length != _UNDEFINED and stream.tell() + length > len(head)  # half an id is another patient's
         return tag > max(_TAGS) or cut
 
     try:

@@ -75,7 +75,6 @@ class Outcome:
 def run_job(
     url: str,
     *,
-    kind: str | None = None,
     address: str | None = None,
     watch: Watch = lambda _: None,
     say: Say = lambda _: None,
@@ -86,8 +85,6 @@ def run_job(
     ----------
     url : str
         URL of the file; relative URLs in it are taken from its folder.
-    kind : str, optional
-        The kind that the file must be of.
     address : str, optional
         Address of a Ray cluster; by default $RAY_ADDRESS, or a cluster of this machine alone.
     watch : callable
@@ -103,8 +100,6 @@ def run_job(
         What the work raises; hooks are told of it.
     """
     job, digest = read_job(url)
-    if kind is not None and job.kind != kind:
-        raise ConfigError(f"{url}: its kind is {job.kind}, not {kind}")
     name = job_name(job, url)
     job = resolved(job, storage.parent(storage.absolute(url)))
     webhook_url(job.notifications)  # a variable that is not set is better known now than in the end

@@ -25,8 +25,8 @@ from deepliif_ray import confine
 from deepliif_ray.errors import DeepliifRayError, QueryError, StorageError
 from deepliif_ray.query import sandbox_child as child
 from deepliif_ray.query.reading import check_reads, check_types, unique_names
+from deepliif_ray.query.rooted import RootedFileSystem
 from deepliif_ray.query.views import SANDBOX, connect, derived
-from deepliif_ray.tables.rooted import RootedFileSystem
 
 _log = logging.getLogger(__name__)
 _START_LIMIT_S = 120

@@ -41,7 +41,7 @@ def serve(link: Connection, memory: int) -> None:
     import duckdb
     import pyarrow as pa
 
-    from deepliif_ray.tables.ranges import RangesFileSystem
+    from deepliif_ray.query.ranges import RangesFileSystem
 
     if confine.FILES in gave_up:
         confine.close_files()  # all is imported, and DuckDB's threads are still to begin

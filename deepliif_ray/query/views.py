@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
 from deepliif_ray.tables.damage import footer_problem, sound_ledger
 from deepliif_ray.tables.ledger import Ledger, joined_rows
 from deepliif_ray.tables.records import Damage
-from deepliif_ray.tables.rooted import RootedFileSystem, needs_root
 from deepliif_ray.tables.schema import column_names, later_columns, schema_version, table_schema
 
 _SQL = Path(__file__).parent / "sql"

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,8 +108,6 @@ def test_what_cannot_begin_is_told_too(cohort, capsys):
     assert (summary["status"], summary["reason"]) == ("failed", "bad_manifest")
     assert run("run", write_job(cohort)) == 2
     assert run("run", str(cohort.with_name("nothing.yaml"))) == 2
-    with pytest.raises(ConfigError, match="its kind is score_cohort, not reprocess"):
-        run_job(write_job(cohort), kind="reprocess")
     with pytest.raises(ConfigError, match="leave out the address"):
         run_job(write_job(cohort), address="10.0.0.1:6379")
 
@@ -260,15 +256,3 @@ def test_optimize(cohort):
     assert outcome.exit_code == 0 and outcome.summary["figures"]
     assert len(list((cohort.parents[1] / "results" / "slides").rglob("*.parquet"))) < before
     assert Ledger(str(cohort.parents[1] / "results")).slides().num_rows == 2
-
-
-def test_the_entry_point_is_a_script(cohort):
-    script = ROOT / "jobs" / "score_cohort.py"
-    done = subprocess.run(
-        [sys.executable, script, write_job(cohort)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "scored 2" in done.stderr
-    wrong = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert wrong.returncode == 1 and "usage: score_cohort.py JOB.yaml" in wrong.stderr

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from deepliif_ray.query import connect
 from deepliif_ray.scoring.calls import call_cells, index
-from deepliif_ray.scoring.intervals import wilson
 from deepliif_ray.tables.ledger import Ledger
 from tests.query import fake_results as fake
+from tests.scoring.wilson import wilson
 
 
 def row(connection, query):

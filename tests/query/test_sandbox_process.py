@@ -10,7 +10,7 @@ import pytest
 
 from deepliif_ray.errors import QueryError, StorageError
 from deepliif_ray.query import Limits, ask, connect, sandbox
-from deepliif_ray.tables.rooted import RootedFileSystem
+from deepliif_ray.query.rooted import RootedFileSystem
 from tests.query import fake_results as fake
 from tests.query.test_connect import VIEWS
 

@@ -1,4 +1,4 @@
--- 95 % Wilson score interval of a percentage of cells (Wilson 1927), as scoring/intervals.py; NULL without a cell.
+-- 95 % Wilson score interval of a percentage of cells (Wilson 1927); NULL without a cell.
 CREATE MACRO wilson_centre(positive, total) AS
   positive / total + 1.959963984540054 ^ 2 / (2 * total);
 

@@ -14,7 +14,7 @@ from deepliif_ray.training.panels.files import IHC
 GROUP = "deepliif_ray.objectives"
 """Entry points of this group are objectives that installed packages offer."""
 _BUILT_IN = {
-    name: EntryPoint(name, f"deepliif_ray.training.{home}", GROUP)
+    name: EntryPoint(name, f"deepliif_ray.training.objectives.{home}", GROUP)
     for name, home in (
         ("compact", "compact:CompactObjective"),
         ("deepliif", "deepliif:DeepLIIFObjective"),

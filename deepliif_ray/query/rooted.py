@@ -7,7 +7,7 @@ names would be taken for a pattern (``*?[``) or a partition (``=``).
 from functools import partial
 
 from deepliif_ray import storage
-from deepliif_ray.tables.ranges import RangesFileSystem
+from deepliif_ray.query.ranges import RangesFileSystem
 
 _PATTERN = frozenset("*?[=")
 

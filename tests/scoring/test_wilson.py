@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.scoring.intervals import wilson
+from tests.scoring.wilson import wilson
 
 
 @pytest.mark.parametrize(
