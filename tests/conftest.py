@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # As many workers as cores: libraries that start a thread a core in each of them wait for one another.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
+
+# What pip would have installed, here and in processes that are started: a distribution that offers models.
+# `toy` costs next to nothing, for tests that are about what surrounds a model.
+_PLUGIN = str(Path(__file__).parent / "models" / "plugin")
+sys.path.append(_PLUGIN)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _PLUGIN]))
 
 SHARED = Path(os.environ.get("DEEPLIIF_RAY_SHARED", Path(__file__).parents[2] / "shared"))
 

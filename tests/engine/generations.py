@@ -105,4 +105,4 @@ def make(folder: Path) -> Generations:
 
 
 def score_local(manifest: str, results: str, **options):
-    return score(manifest, results, **{"model": "stain", "engine": "local", **options})
+    return score(manifest, results, **{"model": "toy", "engine": "local", **options})

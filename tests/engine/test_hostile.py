@@ -61,7 +61,7 @@ def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
     """One damaged block of the file spoils some tiles of 144."""
     tiff(tmp_path / "whole.tiff", tissue, resolution=(20_000, 20_000), tile=64)
     tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[45])
-    options = {"tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 5}
+    options = {"model": "toy", "tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 5}
     found = run(tmp_path, ["whole.tiff", "bad.tiff"], **options)
     bad, whole = found["slides"].to_pylist()
     assert whole["n_tiles_bad"] == 0
@@ -90,7 +90,7 @@ def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
 
 def test_too_many_bad_tiles_fail_the_slide_with_the_first(tissue, tmp_path):
     tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[45])
-    options = {"tile_size": 64, "overlap": 4}
+    options = {"model": "toy", "tile_size": 64, "overlap": 4}
     found = run(tmp_path, ["bad.tiff"], **options)
     (row,) = found["failures"].to_pylist()
     assert (row["stage"], row["reason"]) == ("read", "corrupt")
@@ -106,7 +106,7 @@ def test_too_many_bad_tiles_fail_the_slide_with_the_first(tissue, tmp_path):
 
 def test_the_share_does_not_depend_on_what_was_staged_when(tissue, tmp_path):
     tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[44, 45])
-    options = {"tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 20}
+    options = {"model": "toy", "tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 20}
 
     def stop(progress):
         if progress.tiles_done >= 80:

@@ -12,9 +12,9 @@ from deepliif_ray import connect, storage
 from deepliif_ray.engine.run import record
 from deepliif_ray.errors import ConfigError, ManifestError, lasting_reasons
 from deepliif_ray.jobs.run import run_job
-from deepliif_ray.models.stain import Stain
 from deepliif_ray.synthetic import write_cohort
 from deepliif_ray.tables.ledger import Ledger
+from tests.models.toy_model import ToyModel
 from tests.test_cli import run
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def write_job(cohort: Path, **options) -> str:
         "kind": "score_cohort",
         "manifest": cohort.name,
         "results": "../results",
-        "model": "stain",
+        "model": "toy",
         "resources": {"engine": "local"},
         "notifications": {"file": "../summary.json"},
     }
@@ -138,7 +138,7 @@ def test_reprocess_does_what_is_new_changed_or_worth_another_try(cohort, monkeyp
     add_row(cohort, slide_id="gone", uri="gone.tiff")
     assert reprocess(cohort) == counts(scored=2, failed=2)
     with monkeypatch.context() as patch:
-        patch.setattr(Stain, "infer", lambda *_: pytest.fail("inferred again"))
+        patch.setattr(ToyModel, "infer", lambda *_: pytest.fail("inferred again"))
         # A file that is not there may come; one that cannot be read stays as it is.
         assert reprocess(cohort) == counts(skipped=2, set_aside=1, failed=1)
     (cohort.parent / "gone.tiff").write_bytes((cohort.parent / "P01-Ki67.tiff").read_bytes())
@@ -206,13 +206,7 @@ def test_a_failure_without_a_version_is_tried_again(cohort, monkeypatch):
 
 def test_another_model_makes_another_generation(cohort, monkeypatch):
     assert reprocess(cohort) == counts(scored=2)
-    made = Stain.__init__
-
-    def other(self, *arguments, **options):
-        made(self, *arguments, **options)
-        self.digest = "another"
-
-    monkeypatch.setattr(Stain, "__init__", other)
+    monkeypatch.setattr(ToyModel, "digest", "another")
     assert reprocess(cohort) == counts(scored=2)
     with connect(cohort.parents[1] / "results") as connection:
         found = connection.sql("SELECT DISTINCT model_digest FROM slides").fetchall()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,6 @@ from deepliif_ray.errors import ModelError
 from deepliif_ray.models import check_model, registered_models
 from deepliif_ray.models.bundle import FORMAT
 from deepliif_ray.synthetic import write_cohort
-
-
-@pytest.fixture(autouse=True)
-def _installed(monkeypatch):
-    """What pip would have installed: distributions that offer models."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "plugin"))
 
 
 def bundle(folder, **described):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from deepliif_ray import connect, score, storage
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.models.stain import Stain
 from deepliif_ray.synthetic import SyntheticTissue
 from deepliif_ray.tables.optimize import optimize
+from tests.models.toy_model import ToyModel
 from tests.test_cli import run
 
 COLUMNS = ("slide_id", "patient_id", "marker", "uri", "mpp", "site")
@@ -49,7 +49,7 @@ class Cohort:
 
     def score(self, **options):
         self.write()
-        return score(str(self.folder / "m.csv"), str(self.results), model="stain", engine="local", **options)
+        return score(str(self.folder / "m.csv"), str(self.results), model="toy", engine="local", **options)
 
     def ask(self, query):
         with connect(self.results) as connection:
@@ -71,7 +71,7 @@ def cohort(scored, tmp_path, monkeypatch):
     made.folder, made.results = tmp_path / "c", tmp_path / "c" / "results"
     made.rows = [dict(row) for row in scored.rows]
     made.score()  # its files were copied: their place is another now
-    monkeypatch.setattr(Stain, "infer", lambda *_: pytest.fail("inferred again"))
+    monkeypatch.setattr(ToyModel, "infer", lambda *_: pytest.fail("inferred again"))
     return made
 
 
@@ -290,5 +290,5 @@ def test_what_the_command_line_tells(cohort, capsys):
     assert "warning: 1 slides in these indices are not in the newest manifest" in shown.err
     assert run("index", results, "--marker", "HER3") == 0
     assert "no slides of marker 'HER3'; markers there are: CD3, Ki67" in capsys.readouterr().err
-    assert run("score", manifest, results, "--model", "stain", "--engine", "local", "--prune") == 0
+    assert run("score", manifest, results, "--model", "toy", "--engine", "local", "--prune") == 0
     assert "1 slides retired: 'S1'" in capsys.readouterr().err

@@ -64,6 +64,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(module, "STALE_S", 3.0)
 
 
+@pytest.mark.slow
 def test_the_second_run_is_told_and_the_first_not_disturbed(cohort, undisturbed, tmp_path):
     first = start(cohort, tmp_path, 0.3)
     wait_for(lambda: read_lease(str(tmp_path)))

@@ -144,6 +144,7 @@ def test_all_bad_slides_are_named_and_blank_ones_told(model, slides, tmp_path):
         distill("stain", names[2:], str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_the_command(model, slides, tmp_path):
     options = ["--tile-size", 64, "--assume-mpp", 0.25, "--max-tiles", 2, "--modality", "dapi"]
     done = run("distill", model, slides / "field one.png", slides / "slide.tiff", tmp_path / "out", *options)

@@ -396,6 +396,7 @@ def test_the_store_on_ray_is_the_local_one(cluster, folders):
         )
 
 
+@pytest.mark.slow
 def test_no_process_holds_a_copy_of_its_own(cluster, tmp_path):
     for number in range(3):
         write_panels(str(tmp_path), tile(f"{number}", seed=number, height=200, width=200))
