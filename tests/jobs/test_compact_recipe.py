@@ -90,6 +90,7 @@ def recipe(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_each_step_once_and_in_order(recipe, tmp_path):
     (tmp_path / "work/synthetic.part/left by a stop").mkdir(parents=True)
     assert recipe() == [

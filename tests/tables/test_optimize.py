@@ -424,6 +424,7 @@ STEP = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.lists(STEP, max_size=8))
 def test_any_order_of_commits_and_joins(steps):

@@ -406,6 +406,7 @@ def test_no_process_holds_a_copy_of_its_own(cluster, tmp_path):
     assert not first.ihc.flags.writeable
 
 
+@pytest.mark.slow
 def test_bad_files_are_named_by_both_stores(cluster, folders, tmp_path):
     for number in range(11):
         put(f"{tmp_path}/b/bad{number:02d}.png", noise())

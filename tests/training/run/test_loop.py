@@ -93,6 +93,7 @@ def test_a_killed_process_goes_on_exactly(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_workers_that_were_stopped_end_like_undisturbed_ones(two_workers):
     assert_same_run(*two_workers[1:])
 
