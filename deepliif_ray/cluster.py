@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +50,8 @@ def cluster(address: str | None) -> Iterator[None]:
         options |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, **options)
+        with _without_greeting():
+            ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot connect to the Ray cluster at {address}: {error}") from error
     # Ray takes SIGTERM for itself, and would end the process with what is under way not written down.
@@ -58,6 +61,28 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Pass on what is written to standard error, without the line by which Ray tells its own log level.
+
+    Its core, which is no Python, writes it past `sys.stderr` whenever that level is set.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as said:
+            os.dup2(said.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(kept, 2)
+                said.seek(0)
+                lines = said.read().splitlines(keepends=True)
+                os.write(2, b"".join(line for line in lines if b"logging.cc" not in line))
+    finally:
+        os.close(kept)
 
 
 def _object_store_bytes() -> int:

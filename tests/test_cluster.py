@@ -5,6 +5,7 @@ import os
 import pytest
 
 from deepliif_ray import cluster as module
+from deepliif_ray.errors import ConfigError
 
 VARIABLE = "RAY_worker_register_timeout_seconds"
 
@@ -27,3 +28,24 @@ def test_processes_that_start_slowly_are_waited_for(monkeypatch, own):
     with module.cluster(None):
         pass
     assert started == [("local", own or module.WORKER_START_S)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_ray_says_when_it_starts_is_passed_on_without_its_greeting(monkeypatch, capfd, fails):
+    def init(address, **_):
+        os.write(
+            2, b"[2026 I 1 1] logging.cc:303: Set ray log level from a variable\nreal trouble\n"
+        )
+        if fails:
+            raise ConnectionError("no cluster")
+
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(module.ray, "init", init)
+    monkeypatch.setattr(module.ray, "shutdown", lambda: None)
+    if fails:
+        with pytest.raises(ConfigError, match="cannot connect"), module.cluster("local"):
+            pass
+    else:
+        with module.cluster("local"):
+            os.write(2, b"later\n")
+    assert capfd.readouterr().err == "real trouble\n" + ("" if fails else "later\n")
