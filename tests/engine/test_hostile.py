@@ -227,7 +227,7 @@ def test_text_of_the_manifest_is_only_text(ids, patient, values, tissue, tmp_pat
     (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     before = sorted(path for path in folder.parent.iterdir())
     results = str(folder / "results")
-    summary = score(str(folder / "manifest.jsonl"), results, model="stain", engine="local")
+    summary = score(str(folder / "manifest.jsonl"), results, model="toy", engine="local")
     assert (summary.scored, summary.failed) == (len(ids) - 1, 1)
     assert sorted(path for path in folder.parent.iterdir()) == before
     pictures = {f"{number}.png" for number in range(len(ids) - 1)}
@@ -253,7 +253,7 @@ def test_text_of_the_manifest_is_only_text(ids, patient, values, tissue, tmp_pat
         shown = runner.invoke(app, command)
         assert shown.exit_code == 0
         assert not {"\x1b", "\0", "\x07", "\u202e"} & set(shown.stdout)
-    again = score(str(folder / "manifest.jsonl"), results, model="stain", engine="local")
+    again = score(str(folder / "manifest.jsonl"), results, model="toy", engine="local")
     assert (again.skipped, again.failed) == (len(ids) - 1, 1)
 
 
