@@ -55,7 +55,7 @@ for place in /var/tmp/x /etc/x "$HOME/x" "$VIRTUAL/x"; do
   ! touch "$place" 2> /dev/null || { echo "$place can be written" >&2; exit 1; }
 done
 echo "== user $(id --user), only /tmp can be written"
-python -c 'from pathlib import Path; from deepliif_ray.slides import write_cohort
+python -c 'from pathlib import Path; from deepliif_ray.synthetic import write_cohort
 write_cohort(Path("cohort"), patients=1, side=768)'
 head() { ray start --head --node-ip-address=127.0.0.1 --num-cpus=2 --object-store-memory=200000000 \
   --dashboard-host=0.0.0.0 --dashboard-agent-listen-port=52365 --metrics-export-port=8080; }

@@ -33,9 +33,7 @@ def test_processes_that_start_slowly_are_waited_for(monkeypatch, own):
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_ray_says_when_it_starts_is_passed_on_without_its_greeting(monkeypatch, capfd, fails):
     def init(address, **_):
-        os.write(
-            2, b"[2026 I 1 1] logging.cc:303: Set ray log level from a variable\nreal trouble\n"
-        )
+        os.write(2, b"[2026 I 1 1] logging.cc:303: Set ray log level from a variable\nreal trouble\n")
         if fails:
             raise ConnectionError("no cluster")
 

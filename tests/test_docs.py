@@ -1,3 +1,4 @@
+import importlib.util
 import re
 import runpy
 import shutil
@@ -54,6 +55,25 @@ def test_the_tree_in_the_architecture_is_the_tree():
         assert path.stem in words, f"{path.relative_to(package)} is not in the tree of docs/architecture.md"
     for folder in named:
         assert (package / folder).is_dir()
+
+
+def shown_imports():
+    """Yield what pages, notebooks and scripts import of the package, and where."""
+    listed = [*map(ROOT.joinpath, PAGES), ROOT / "CONTRIBUTING.md"]
+    for folder, kind in (("examples", "ipynb"), ("infra", "sh"), ("jobs", "sh"), ("jobs", "py")):
+        listed += (ROOT / folder).rglob(f"*.{kind}")
+    for path in listed:
+        text = path.read_text(encoding="utf-8")
+        for module, names in re.findall(r"from (deepliif_ray[\w.]*) import ([\w, ]+)", text):
+            yield from ((path.name, module, name.split()[0]) for name in names.split(",") if name.strip())
+
+
+def test_what_is_shown_can_be_imported():
+    found = list(shown_imports())
+    assert len(found) >= 5
+    for where, module, name in found:
+        home = importlib.import_module(module)
+        assert hasattr(home, name) or importlib.util.find_spec(f"{module}.{name}"), (where, module, name)
 
 
 def statements():
