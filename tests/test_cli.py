@@ -158,7 +158,6 @@ def test_demo_shows_the_truth(tmp_path, capsys, monkeypatch):
     assert len([line for line in shown.splitlines() if line.startswith("P0")]) == 6
 
 
-@pytest.mark.slow
 def test_doctor_finds_nothing_wrong(capsys):
     assert run("doctor", "--format", "json") == 0
     checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)}

@@ -70,6 +70,6 @@ def test_importing_the_package_loads_nothing():
 def test_the_commands_are_there_at_once():
     assert not loaded("import deepliif_ray.cli") & HEAVY
     # Of half a second, Python and the library that draws help take 0.25 s on a quiet machine. The rest is
-    # ours: no more than theirs, measured beside it, so that a busy or slow processor tells the same.
+    # ours: taken beside theirs, it is not spoilt by programs that share the processor's caches.
     theirs = seconds("-c", "import typer, typer.rich_utils")
-    assert seconds("-m", "deepliif_ray.cli", "--help") - theirs < max(0.25, theirs)
+    assert seconds("-m", "deepliif_ray.cli", "--help") - theirs < 0.25

@@ -1,19 +1,19 @@
 """Reads a few identifiers from the head of a DICOM file, without fetching its pixels."""
 
-import struct
 import warnings
 from io import BytesIO
 
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
 from deepliif_ray import storage
+from deepliif_ray.slides.dicom import HEADER_FAULTS
 
 HEAD_BYTES = 256 * 2**10
 _KEYWORDS = ("AccessionNumber", "PatientID", "SeriesInstanceUID", "ContainerIdentifier")
 _TAGS: list[BaseTag | int] = [Tag(name) for name in _KEYWORDS]
+_LAST = max(_TAGS)
 _UNDEFINED = 0xFFFFFFFF
 
 
@@ -34,25 +34,14 @@ def parse_identifiers(head: bytes) -> dict[str, str]:
 
     def is_beyond(tag: BaseTag, _: str | None, length: int) -> bool:
         cut = length != _UNDEFINED and stream.tell() + length > len(head)  # half an id is another patient's
-        return tag > max(_TAGS) or cut
+        return tag > _LAST or cut
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a value that breaks the standard's rules is still the value
             header = read_partial(stream, is_beyond, specific_tags=_TAGS)
             found = {name: _text(header.get(name)) for name in _KEYWORDS}
-    except (
-        InvalidDicomError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        RecursionError,
-        EOFError,
-        struct.error,
-    ):  # a header may be damaged in any way, and pydicom raises accordingly
+    except HEADER_FAULTS:
         return {}
     return {name: text for name, text in found.items() if text}
 

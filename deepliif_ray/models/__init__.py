@@ -106,7 +106,9 @@ def load_model(
     check_choice(device, precision)
     if uri == Stain.name:
         return Stain(modalities)
-    request = plugins.Request(None, {}, modalities, device, precision, batch_size)
+    request = plugins.Request(
+        modalities=modalities, device=device, precision=precision, batch_size=batch_size
+    )
     if uri not in _REGISTERED and uri in plugins.offered():
         return plugins.make(uri, request)
     # PyTorch is slow to import, and only networks need it.
@@ -117,16 +119,16 @@ def load_model(
     from deepliif_ray.models.device import choose_device, choose_precision
 
     folder = str(_ZOO / uri) if uri in _REGISTERED else uri
-    if is_bundle(folder):
-        described = describe(folder)
+    described = describe(folder) if is_bundle(folder) else None
+    if described is not None:
         architecture = described.get("architecture")
         if isinstance(architecture, str) and architecture != ARCHITECTURE:
             return plugins.make(architecture, replace(request, folder=folder, described=described))
     chosen = choose_device(device)
     chosen_precision = choose_precision(precision, chosen)
     model: Compact | DeepLIIF
-    if is_bundle(folder):
-        model = Compact(read_bundle(folder), modalities, chosen, chosen_precision)
+    if described is not None:
+        model = Compact(read_bundle(folder, described), modalities, chosen, chosen_precision)
     else:
         name = uri.rstrip("/").rpartition("/")[2] or uri
         model = DeepLIIF(name, load_checkpoint(folder, modalities), chosen, chosen_precision)

@@ -141,15 +141,16 @@ def describe(uri: str) -> dict[str, Any]:
     return described
 
 
-def read_bundle(uri: str) -> Bundle:
-    """Read the bundle at ``uri``.
+def read_bundle(uri: str, described: dict[str, Any] | None = None) -> Bundle:
+    """Read the bundle at ``uri``; ``described`` is what `describe` said of it, if it was asked before.
 
     Raises
     ------
     ModelError
         A file is missing, too large, damaged, or not what the digest says.
     """
-    source, described = storage.join(uri, MODEL_FILE), describe(uri)
+    source = storage.join(uri, MODEL_FILE)
+    described = describe(uri) if described is None else described
     if described.get("architecture") != ARCHITECTURE:
         raise ModelError(
             f"{source}: architecture {storage.shown(described.get('architecture'))} is not known here"

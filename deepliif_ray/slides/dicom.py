@@ -3,6 +3,7 @@
 OpenSlide reads the usual ones. `DicomSlide` reads those that it does not, or would show in wrong colours.
 """
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,21 @@ _LISTED = 5
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
+HEADER_FAULTS = (
+    InvalidDicomError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+    EOFError,
+    struct.error,
+)
+"""What pydicom raises of a header, which may be damaged in any way."""
+
+
 @dataclass(frozen=True)
 class Instance:
     """A DICOM file of a slide: its path, its header, and where its pixel data begin."""
@@ -44,26 +60,14 @@ class Instance:
 
 
 def read_instance(path: Path) -> Instance | None:
-    """Return a DICOM file, None if it is none that can be read.
-
-    A header may be damaged in any way, and pydicom raises accordingly.
-    """
+    """Return a DICOM file, None if it is none that can be read."""
     try:
         with path.open("rb") as file:
             if file.read(132)[128:] != b"DICM":
                 return None
             file.seek(0)
             return Instance(path, dcmread(file, stop_before_pixels=True), file.tell())
-    except (
-        InvalidDicomError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        EOFError,
-    ):
+    except HEADER_FAULTS:
         return None
 
 

@@ -67,13 +67,22 @@ class Answer(NamedTuple):
         return self.status in (400, 403) and self.operation.startswith("Head")
 
 
-def answer_of(error: BaseException | Any | None) -> Answer | None:
+def loaded(module: str, *names: str) -> tuple[Any, ...]:
+    """Return classes of errors of a library, none where nobody imported it: then it has raised none.
+
+    So none is imported to ask: that of S3 takes half a second, and is not there where only local results are
+    read.
+    """
+    found = (getattr(sys.modules.get(module), name, None) for name in names)
+    return tuple(kind for kind in found if kind is not None)
+
+
+def answer_of(error: Any) -> Answer | None:
     """Return the answer that ``error``, or an error behind it, stands for; None if there is none."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        client_error = getattr(sys.modules.get("botocore.exceptions"), "ClientError", None)
-        if client_error is not None and isinstance(error, client_error):
+        if isinstance(error, loaded("botocore.exceptions", "ClientError")):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return Answer(str(error.response["Error"].get("Code", "")), int(status), error.operation_name)
         for name in ("status", "status_code", "code"):

@@ -1,14 +1,9 @@
-"""What the libraries of stores raise, and whether it may pass.
-
-A library that nobody imported has raised nothing. So none is imported to ask: that of S3 takes half a second,
-and is not there where only local results are read.
-"""
+"""What the libraries of stores raise, and whether it may pass."""
 
 import errno
-import sys
 from http.client import HTTPException
 
-from deepliif_ray.storage.answers import answer_of
+from deepliif_ray.storage.answers import answer_of, loaded
 
 _ALWAYS = (OSError, HTTPException, ValueError, ImportError)
 _LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
@@ -22,21 +17,15 @@ def failures(*more: type[BaseException]) -> tuple[type[BaseException], ...]:
     return (
         *more,
         *_ALWAYS,
-        *_loaded("botocore.exceptions", "BotoCoreError", "ClientError"),
-        *_loaded("botocore.parsers", "ResponseParserError"),
-        *_loaded("aiohttp", "ClientError"),
+        *loaded("botocore.exceptions", "BotoCoreError", "ClientError"),
+        *loaded("botocore.parsers", "ResponseParserError"),
+        *loaded("aiohttp", "ClientError"),
     )
-
-
-def _loaded(module: str, *names: str) -> tuple[type[BaseException], ...]:
-    """Return classes of a module, if it was imported."""
-    found: list[type[BaseException] | None] = [getattr(sys.modules.get(module), name, None) for name in names]
-    return tuple(kind for kind in found if kind is not None)
 
 
 def lacks_credentials(error: BaseException) -> bool:
     """Tell whether a store was not asked, or refused, for want of credentials."""
-    return isinstance(error, (PermissionError, *_loaded("botocore.exceptions", "NoCredentialsError")))
+    return isinstance(error, (PermissionError, *loaded("botocore.exceptions", "NoCredentialsError")))
 
 
 def is_passing(error: BaseException | None) -> bool:
@@ -47,14 +36,14 @@ def is_passing(error: BaseException | None) -> bool:
     answer = answer_of(error)
     if answer is not None:
         return answer.is_busy or answer.is_expired
-    lasting: tuple[type[BaseException], ...] = (*_LASTING, *_loaded("botocore.exceptions", "SSLError"))
+    lasting: tuple[type[BaseException], ...] = (*_LASTING, *loaded("botocore.exceptions", "SSLError"))
     passing: tuple[type[BaseException], ...] = (
         ConnectionError,
         TimeoutError,
         HTTPException,
-        *_loaded("botocore.exceptions", "ConnectionError", "HTTPClientError", "IncompleteReadError"),
-        *_loaded("botocore.parsers", "ResponseParserError"),  # a rate limit's answer need not be XML
-        *_loaded("aiohttp", "ClientError"),
+        *loaded("botocore.exceptions", "ConnectionError", "HTTPClientError", "IncompleteReadError"),
+        *loaded("botocore.parsers", "ResponseParserError"),  # a rate limit's answer need not be XML
+        *loaded("aiohttp", "ClientError"),
     )
     while error is not None:
         if isinstance(error, lasting):

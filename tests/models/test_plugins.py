@@ -53,18 +53,22 @@ def test_what_cannot_be_made_is_refused_by_name(tmp_path, architecture, said):
         load_model(bundle(tmp_path / "b", architecture=architecture))
 
 
+def digests_of_a_cohort_scored_with(model, folder):
+    """Score two slides, of which the models here call every cell positive; return the digests stored."""
+    manifest = write_cohort(folder / "cohort", patients=1, side=600)
+    summary = score(str(manifest), str(folder / "r"), model=model, engine="local")
+    assert (summary.scored, summary.failed) == (2, 0)
+    with connect(folder / "r") as connection:
+        counts = "SELECT count(*), count_if(majority_positive) FROM cells"
+        ((cells, positive),) = connection.sql(counts).fetchall()
+        assert cells == positive > 10
+        return [digest for (digest,) in connection.sql("SELECT DISTINCT model_digest FROM slides").fetchall()]
+
+
 @pytest.mark.parametrize("by", ["name", "bundle"])
 def test_a_cohort_is_scored_with_it(tmp_path, by):
-    manifest = write_cohort(tmp_path / "cohort", patients=1, side=600)
     model = "toy" if by == "name" else bundle(tmp_path / "b", architecture="toy")
-    summary = score(str(manifest), str(tmp_path / "r"), model=model, engine="local")
-    assert (summary.scored, summary.failed) == (2, 0)
-    with connect(tmp_path / "r") as connection:
-        cells, positive = connection.sql(
-            "SELECT count(*), count_if(majority_positive) FROM cells"
-        ).fetchall()[0]
-        assert cells == positive > 10
-        assert connection.sql("SELECT DISTINCT model_digest FROM slides").fetchall() == [("70" * 16,)]
+    assert digests_of_a_cohort_scored_with(model, tmp_path) == ["70" * 16]
 
 
 def test_the_engine_of_the_example(tmp_path):
@@ -91,12 +95,5 @@ def test_the_engine_of_the_example(tmp_path):
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     url = bundle(tmp_path / "b", architecture="onnx", name="dark", native_mpp=0.25)
     (tmp_path / "b" / "weights.onnx").write_bytes(network.SerializeToString())
-    manifest = write_cohort(tmp_path / "cohort", patients=1, side=600)
-    summary = score(str(manifest), str(tmp_path / "r"), model=url, engine="local")
-    assert (summary.scored, summary.failed) == (2, 0)
-    with connect(tmp_path / "r") as connection:
-        cells, positive = connection.sql(
-            "SELECT count(*), count_if(majority_positive) FROM cells"
-        ).fetchall()[0]
-    assert cells == positive > 10
+    assert digests_of_a_cohort_scored_with(url, tmp_path) == [load_model(url).digest]
     assert "examples.onnx_engine" in sys.modules
