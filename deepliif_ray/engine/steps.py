@@ -99,7 +99,7 @@ class SlideReader:
     """Reads tiles, keeping the last few slides open."""
 
     def __init__(self, context: RunContext) -> None:
-        self._context = context
+        self.context = context
         self._open: OrderedDict[str, Slide] = OrderedDict()
         self._failed: dict[str, TileFailure] = {}
 
@@ -125,7 +125,7 @@ class SlideReader:
     def _read_one(self, task: TileTask) -> TilePixels:
         start = time.perf_counter()
         with step("read"):
-            work = load_work(task.staging, self._context.run_id)
+            work = load_work(task.staging, self.context.run_id)
             tile = work.plan.grid[work.todo[task.ordinal]]
         bad = None
         with step("read", tile.index):

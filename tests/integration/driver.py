@@ -21,15 +21,14 @@ FAULTS = "DEEPLIIF_RAY_TEST_FAULTS"
 def switch_on() -> None:
     """Switch on the faults that the environment names, in this process."""
     from deepliif_ray.engine import steps
-    from deepliif_ray.engine.ray import graph as ray_engine
-    from deepliif_ray.engine.ray import rounds
+    from deepliif_ray.engine.ray import graph, rounds
     from deepliif_ray.engine.run import lease
     from deepliif_ray.engine.work import load_work
     from deepliif_ray.models.stain import Stain
 
     faults = json.loads(os.environ[FAULTS])
-    ray_engine.BLOCK_TILES = steps.BLOCK_TILES = faults.get("block", 4)
-    ray_engine.NO_PROGRESS_TIMEOUT_S = faults.get("no_progress_s", 240.0)
+    graph.BLOCK_TILES = steps.BLOCK_TILES = faults.get("block", 4)
+    graph.NO_PROGRESS_TIMEOUT_S = faults.get("no_progress_s", 240.0)
     lease.BEAT_S, lease.STALE_S = faults.get("beat_s", 5.0), faults.get("stale_s", 60.0)
     rounds._PAUSE_S = 1.0
     infer, read, finalize = Stain.infer, steps.SlideReader.read, rounds.finalize
@@ -41,14 +40,14 @@ def switch_on() -> None:
     def deadly(self, tasks):
         tasks = list(tasks)
         for task in tasks:
-            if load_work(task.staging, self._job.run_id).entry.slide_id == faults.get("deadly"):
+            if load_work(task.staging, self.context.run_id).entry.slide_id == faults.get("deadly"):
                 os.kill(os.getpid(), signal.SIGKILL)
         return read(self, tasks)
 
-    def deadly_end(job, folder):
-        if load_work(folder, job.run_id).entry.slide_id == faults.get("deadly_end"):
+    def deadly_end(context, folder):
+        if load_work(folder, context.run_id).entry.slide_id == faults.get("deadly_end"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return finalize(job, folder)
+        return finalize(context, folder)
 
     Stain.infer, steps.SlideReader.read, rounds.finalize = slow, deadly, deadly_end
 
@@ -78,9 +77,9 @@ def main() -> None:
     if separate is not None:
         from functools import partial
 
-        from deepliif_ray.engine.ray import graph as ray_engine
+        from deepliif_ray.engine.ray import graph
 
-        ray_engine.run = partial(ray_engine.run, separate=separate)
+        graph.run = partial(graph.run, separate=separate)
     try:
         summary = score(
             manifest, results, model="stain", engine="ray", address=address, **given.get("score", {})
