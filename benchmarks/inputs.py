@@ -91,7 +91,9 @@ def score_kinds(
         writer.writerow(["slide_id", "patient_id", "marker", "uri", "mpp", "series", "plane"])
         writer.writerows(rows)
     results = str(folder / "results")
-    deepliif_ray.score(str(folder / "manifest.csv"), results, model=model, engine="local")
+    deepliif_ray.score(
+        str(folder / "manifest.csv"), results, model=model, execution=deepliif_ray.Execution(engine="local")
+    )
     with deepliif_ray.connect(results) as connection:
         found = {slide: Found(*row) for slide, *row in connection.execute(_FOUND).fetchall()}
         failed = dict(connection.execute("SELECT slide_id, reason FROM failures").fetchall())

@@ -93,7 +93,8 @@ def main() -> None:
     shutil.rmtree(results, ignore_errors=True)
     watch = MemoryWatch()
     watch.start()
-    summary = deepliif_ray.score(str(manifest), str(results), engine=arguments.engine)
+    execution = deepliif_ray.Execution(engine=arguments.engine)
+    summary = deepliif_ray.score(str(manifest), str(results), execution=execution)
     watch.stop()
     with deepliif_ray.connect(str(results)) as connection:
         timings = connection.execute("SELECT timings, n_tiles_inferred FROM slides").fetchone()

@@ -81,8 +81,10 @@ def cohort(folder: Path, slides: int, engine: str, side: int) -> dict[str, Any]:
     warm = write_slides(folder / "warm", 4, side)
     manifest = write_slides(folder, slides, side)
     results = folder / f"results-{engine}-{uuid.uuid4().hex[:6]}"
-    options: dict[str, Any] = {"model": "stain", "engine": engine}
-    deepliif_ray.score(str(warm), str(results) + "-warm", model="stain", engine="local")  # compiles
+    options: dict[str, Any] = {"model": "stain", "execution": deepliif_ray.Execution(engine=engine)}
+    deepliif_ray.score(
+        str(warm), str(results) + "-warm", model="stain", execution=deepliif_ray.Execution(engine="local")
+    )  # compiles
     work_cpu = _work_cpu(folder, manifest, min(slides, 40))
     parallel = 1
     if engine == "ray":
@@ -167,7 +169,9 @@ def ledger(folder: Path, slides: int) -> dict[str, Any]:
     """Commit ``slides`` records and cells objects of 100 cells each, without scoring; time queries."""
     results = str(folder / f"ledger-{uuid.uuid4().hex[:6]}")
     manifest = write_slides(folder, 1, 600)
-    deepliif_ray.score(str(manifest), results, model="stain", engine="local")
+    deepliif_ray.score(
+        str(manifest), results, model="stain", execution=deepliif_ray.Execution(engine="local")
+    )
     (record,) = Ledger(results).slides().to_pylist()
     name = record["cells_path"]
     content = storage.read_bytes(storage.join(results, name))

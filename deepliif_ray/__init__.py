@@ -1,7 +1,8 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Six names do most of it: `score` runs a manifest, `connect` opens the results for SQL, `optimize` joins their
-objects, `check` verifies them, `load_model` gives a model to use on arrays of pixels, and `train` makes one.
+Six names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
+runs), `connect` opens the results for SQL, `optimize` joins their objects, `check` verifies them,
+`load_model` gives a model to use on arrays of pixels, and `train` makes one.
 They are imported when first used.
 """
 
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deepliif_ray.config import Execution, ScoreConfig
     from deepliif_ray.engine.run.check import check
     from deepliif_ray.engine.run.record import RunSummary
     from deepliif_ray.engine.score import score
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Execution",
     "OptimizeSummary",
     "RunSummary",
+    "ScoreConfig",
     "__version__",
     "check",
     "connect",
@@ -31,8 +35,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Execution": "deepliif_ray.config",
     "OptimizeSummary": "deepliif_ray.tables.optimize",
     "RunSummary": "deepliif_ray.engine.run.record",
+    "ScoreConfig": "deepliif_ray.config",
     "check": "deepliif_ray.engine.run.check",
     "connect": "deepliif_ray.query",
     "load_model": "deepliif_ray.models",

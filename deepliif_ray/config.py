@@ -1,48 +1,44 @@
-"""What may be chosen about scoring, validated."""
+"""What may be chosen about scoring: what is computed, and how it runs."""
 
 import hashlib
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, field_validator, model_validator
 
-from deepliif_ray.errors import ConfigError
+from deepliif_ray.published import NOISE_THRESH, SEG_THRESH
+from deepliif_ray.validation import Options
 
 DEFAULT_MODEL = "compact"
 """What scores when nobody chooses: the model that ships with the package."""
 RESULT_VERSION = 2
 """Raised whenever a release changes numbers, so that slides scored before are scored again."""
+DEVICE = r"^(cpu|cuda(:\d+)?)$"
+_ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}(/.*)?")
 
 
-class ScoreConfig(BaseModel):
-    """Options that change what is measured; part of every result's origin.
+class ScoreConfig(Options):
+    """Options that change what is computed; part of every result's origin.
 
-    Attributes
-    ----------
-    tile_size : int, optional
-        Side of a tile in level-0 pixels. When not given, what shows tissue at the model's own scale (128 µm
-        for models that ship), or as published: 512 at 40x, 256 at 20x, 128 at 10x.
-    overlap : int, optional
-        Context on each side of a tile in level-0 pixels; a sixteenth of the tile when not given.
-    assume_mpp : float, optional
-        Resolution in µm per pixel of slides for which neither manifest nor file gives one.
-    max_bad_tiles_percent : float
-        Share of a slide's tiles to be read that may be undecodable; with more the slide fails. Bad tiles
-        count as not read. 1 by default: a damaged block in a scan of thousands of tiles does not cost the
-        slide, while one of under a hundred tiles, where each matters, fails at the first.
-    seg_thresh, noise_thresh, large_noise_thresh
-        See `deepliif_ray.cells.extract_cells`. Sizes are pixels at 40x (0.0625 µm²), scaled to the slide;
-        for published models they are pixels of the slide.
+    Sizes of cells are pixels at 40x (0.0625 µm²), scaled to the slide; for published models they are pixels
+    of the slide. See `deepliif_ray.cells.extract_cells`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     tile_size: int | None = Field(default=None, ge=16, le=4096)
+    """Side of a tile, level-0 px; by default what shows tissue at the model's own scale (128 µm for models
+    that ship), or as published: 512 at 40x, 256 at 20x, 128 at 10x."""
     overlap: int | None = Field(default=None, ge=0)
+    """Context on each side of a tile, level-0 px; by default a sixteenth of the tile."""
     assume_mpp: float | None = Field(default=None, gt=0.01, lt=100, allow_inf_nan=False)
+    """µm per px of slides for which neither manifest nor file says."""
     max_bad_tiles_percent: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
-    seg_thresh: int = Field(default=120, ge=0, le=510)
-    noise_thresh: int = Field(default=4, ge=0)
+    """A slide fails if more of its tiles cannot be decoded; fewer count as not read."""
+    seg_thresh: int = Field(default=SEG_THRESH, ge=0, le=510)
+    """Red plus blue of a cell's pixel exceed this."""
+    noise_thresh: int = Field(default=NOISE_THRESH, ge=0)
+    """Cells are larger than this, px at 40x."""
     large_noise_thresh: int | Literal["default"] | None = "default"
+    """Cells are smaller than this, px at 40x; none: no limit, default: 16000, as published."""
 
     def fingerprint(self, *, precision: str) -> str:
         """Return a short text that differs whenever the results of equal slides might."""
@@ -50,19 +46,45 @@ class ScoreConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def score_config(**options: object) -> ScoreConfig:
-    """Return the validated configuration.
+class Workers(Options):
+    """What infers, with what."""
 
-    Raises
-    ------
-    ConfigError
-        An option is unknown or its value cannot be used; the message lists every one.
-    """
-    try:
-        return ScoreConfig.model_validate(options)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc'])} is {e['input']!r}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise ConfigError(f"cannot use these options: {problems}") from error
+    engine: Literal["ray", "local"] = "ray"
+    """A Ray cluster, or local: this process alone. Both give the same tables."""
+    device: str | None = Field(default=None, json_schema_extra={"pattern": DEVICE})
+    """cpu or cuda; by default GPUs where there are any."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """By default bfloat16 on GPUs and float32 on CPUs."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Tiles that networks run at once on a GPU."""
+    actors: int | None = Field(default=None, ge=1)
+    """Models side by side under Ray; by default one per GPU, or per CPU without GPUs."""
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(DEVICE, value):
+            raise ValueError("use cpu, cuda or cuda:N")
+        return value
+
+
+class Execution(Workers):
+    """How a run is carried out; none of it changes what a slide's cells are, but for `precision`."""
+
+    address: str | None = None
+    """Address of a Ray cluster; by default $RAY_ADDRESS, or a cluster of this machine alone."""
+    take_over: bool = False
+    """Take the results over from a run that works on them; that one ends."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not _ADDRESS.fullmatch(value):
+            raise ValueError("use HOST:PORT, ray://HOST:PORT, auto or local")
+        return value
+
+    @model_validator(mode="after")
+    def _local_has_no_cluster(self) -> "Execution":
+        if self.engine == "local" and self.address is not None:
+            raise ValueError("the local engine has no cluster; leave out address, or use the ray engine")
+        return self

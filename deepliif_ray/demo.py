@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from deepliif_ray.config import Execution
 from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.engine.score import score
 from deepliif_ray.query import ask
@@ -24,7 +25,7 @@ class DemoReport:
 def run_demo(
     folder: Path,
     *,
-    engine: str = "ray",
+    execution: Execution = Execution(),
     watch: Callable[[Progress], None] | None = None,
     say: Callable[[str], None],
     command: str = "deepliif-ray",
@@ -42,7 +43,7 @@ def run_demo(
     manifest = write_cohort(folder / "cohort")
     results = str(folder / "results")
     say(f"scoring {manifest} to {results}")
-    summary = score(str(manifest), results, engine=engine, watch=watch)
+    summary = score(str(manifest), results, execution=execution, watch=watch)
     say(
         f"{summary.scored} slides scored, {summary.skipped} done before, {summary.failed} failed; "
         f"{summary.cells:,} cells in {summary.seconds:.1f} s"

@@ -12,9 +12,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "deepliif_ray"
 SOURCES = sorted(ROOT.glob(f"{PACKAGE}/**/*.py")) + sorted(ROOT.glob("jobs/**/*.py"))
 
-PURE = {"cells", "scoring", "slides.grid", "stains"}
+PURE = {"cells", "scoring", "slides.grid", "stains", "published"}
 OUTSIDE_WORLD = {"storage", "manifest", "slides", "models", "tables"}
-COMPOSING = {"cells", "scoring", "stains", "config", "contracts", "errors", "logs"} | OUTSIDE_WORLD
+COMPOSING = {
+    "cells",
+    "scoring",
+    "stains",
+    "published",
+    "config",
+    "contracts",
+    "errors",
+    "logs",
+} | OUTSIDE_WORLD
 
 # What of this package each area may import, itself aside. Modules directly in the package that are not named
 # here, and jobs, are glue and may import any area.
@@ -23,12 +32,14 @@ INSIDE = {
     "extras": {"errors"},
     "confine": set(),
     "contracts": {"errors"},
-    "config": {"errors"},
+    "validation": {"errors", "storage"},
+    "config": {"published", "validation"},
     "cluster": {"errors"},
     "stains": set(),
+    "published": set(),
     "logs": {"errors", "storage"},
     "storage": {"errors", "extras"},
-    "cells": {"errors", "stains"},
+    "cells": {"errors", "stains", "published"},
     "scoring": {"errors", "contracts"},
     "slides.grid": {"errors"},
     "slides": {"errors", "storage", "confine", "stains"},
@@ -39,9 +50,9 @@ INSIDE = {
     "query": {"errors", "storage", "contracts", "scoring", "tables", "confine"},
     "report": {"errors", "storage", "contracts", "scoring", "tables", "query"},
     "engine": COMPOSING | {"cluster"},
-    "training": COMPOSING | {"cluster", "evaluation"},
+    "training": COMPOSING | {"cluster", "evaluation", "validation"},
     "evaluation": COMPOSING,
-    "jobs": COMPOSING | {"cluster", "engine", "training", "evaluation"},
+    "jobs": COMPOSING | {"validation", "cluster", "engine", "training", "evaluation"},
 }
 # Libraries that only some areas may import. Arrow tables in memory are what the areas hand one another;
 # reading and writing files with Arrow is for those who talk to the outside world, and for output asked for.
@@ -55,7 +66,7 @@ OWNERS = {
     "pyarrow.dataset": OUTSIDE_WORLD,
     "pyarrow.fs": OUTSIDE_WORLD,
     "pyarrow.parquet": OUTSIDE_WORLD | {"glue"},
-    "pydantic": {"config", "jobs", "training"},
+    "pydantic": {"validation", "config", "jobs", "training"},
     "ray": {"cluster", "engine", "jobs", "training"},
     "torch": {"models", "training"},
     "safetensors": {"models", "training"},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepliif_ray import logs, score, storage
+from deepliif_ray import Execution, logs, score, storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.synthetic import write_cohort
 
@@ -32,7 +32,9 @@ def test_a_run_in_json_lines(tmp_path):
     with manifest.open("a") as file:
         file.write("gone,P9,Ki67,gone.svs,x\n")
     logs.start(logs.log_config("json"), str(tmp_path / "log.jsonl"))
-    summary = score(str(manifest), str(tmp_path / "results"), model="stain", engine="local")
+    summary = score(
+        str(manifest), str(tmp_path / "results"), model="stain", execution=Execution(engine="local")
+    )
     found = lines(tmp_path / "log.jsonl")
     assert {line["run_id"] for line in found} == {summary.run_id}
     assert all({"time", "level", "event"} <= set(line) for line in found)

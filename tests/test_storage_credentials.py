@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepliif_ray import score, storage
+from deepliif_ray import Execution, score, storage
 from deepliif_ray.errors import ConfigError, ManifestError, StorageError
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.storage import client
@@ -112,8 +112,8 @@ def test_urls_with_credentials_are_refused_untold(url, tmp_path):
         lambda: storage.read_bytes(url),
         lambda: read_manifest(str(manifest)),
         lambda: read_manifest(url),
-        lambda: score(str(manifest), url, model="stain", engine="local"),
-        lambda: score(str(manifest), str(tmp_path / "out"), model=url, engine="local"),
+        lambda: score(str(manifest), url, model="stain", execution=Execution(engine="local")),
+        lambda: score(str(manifest), str(tmp_path / "out"), model=url, execution=Execution(engine="local")),
     ):
         with pytest.raises((ConfigError, ManifestError), match="environment, a profile") as caught:
             refused()

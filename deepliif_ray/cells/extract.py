@@ -13,14 +13,13 @@ from deepliif_ray.cells.fragments import BORDER, STAIN_SCALE, CoreFragments, mea
 from deepliif_ray.cells.nodes import M, SlideCells
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import (
-    NOISE_THRESH,
-    SEG_THRESH,
     SizeCounts,
     SizeRules,
     large_noise_threshold,
     marker_threshold,
 )
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.published import NOISE_THRESH, SEG_THRESH
 
 
 @dataclass(frozen=True)

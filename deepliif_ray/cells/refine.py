@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from deepliif_ray.cells.extract import extract_cells
 from deepliif_ray.cells.labels import NEGATIVE, POSITIVE, classify, label_core
-from deepliif_ray.cells.thresholds import SEG_THRESH
+from deepliif_ray.published import SEG_THRESH
 
 _EIGHT = np.ones((3, 3), dtype=bool)
 _RED, _GREEN, _BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

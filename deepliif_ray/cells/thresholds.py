@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from deepliif_ray.errors import ConfigError
 
 Resolution = Literal["40x", "20x", "10x"]
-SEG_THRESH = 120
-NOISE_THRESH = 4
 _LARGE_NOISE = {"40x": 16000, "20x": 4000, "10x": 1000}
 _SQRT_SIZE_RANGE = {"40x": (4, 7, 10), "20x": (3, 4, 6), "10x": (2, 2, 3)}  # least, default, most
 _KDE_POINTS = 500

@@ -87,6 +87,8 @@ class Group(TyperGroup):
         super().__init__(**options)
         commands: Mapping[str, Any] = self.commands
         for name, command in commands.items():
+            for parameter in command.params:
+                _hush(parameter)
             if name in _PLACES:
                 command.rich_help_panel = _PLACES[name][1]
             examples = _EXAMPLES.get(name) or _EXAMPLES.get(f"{self.name} {name}", ())
@@ -101,8 +103,8 @@ class Group(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name, made ready to be shown."""
         command = super().get_command(ctx, cmd_name)
-        for parameter in [] if command is None else command.get_params(ctx):
-            _hush(parameter)
+        if command is not None:
+            _hush(command.get_help_option(ctx))
         return command
 
     def get_params(self, ctx: Any) -> Any:

@@ -19,6 +19,7 @@ from deepliif_ray.cli.common import (
     command_name,
     stoppable,
 )
+from deepliif_ray.cli.options import chosen, options_of
 from deepliif_ray.console import (
     Format,
     LiveText,
@@ -45,51 +46,19 @@ ModelOption = Annotated[
         "the small network that ships with the package."
     ),
 ]
-TileSize = Annotated[
-    int | None,
-    typer.Option(help="Side of a tile, level-0 px; by default 128 µm, or as published: 512, 256 or 128 px."),
-]
-Overlap = Annotated[
-    int | None, typer.Option(help="Context on each side of a tile, px; by default a sixteenth of it.")
-]
 MarkersOption = Annotated[
     str | None,
     typer.Option(help="URL of a YAML file of the cohort's own markers, in the form of schemas/markers.yaml."),
 ]
-AssumeMpp = Annotated[
-    float | None, typer.Option(help="µm per px of slides for which neither manifest nor file says.")
-]
+_COMPUTED, _RUNS = "What is computed", "How it runs"
 
 
-@app.command()
+@app.command(cls=options_of(ScoreConfig=_COMPUTED, Execution=_RUNS))
 def score(
+    ctx: typer.Context,
     manifest: ManifestArgument,
     results: ResultsArgument,
     model: ModelOption = None,
-    engine: Annotated[str, typer.Option(help="ray, or local: this process alone.")] = "ray",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Address of a Ray cluster; by default $RAY_ADDRESS, or this machine alone."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default GPUs if there are any.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; by default bfloat16 on GPUs, float32 on CPUs.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Tiles that networks run at once on a GPU.")] = None,
-    actors: Annotated[
-        int | None, typer.Option(help="Models side by side; by default one per GPU, or per CPU.")
-    ] = None,
-    take_over: Annotated[
-        bool, typer.Option("--take-over", help="Take the results over from a run that works on them.")
-    ] = False,
-    tile_size: TileSize = None,
-    overlap: Overlap = None,
-    assume_mpp: AssumeMpp = None,
-    seg_thresh: Annotated[int, typer.Option(help="Red plus blue of a cell's pixel exceed this.")] = 120,
-    noise_thresh: Annotated[int, typer.Option(help="Cells are larger than this, px at 40x.")] = 4,
-    large_noise_thresh: Annotated[
-        str, typer.Option(help="Cells are smaller than this, px at 40x; 'default', or 'none'.")
-    ] = "default",
     log_format: Annotated[
         str, typer.Option(help="human, or json: one object a line instead of all other messages.")
     ] = "human",
@@ -100,9 +69,6 @@ def score(
     log_file: Annotated[
         str | None, typer.Option(help="Local file to log to; by default standard error.")
     ] = None,
-    max_bad_tiles_percent: Annotated[
-        float, typer.Option(help="A slide fails if more of its tiles cannot be decoded.")
-    ] = 1.0,
     prune: Annotated[
         bool, typer.Option("--prune", help="Retire slides of the results that the manifest lists no more.")
     ] = False,
@@ -117,7 +83,7 @@ def score(
 ) -> None:
     """Score the slides of a manifest that are not scored yet; run it again to go on after a stop."""
     from deepliif_ray import logs
-    from deepliif_ray.config import DEFAULT_MODEL
+    from deepliif_ray.config import DEFAULT_MODEL, Execution, ScoreConfig
     from deepliif_ray.engine.score import score as run
 
     logs.start(logs.log_config(log_format, log_level), log_file)
@@ -127,21 +93,9 @@ def score(
             manifest,
             results,
             model=model or DEFAULT_MODEL,
-            engine=engine,
-            address=address,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            actors=actors,
-            take_over=take_over,
+            config=chosen(ctx, ScoreConfig),
+            execution=chosen(ctx, Execution),
             watch=progress,
-            tile_size=tile_size,
-            overlap=overlap,
-            assume_mpp=assume_mpp,
-            seg_thresh=seg_thresh,
-            noise_thresh=noise_thresh,
-            large_noise_thresh=_large_noise(large_noise_thresh),
-            max_bad_tiles_percent=max_bad_tiles_percent,
             prune=prune,
             markers=markers,
             slides=slide or (),
@@ -167,31 +121,23 @@ def score(
     raise typer.Exit(SOME_FAILED if summary.failed else OK)
 
 
-def _large_noise(value: str) -> object:
-    if value == "none":
-        return None
-    return int(value) if value.isdigit() else value
-
-
-@app.command()
+@app.command(cls=options_of(ScoreConfig=_COMPUTED))
 def plan(
+    ctx: typer.Context,
     manifest: ManifestArgument,
     results: Annotated[
         str | None, typer.Argument(help="URL of results, to see what a run would do with them.")
     ] = None,
     model: ModelOption = None,
-    tile_size: TileSize = None,
-    overlap: Overlap = None,
-    assume_mpp: AssumeMpp = None,
     markers: MarkersOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
-    from deepliif_ray.config import DEFAULT_MODEL, score_config
+    from deepliif_ray.config import DEFAULT_MODEL, ScoreConfig
     from deepliif_ray.preview import look_ahead
 
-    config = score_config(tile_size=tile_size, overlap=overlap, assume_mpp=assume_mpp)
+    config = chosen(ctx, ScoreConfig)
     chosen_format(form, output)
     found = look_ahead(manifest, config, results=results, markers=markers, model=model or DEFAULT_MODEL)
     table = found.table
@@ -339,16 +285,20 @@ def doctor(form: FormatOption = None) -> None:
     raise typer.Exit(OK if all(report["ok"].to_pylist()) else ERROR)
 
 
-@app.command()
+@app.command(cls=options_of(Execution=_RUNS))
 def demo(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Where to write the cohort and its results.")] = Path("demo"),
-    engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Write a small cohort of synthetic slides, score it, and show its indices beside the truth."""
+    from deepliif_ray.config import Execution
     from deepliif_ray.demo import run_demo
 
+    execution = chosen(ctx, Execution)
     with stoppable() as progress:
-        report = run_demo(folder, engine=engine, watch=progress, say=errors.print, command=command_name())
+        report = run_demo(
+            folder, execution=execution, watch=progress, say=errors.print, command=command_name()
+        )
     show(report.table, Format.TABLE)
     for line in report.next_steps:
         typer.echo(line)

@@ -1,16 +1,14 @@
 """A whole run: refuse what cannot work, do what is not done, record what happened."""
 
 import logging
-import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from deepliif_ray import logs, storage
-from deepliif_ray.config import DEFAULT_MODEL, score_config
+from deepliif_ray.config import DEFAULT_MODEL, Execution, ScoreConfig
 from deepliif_ray.engine import local
 from deepliif_ray.engine.run.cohort import markers_of, prune_slides, refresh
 from deepliif_ray.engine.run.lease import Lease, fence
@@ -24,10 +22,8 @@ from deepliif_ray.models import Model, check_model, load_model
 from deepliif_ray.tables.cohort import write_markers
 from deepliif_ray.tables.joining import join_records
 
-ENGINES = ("ray", "local")
 _JOIN_AT = 256
 """A run that leaves so many records of a table joins them, so that whoever opens results opens few."""
-_ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}(/.*)?")
 _log = logging.getLogger(__name__)
 
 
@@ -36,20 +32,14 @@ def score(
     results: str,
     *,
     model: str = DEFAULT_MODEL,
-    engine: str = "ray",
-    address: str | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    batch_size: int | None = None,
-    actors: int | None = None,
-    take_over: bool = False,
+    config: ScoreConfig = ScoreConfig(),
+    execution: Execution = Execution(),
     watch: Callable[[Progress], None] | None = None,
     retry_lasting: bool = True,
     prune: bool = False,
     markers: str | None = None,
     slides: Sequence[str] = (),
     limit: int | None = None,
-    **options: Any,
 ) -> RunSummary:
     """Score every slide of a manifest that is not yet scored the same way.
 
@@ -61,20 +51,10 @@ def score(
         URL of the results; created if need be, extended if it exists.
     model : str
         Name of a registered model, or URL of a published model folder.
-    engine : {'ray', 'local'}
-        A Ray cluster, or this process alone. Both give the same tables.
-    address : str, optional
-        Address of a Ray cluster; by default $RAY_ADDRESS, or a cluster of this machine alone.
-    device : str, optional
-        ``cpu`` or ``cuda``; by default GPUs where there are any.
-    precision : {'float32', 'bfloat16'}, optional
-        By default bfloat16 on GPUs and float32 on CPUs.
-    batch_size : int, optional
-        Tiles that networks run at once on a GPU.
-    actors : int, optional
-        Models that run side by side under Ray; by default one per GPU, or per CPU without GPUs.
-    take_over : bool
-        Take the results over from a run that works on them; that one ends.
+    config : ScoreConfig
+        What is computed: thresholds, tiles, the pixel size of slides that give none.
+    execution : Execution
+        How it runs: engine, cluster, device, precision, actors.
     watch : callable, optional
         Called with a `Progress` after every change.
     retry_lasting : bool
@@ -90,8 +70,6 @@ def score(
         are no leftovers, and `prune` does not retire them.
     limit : int, optional
         Most slides to score now, in the order of the manifest; the others are left for later runs.
-    **options
-        Fields of `deepliif_ray.config.ScoreConfig`.
 
     Returns
     -------
@@ -107,19 +85,32 @@ def score(
         Another run took these results over.
     ResultsError, StorageError
         The results cannot be read or written.
+
+    Examples
+    --------
+    >>> from deepliif_ray import Execution, ScoreConfig, score
+    >>> score(
+    ...     "manifest.csv",
+    ...     "results",
+    ...     config=ScoreConfig(seg_thresh=110),
+    ...     execution=Execution(engine="local"),
+    ... )  # doctest: +SKIP
     """
-    config = score_config(**options)
     results = storage.absolute(results)
-    _check(results, engine, address, actors=actors, batch_size=batch_size, limit=limit)
-    model = check_model(model, device, precision)
+    on_cluster = execution.engine == "ray"
+    if on_cluster and results.startswith("memory://"):
+        raise ConfigError(f"{results}: other processes cannot see memory://; use the local engine")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; use at least 1")
+    model = check_model(model, execution.device, execution.precision)
     storage.check_writable(results)
     registry = markers_of(results, markers)
     cohort = read_manifest(manifest, registry)
     chosen = cohort.chosen(slides)
     for warning in cohort.warnings:
         _log.warning("manifest.doubtful", extra={"manifest": cohort.url, "why": warning})
-    with _cluster(address) if engine == "ray" else nullcontext():
-        loaded, device = _load(model, device, precision, batch_size, on_cluster=engine == "ray")
+    with _cluster(execution.address) if on_cluster else nullcontext():
+        loaded, device = _load(model, execution)
         context = RunContext(
             results=results,
             run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
@@ -130,7 +121,7 @@ def score(
             precision=loaded.precision,
             background_marker=loaded.background_marker if loaded.has_marker else None,
             config=config,
-            batch_size=batch_size,
+            batch_size=execution.batch_size,
             log=logs.current(),
             native_mpp=loaded.native_mpp,
             native_tile=loaded.native_tile,
@@ -139,9 +130,11 @@ def score(
         logs.name_run(context.run_id)
         progress = Progress(slides=len(chosen))
         with ExitStack() as held:
-            lease = held.enter_context(Lease(results, context.run_id, progress.snapshot, take_over=take_over))
+            lease = held.enter_context(
+                Lease(results, context.run_id, progress.snapshot, take_over=execution.take_over)
+            )
             context = replace(context, epoch=lease.epoch)
-            run = held.enter_context(RunRecord(context, cohort, engine, progress))
+            run = held.enter_context(RunRecord(context, cohort, execution.engine, progress))
             progress.watch = _watcher(lease, watch)
             if markers is not None:
                 write_markers(results, registry.document())
@@ -161,13 +154,13 @@ def score(
                 run.later = len(todo) - limit
                 todo = todo[:limit]
                 progress.slides -= run.later
-            if engine == "ray":
+            if on_cluster:
                 del loaded  # every actor loads its own
                 from deepliif_ray.engine.ray import graph
                 from deepliif_ray.engine.run.metrics import RayMeter
 
                 progress.meter = RayMeter(on_gpus=device is not None and device.startswith("cuda"))
-                outcomes = graph.run(context, todo, progress, actors=actors)
+                outcomes = graph.run(context, todo, progress, actors=execution.actors)
             else:
                 outcomes = local.run(context, loaded, todo, progress)
             summary = run.record(outcomes)
@@ -189,36 +182,21 @@ def _watcher(lease: Lease, watch: Callable[[Progress], None] | None) -> Callable
     return tell
 
 
-def _check(results: str, engine: str, address: str | None, **counts: int | None) -> None:
-    if engine not in ENGINES:
-        raise ConfigError(f"engine is {engine!r}; use {' or '.join(ENGINES)}")
-    if engine == "local" and address is not None:
-        raise ConfigError("the local engine has no cluster; leave out address, or use the ray engine")
-    if engine == "ray" and results.startswith("memory://"):
-        raise ConfigError(f"{results}: other processes cannot see memory://; use the local engine")
-    if address is not None and not _ADDRESS.fullmatch(address):
-        raise ConfigError(f"address is {address!r}; use HOST:PORT, ray://HOST:PORT, auto or local")
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; use at least 1")
-
-
 def _cluster(address: str | None) -> AbstractContextManager[None]:
     from deepliif_ray.cluster import cluster  # Ray is slow to import, and the local engine does without
 
     return cluster(address)
 
 
-def _load(
-    uri: str, device: str | None, precision: str | None, batch_size: int | None, *, on_cluster: bool
-) -> tuple[Model, str | None]:
+def _load(uri: str, execution: Execution) -> tuple[Model, str | None]:
     """Return the model, loaded here, and the device it is to run on.
 
     On a cluster the driver may have no GPU though the workers do: it loads the model on its CPU, only to know
     what it is.
     """
-    if not on_cluster:
-        return load_model(uri, device, precision, batch_size=batch_size), device
+    device, precision = execution.device, execution.precision
+    if execution.engine == "local":
+        return load_model(uri, device, precision, batch_size=execution.batch_size), device
     from deepliif_ray.cluster import has_gpus
 
     device = device or ("cuda" if has_gpus() else "cpu")

@@ -26,6 +26,7 @@ from deepliif_ray.evaluation.scores import (
 from deepliif_ray.evaluation.statistics import Comparison, compare_paired
 from deepliif_ray.evaluation.truth import Truth, canonical, read_truths
 from deepliif_ray.models import Model, load_model
+from deepliif_ray.published import SEG_THRESH
 
 MEAN, POOLED = "mean", "pooled"
 
@@ -156,7 +157,7 @@ def evaluate(
     device: str | None = None,
     precision: str | None = None,
     modalities: Sequence[str] = (),
-    seg_thresh: int = 120,
+    seg_thresh: int = SEG_THRESH,
     size_thresh: int | None = None,
     marker_thresh: int | str | None = None,
     reach_px: float | None = None,

@@ -10,6 +10,7 @@ from deepliif_ray.cells import extract_cells
 from deepliif_ray.cells.labels import classify, label_core
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models import Model
+from deepliif_ray.published import SEG_THRESH
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.slides.contrast import Counterstain
 from deepliif_ray.slides.grid import TileGrid
@@ -47,7 +48,7 @@ class Rules:
     """
 
     resolution: str = "40x"
-    seg_thresh: int = 120
+    seg_thresh: int = SEG_THRESH
     size_thresh: int | None = None
     marker_thresh: int | str | None = None
 

@@ -1,19 +1,19 @@
 """Job files: what may be written in them, read and validated."""
 
-import difflib
 import hashlib
 import json
 import re
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from deepliif_ray import storage
-from deepliif_ray.config import DEFAULT_MODEL, ScoreConfig
+from deepliif_ray.config import DEFAULT_MODEL, ScoreConfig, Workers
 from deepliif_ray.errors import ConfigError, StorageError
 from deepliif_ray.jobs import limits
 from deepliif_ray.jobs.schedule import Schedule
+from deepliif_ray.validation import Options, problems
 
 NAME = r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
 _WEBHOOK = r"^(https?://\S+|env:[A-Za-z_]\w*)$"
@@ -27,17 +27,9 @@ Url = Annotated[str, Field(min_length=1)]
 Limit = Annotated[str, Field(pattern=limits.PATTERN)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class Resources(Options):
+    """What a job asks of the cluster."""
 
-
-class Resources(_Strict):
-    """Where a job runs and with what."""
-
-    engine: Literal["ray", "local"] = "ray"
-    """A Ray cluster, or one process alone."""
-    device: Literal["cpu", "cuda"] | None = None
-    """By default GPUs where there are any."""
     cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """CPUs the cluster must have before the job begins; an autoscaler is asked for them."""
     gpus: int | None = Field(default=None, ge=1)
@@ -46,27 +38,24 @@ class Resources(_Strict):
     """How long to wait for cpus and gpus before giving up."""
 
 
-class ScoreResources(Resources):
+class ScoreResources(Resources, Workers):
     """Where slides are scored and with what."""
-
-    actors: int | None = Field(default=None, ge=1)
-    """Models side by side; by default one per GPU, or per CPU without GPUs."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """By default bfloat16 on GPUs and float32 on CPUs."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """Tiles that networks run at once on a GPU."""
 
 
 class TrainResources(Resources):
     """Where a model is trained and with what."""
 
+    engine: Literal["ray", "local"] = "ray"
+    """A Ray cluster, or one process alone."""
+    device: Literal["cpu", "cuda"] | None = None
+    """By default GPUs where there are any."""
     workers: int = Field(default=1, ge=1)
     """Processes that share every batch."""
     max_failures: int = Field(default=3, ge=0)
     """How often a worker may die."""
 
 
-class DriverResources(_Strict):
+class DriverResources(Options):
     """What the one process of this job needs; the cluster starts it where there is as much."""
 
     device: Literal["cpu", "cuda"] | None = None
@@ -77,7 +66,7 @@ class DriverResources(_Strict):
     """GPUs of the process."""
 
 
-class Notifications(_Strict):
+class Notifications(Options):
     """Who gets the summary of a run, as JSON."""
 
     webhook: str | None = Field(default=None, pattern=_WEBHOOK)
@@ -86,7 +75,7 @@ class Notifications(_Strict):
     """URL of a file that the summary is written to."""
 
 
-class _Job(_Strict):
+class _Job(Options):
     """What all jobs have."""
 
     INPUTS: ClassVar[tuple[str, ...]] = ()
@@ -227,33 +216,9 @@ def parse_job(options: Any, source: str = "job") -> Job:
     try:
         return _JOB.validate_python(options)
     except ValidationError as error:
-        problems = storage.listed(error.errors(), lambda e: f"  - {_problem(e, kind)}", "\n")
-        raise ConfigError(f"{source}: this {kind} job cannot be used:\n{problems}") from error
-
-
-def _problem(error: Any, kind: str) -> str:
-    # The first part of the place is the kind; pydantic puts members of unions after the last key.
-    path = [str(part) for part in error["loc"][1:] if not re.fullmatch(r"literal\[.*\]|int|float", str(part))]
-    path = [storage.shown(part, quoted=False) for part in path]
-    key = ".".join(path)
-    if error["type"] == "missing":
-        return f"{key} is missing; add it"
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], _keys(_JOB.json_schema()), n=1, cutoff=0.7)
-        known = ", ".join(KINDS[kind].model_fields) if len(path) == 1 else ""
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {known}" if known else "remove it"
-        return f"{key} is not a key here; {hint}"
-    return f"{key} is {storage.shown(error['input'])}: {str(error['msg']).removeprefix('Value error, ')}"
-
-
-def _keys(schema: Any) -> list[str]:
-    """Return all property names anywhere in a JSON schema."""
-    if isinstance(schema, list):
-        return [key for part in schema for key in _keys(part)]
-    if not isinstance(schema, dict):
-        return []
-    own = list(schema.get("properties", {}))
-    return own + [key for part in schema.values() for key in _keys(part)]
+        # The first part of every place is the kind.
+        found = problems(error, KINDS[kind], between="\n", mark="  - ", skip=1)
+        raise ConfigError(f"{source}: this {kind} job cannot be used:\n{found}") from error
 
 
 def read_job(url: str) -> tuple[Job, str]:

@@ -10,15 +10,17 @@ from numbers import Real
 from typing import Any
 
 from deepliif_ray import __version__, storage
+from deepliif_ray.config import Execution, Workers
 from deepliif_ray.errors import ConfigError, DeepliifRayError
 from deepliif_ray.jobs.config import (
     Evaluate,
     Job,
     Optimize,
     Reprocess,
-    Resources,
     Retrain,
     ScoreCohort,
+    ScoreResources,
+    TrainResources,
     job_name,
     read_job,
     resolved,
@@ -153,7 +155,7 @@ def _work(job: Job, address: str | None, watch: Watch, say: Say) -> Done:
     return _evaluate(job) if isinstance(job, Evaluate) else _optimize(job)
 
 
-def _room(address: str | None, resources: Resources, say: Say) -> Room:
+def _room(address: str | None, resources: ScoreResources | TrainResources, say: Say) -> Room:
     if resources.engine == "local":
         if address is not None:
             raise ConfigError("resources.engine is local, which has no cluster; leave out the address")
@@ -172,16 +174,12 @@ def _score(job: ScoreCohort, room: Room, watch: Watch) -> Done:
             job.manifest,
             job.results,
             model=job.model,
-            engine=resources.engine,
-            device=resources.device,
-            precision=resources.precision,
-            batch_size=resources.batch_size,
-            actors=resources.actors,
+            config=job.thresholds,
+            execution=Execution(**resources.model_dump(include=set(Workers.model_fields))),
             watch=watch,
             retry_lasting=not isinstance(job, Reprocess),
             prune=job.prune,
             markers=job.markers,
-            **job.thresholds.model_dump(),
         )
     attempted = summary.scored + summary.failed
     figures = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.errors import ConfigError, StorageError
-from deepliif_ray.jobs.config import Job, Resources, job_name, read_job
+from deepliif_ray.jobs.config import DriverResources, Job, Retrain, ScoreCohort, job_name, read_job
 from deepliif_ray.jobs.server import JobServer
 
 _MOST_BYTES = 50 * 2**20
@@ -82,7 +82,7 @@ def submit(
 
 def _check(job: Job, url: str) -> None:
     """Refuse what works on one machine only."""
-    if isinstance(job.resources, Resources) and job.resources.engine == "local":
+    if isinstance(job, ScoreCohort | Retrain) and job.resources.engine == "local":
         raise ConfigError(f"{url}: resources.engine is local; on a cluster use ray, or `run` the file here")
     places = {key: getattr(job, key) for key in job.OUTPUTS} | {"notifications.file": job.notifications.file}
     places |= {key: getattr(job, key) for key in ("truth",) if hasattr(job, key)}
@@ -109,7 +109,7 @@ def _metadata(job: Job, digest: str) -> dict[str, str]:
 
 def _driver_needs(job: Job) -> dict[str, float]:
     """Return what the job's first process needs itself; of other jobs, their workers do the work."""
-    if isinstance(job.resources, Resources):
+    if not isinstance(job.resources, DriverResources):
         return {}
     needs = {"entrypoint_num_cpus": job.resources.cpus, "entrypoint_num_gpus": job.resources.gpus}
     return {name: value for name, value in needs.items() if value is not None}

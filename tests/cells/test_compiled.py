@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from numba.core import event
 from deepliif_ray.cells.__main__ import compile_kernels
-from deepliif_ray import score
+from deepliif_ray import Execution, score
 from deepliif_ray.synthetic import write_cohort
 
 compile_kernels()
@@ -24,7 +24,8 @@ class Listener(event.Listener):
 
 event.register("numba:compile", Listener())
 manifest = write_cohort(Path(sys.argv[1]), side=600, patients=1)
-assert score(str(manifest), sys.argv[1] + "/results", model="stain", engine="local").scored
+local = Execution(engine="local")
+assert score(str(manifest), sys.argv[1] + "/results", model="stain", execution=local).scored
 assert not compiled, compiled
 """
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepliif_ray import score
+from deepliif_ray import Execution, score
 from deepliif_ray.synthetic import write_cohort
 from tests.engine.generations import Generations, make
 
@@ -19,7 +19,7 @@ def cohort(tmp_path_factory) -> Path:
 def undisturbed(cohort, tmp_path_factory) -> Path:
     """Results of the cohort by the local engine, made in one go."""
     results = tmp_path_factory.mktemp("undisturbed")
-    summary = score(str(cohort), str(results), model="stain", engine="local")
+    summary = score(str(cohort), str(results), model="stain", execution=Execution(engine="local"))
     assert (summary.scored, summary.failed) == (6, 0)
     return results
 

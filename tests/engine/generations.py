@@ -10,6 +10,7 @@ from deepliif_ray import connect, score
 from deepliif_ray.errors import DeepliifRayError
 from deepliif_ray.synthetic import write_cohort
 from tests.engine.results import tables
+from tests.options import sorted_out
 
 SHOWN = tuple[object, ...]
 
@@ -105,4 +106,4 @@ def make(folder: Path) -> Generations:
 
 
 def score_local(manifest: str, results: str, **options):
-    return score(manifest, results, **{"model": "toy", "engine": "local", **options})
+    return score(manifest, results, **sorted_out(**{"model": "toy", "engine": "local", **options}))

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from deepliif_ray import cli, connect, score
+from deepliif_ray import Execution, cli, connect, score
 from deepliif_ray.cli.common import app
 from deepliif_ray.errors import ManifestError
 from deepliif_ray.slides import guard, helper
 from deepliif_ray.synthetic import SyntheticTissue
 from tests.engine.results import tables
+from tests.options import sorted_out
 from tests.slides.tiffs import tiff
 
 FIELDS = ["slide_id", "patient_id", "marker", "uri"]
@@ -31,7 +32,7 @@ def run(folder: Path, uris, results="results", **options):
         writer.writerow(FIELDS)
         writer.writerows([str(uri), f"P{n}", "Ki67", uri] for n, uri in enumerate(uris))
     options = {"model": "stain", "engine": "local", "assume_mpp": 0.5} | options
-    score(str(folder / "manifest.csv"), str(folder / results), **options)
+    score(str(folder / "manifest.csv"), str(folder / results), **sorted_out(**options))
     return tables(folder / results)
 
 
@@ -227,7 +228,7 @@ def test_text_of_the_manifest_is_only_text(ids, patient, values, tissue, tmp_pat
     (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     before = sorted(path for path in folder.parent.iterdir())
     results = str(folder / "results")
-    summary = score(str(folder / "manifest.jsonl"), results, model="toy", engine="local")
+    summary = score(str(folder / "manifest.jsonl"), results, model="toy", execution=Execution(engine="local"))
     assert (summary.scored, summary.failed) == (len(ids) - 1, 1)
     assert sorted(path for path in folder.parent.iterdir()) == before
     pictures = {f"{number}.png" for number in range(len(ids) - 1)}
@@ -253,7 +254,7 @@ def test_text_of_the_manifest_is_only_text(ids, patient, values, tissue, tmp_pat
         shown = runner.invoke(app, command)
         assert shown.exit_code == 0
         assert not {"\x1b", "\0", "\x07", "\u202e"} & set(shown.stdout)
-    again = score(str(folder / "manifest.jsonl"), results, model="toy", engine="local")
+    again = score(str(folder / "manifest.jsonl"), results, model="toy", execution=Execution(engine="local"))
     assert (again.skipped, again.failed) == (len(ids) - 1, 1)
 
 

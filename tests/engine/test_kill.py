@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from deepliif_ray import connect, score
+from deepliif_ray import Execution, connect, score
 from deepliif_ray.synthetic import write_cohort
 from tests.engine.results import assert_same
 
 RUN = (
-    "import sys; from deepliif_ray import score; "
-    "score(sys.argv[1], sys.argv[2], model='stain', engine=sys.argv[3])"
+    "import sys; from deepliif_ray import Execution, score; "
+    "score(sys.argv[1], sys.argv[2], model='stain', execution=Execution(engine=sys.argv[3]))"
 )
 
 
@@ -53,7 +53,7 @@ def kill_until_done(manifest, results, engine, wait, rng, most) -> int:
 
 def check_kills(folder, manifest, engine, wait, kills) -> None:
     """Kill at least ``kills`` runs, beginning anew whenever one got through, and compare each time."""
-    score(str(manifest), str(folder / "undisturbed"), model="stain", engine="local")
+    score(str(manifest), str(folder / "undisturbed"), model="stain", execution=Execution(engine="local"))
     rng = random.Random(0)
     killed = rounds = 0
     while killed < kills:
@@ -88,6 +88,10 @@ def test_a_finished_slide_is_not_repeated(tmp_path):
     process.wait()
     with connect(results) as connection:
         done = connection.execute("SELECT slide_id, attempt FROM slides").fetchall()
-    assert score(str(manifest), str(results), model="stain", engine="local").skipped == len(done) >= 1
+    assert (
+        score(str(manifest), str(results), model="stain", execution=Execution(engine="local")).skipped
+        == len(done)
+        >= 1
+    )
     with connect(results) as connection:
         assert set(done) <= set(connection.execute("SELECT slide_id, attempt FROM slides").fetchall())

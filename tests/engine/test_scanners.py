@@ -2,14 +2,19 @@
 
 import pytest
 
-from deepliif_ray import connect, score
+from deepliif_ray import Execution, connect, score
 
 
 def test_one_region_on_two_scanners(shared_data, tmp_path):
     files = {name: shared_data / "scanners" / f"OS-2-{name}.ome.tif" for name in ("ndpi", "vsi")}
     rows = [f"{name},P1,Ki67,{path}\n" for name, path in files.items()]
     (tmp_path / "manifest.csv").write_text("slide_id,patient_id,marker,uri\n" + "".join(rows))
-    score(str(tmp_path / "manifest.csv"), str(tmp_path / "results"), model="stain", engine="local")
+    score(
+        str(tmp_path / "manifest.csv"),
+        str(tmp_path / "results"),
+        model="stain",
+        execution=Execution(engine="local"),
+    )
     with connect(tmp_path / "results") as connection:
         found = connection.sql(
             "SELECT slide_id, i.n_cells, i.index_percent, s.contrast, s.reader "

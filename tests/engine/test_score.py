@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from deepliif_ray import connect, load_model, score, storage
+from deepliif_ray import Execution, connect, load_model, score, storage
 from deepliif_ray.cells import extract_cells
 from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.engine.run.progress import Progress
@@ -18,10 +18,13 @@ from deepliif_ray.errors import ConfigError, ManifestError, ModelError
 from deepliif_ray.models.stain import Stain
 from deepliif_ray.slides import TileGrid, is_empty, open_slide
 from tests.engine.results import assert_same, tables
+from tests.options import sorted_out
 
 
 def local(manifest, results, **options):
-    return score(str(manifest), str(results), **{"model": "stain", "engine": "local", **options})
+    return score(
+        str(manifest), str(results), **sorted_out(**{"model": "stain", "engine": "local", **options})
+    )
 
 
 @pytest.fixture
@@ -235,7 +238,12 @@ def test_stopping_keeps_staged_tiles_and_says_so(cohort, undisturbed, tmp_path):
 def test_results_and_manifest_in_memory(undisturbed, cohort):
     memory = fsspec.filesystem("memory")
     memory.put(str(cohort.parent), "/in-memory", recursive=True)
-    score("memory://in-memory/manifest.csv", "memory://results", model="stain", engine="local")
+    score(
+        "memory://in-memory/manifest.csv",
+        "memory://results",
+        model="stain",
+        execution=Execution(engine="local"),
+    )
     with connect("memory://results") as connection:
         found = connection.execute("SELECT count(*) FROM cells").fetchone()
     with connect(undisturbed) as connection:
@@ -246,7 +254,6 @@ def test_results_and_manifest_in_memory(undisturbed, cohort):
     ("options", "error", "message"),
     [
         ({"tile_size": 3}, ConfigError, "tile_size is 3"),
-        ({"colour": 1}, ConfigError, "colour"),
         ({"engine": "dask"}, ConfigError, "engine is 'dask'"),
         ({"model": "no/such/folder"}, ModelError, "no/such/folder"),
         ({"precision": "float8"}, ConfigError, "float8"),
@@ -256,7 +263,7 @@ def test_results_and_manifest_in_memory(undisturbed, cohort):
 )
 def test_bad_options_are_refused_before_any_work(cohort, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        score(str(cohort), str(tmp_path / "results"), **{"model": "stain", "engine": "local", **options})
+        local(cohort, tmp_path / "results", **options)
     assert not (tmp_path / "results").exists()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepliif_ray import score
+from deepliif_ray import Execution, score
 from deepliif_ray.synthetic import write_cohort
 from tests.integration.nodes import Nodes
 
@@ -19,7 +19,7 @@ def cohort(tmp_path_factory) -> Path:
 def undisturbed(cohort, tmp_path_factory) -> Path:
     """Results of the cohort by the local engine, made in one go."""
     results = tmp_path_factory.mktemp("undisturbed")
-    assert score(str(cohort), str(results), model="stain", engine="local").scored == 3
+    assert score(str(cohort), str(results), model="stain", execution=Execution(engine="local")).scored == 3
     return results
 
 

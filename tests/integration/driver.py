@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from deepliif_ray import cli, score
+from deepliif_ray import Execution, cli, score
 from deepliif_ray.errors import DeepliifRayError
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,11 @@ def main() -> None:
         graph.run = partial(graph.run, separate=separate)
     try:
         summary = score(
-            manifest, results, model="stain", engine="ray", address=address, **given.get("score", {})
+            manifest,
+            results,
+            model="stain",
+            **given.get("score", {}),
+            execution=Execution(engine="ray", address=address),
         )
     except DeepliifRayError as error:
         print(f"error: {error}", file=sys.stderr)

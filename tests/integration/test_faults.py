@@ -11,7 +11,7 @@ import time
 import pyarrow.compute as pc
 import pytest
 
-from deepliif_ray import connect, score
+from deepliif_ray import Execution, connect, score
 from deepliif_ray.engine.run.lease import read_lease
 from infra.s3 import S3Server, weed
 from tests.engine.results import assert_same, tables
@@ -60,7 +60,12 @@ def test_a_driver_that_stood_still_changes_nothing(nodes, cohort, undisturbed, t
     run.until(lambda: staged(tmp_path) > 1)
     send(run.process.pid, signal.SIGSTOP)
     try:
-        assert score(str(cohort), str(tmp_path), model="stain", engine="local", take_over=True).failed == 0
+        assert (
+            score(
+                str(cohort), str(tmp_path), model="stain", execution=Execution(engine="local", take_over=True)
+            ).failed
+            == 0
+        )
         assert_same(undisturbed, tmp_path)
     finally:
         send(run.process.pid, signal.SIGCONT)

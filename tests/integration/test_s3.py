@@ -12,8 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from deepliif_ray import connect, load_model, score, storage
-from deepliif_ray.config import score_config
+from deepliif_ray import Execution, connect, load_model, score, storage
+from deepliif_ray.config import ScoreConfig
 from deepliif_ray.models import registered_models
 from deepliif_ray.preview import preview
 from deepliif_ray.slides import write_pyramid
@@ -37,7 +37,7 @@ def cohort(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(cohort, tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("undisturbed")
-    assert score(str(cohort), str(results), model="stain", engine="local").scored == 3
+    assert score(str(cohort), str(results), model="stain", execution=Execution(engine="local")).scored == 3
     return results
 
 
@@ -64,11 +64,16 @@ def assert_same_but_place(a: str | Path, b: str | Path) -> None:
 
 def test_all_of_it_on_s3(remote, undisturbed):
     results = f"{remote}/out/results of today"
-    summary = score(f"{remote}/in/manifest.csv", results, model="stain", engine="local")
+    summary = score(f"{remote}/in/manifest.csv", results, model="stain", execution=Execution(engine="local"))
     assert (summary.scored, summary.failed) == (3, 0)
     assert_same_but_place(undisturbed, results)
     assert storage.list_files(f"{results}/_staging") == []
-    assert score(f"{remote}/in/manifest.csv", results, model="stain", engine="local").skipped == 3
+    assert (
+        score(
+            f"{remote}/in/manifest.csv", results, model="stain", execution=Execution(engine="local")
+        ).skipped
+        == 3
+    )
     with connect(results) as connection:
         assert connection.execute("SELECT count(*) FROM slide_indices").fetchone() == (3,)
 
@@ -76,7 +81,9 @@ def test_all_of_it_on_s3(remote, undisturbed):
 def test_the_same_on_memory(cohort, undisturbed):
     try:
         upload(cohort.parent, "memory://in")
-        summary = score("memory://in/manifest.csv", "memory://out/a b", model="stain", engine="local")
+        summary = score(
+            "memory://in/manifest.csv", "memory://out/a b", model="stain", execution=Execution(engine="local")
+        )
         assert (summary.scored, summary.failed) == (3, 0)
         assert_same_but_place(undisturbed, "memory://out/a b")
     finally:
@@ -96,7 +103,13 @@ def test_the_next_slide_is_downloaded_meanwhile(cohort, tmp_path, monkeypatch):
 
     try:
         upload(cohort.parent, "memory://in")
-        score("memory://in/manifest.csv", "memory://out", model="stain", engine="local", watch=wait_for_it)
+        score(
+            "memory://in/manifest.csv",
+            "memory://out",
+            model="stain",
+            watch=wait_for_it,
+            execution=Execution(engine="local"),
+        )
     finally:
         fsspec.filesystem("memory").rm("/", recursive=True)
     assert there == ["P01-Ki67.tiff", "P02-Ki67.tiff"]
@@ -152,7 +165,7 @@ def test_odd_names(where, request, tmp_path):
         storage.write_bytes(storage.join(root, name, f"{name}.tiff"), data)
     rows = [(name, "p", "Ki67", f"{name}/{name}.tiff") for name in NAMES]
     manifest = write_manifest(storage.join(root, "manifest.csv"), rows)
-    summary = score(manifest, storage.join(root, "out?*"), model="stain", engine="local")
+    summary = score(manifest, storage.join(root, "out?*"), model="stain", execution=Execution(engine="local"))
     assert (summary.scored, summary.failures) == (len(NAMES), ())
     with connect(storage.join(root, "out?*")) as connection:
         found = connection.execute("SELECT slide_id, n_cells FROM slides").fetchall()
@@ -174,12 +187,12 @@ def test_dicom_series_and_damaged_files(s3, shared_data):
         ("missing", "p", "Ki67", "none.svs"),
     ]
     manifest = write_manifest(f"{bucket}/manifest.csv", rows)
-    found = {row["slide_id"]: row for row in preview(manifest, score_config(assume_mpp=0.25)).to_pylist()}
+    found = {row["slide_id"]: row for row in preview(manifest, ScoreConfig(assume_mpp=0.25)).to_pylist()}
     local = {}
     for name in ("boxes", "idc"):
         folder = shared_data / "slides" / f"{name}_dicom"
         with_local = write_manifest(f"{bucket}/local.csv", [("a", "p", "Ki67", str(folder))])
-        (local[name],) = preview(with_local, score_config(assume_mpp=0.25)).to_pylist()
+        (local[name],) = preview(with_local, ScoreConfig(assume_mpp=0.25)).to_pylist()
     for name, slide_id in (("boxes", "folder"), ("boxes", "one file"), ("idc", "idc")):
         assert (found[slide_id]["width_px"], found[slide_id]["tiles"]) == (
             local[name]["width_px"],
@@ -207,7 +220,7 @@ def test_a_server_that_goes_and_comes_back(s3, remote, undisturbed):
 
     try:
         manifest, results = f"{remote}/in/manifest.csv", f"{remote}/out"
-        summary = score(manifest, results, model="stain", engine="local", watch=outage)
+        summary = score(manifest, results, model="stain", watch=outage, execution=Execution(engine="local"))
     finally:
         for restart in restarts:
             restart.join()
@@ -248,7 +261,11 @@ def test_a_slide_overwritten_meanwhile(remote, when, cohort):
             done.append(storage.write_bytes(f"{remote}/in/P01-Ki67.tiff", other))
 
     summary = score(
-        f"{remote}/in/manifest.csv", f"{remote}/out", model="stain", engine="local", watch=overwrite
+        f"{remote}/in/manifest.csv",
+        f"{remote}/out",
+        model="stain",
+        watch=overwrite,
+        execution=Execution(engine="local"),
     )
     assert (summary.scored, summary.failed) == (2, 1)
     with connect(f"{remote}/out") as connection:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deepliif_ray import score, storage
+from deepliif_ray import Execution, score, storage
 from deepliif_ray.engine.run import lease as module
 from deepliif_ray.engine.run.lease import Lease, fence, older_lease_url, read_lease
 from deepliif_ray.errors import LeaseLostError, ResultsInUseError, StorageError
@@ -229,7 +229,7 @@ def test_of_two_scores_at_once_the_second_names_the_first_and_ends(s3, small, tm
     assert f"in use by run {holder['run_id']} on {holder['host']} (process {first.pid})" in said
     said, _ = first.communicate(timeout=240)
     assert first.returncode == 0, said
-    score(str(small), str(tmp_path), model="stain", engine="local")
+    score(str(small), str(tmp_path), model="stain", execution=Execution(engine="local"))
     assert_same_but_place(tmp_path, root)
     assert len(Ledger(root).runs()) == 1
     assert read_lease(root) is None
@@ -242,7 +242,7 @@ def test_zombies_and_kills_through_a_bad_network(s3, small, tmp_path):
     trials = int(os.environ.get("DEEPLIIF_RAY_LEASE_TRIALS", "6"))
     seed = int(os.environ.get("DEEPLIIF_RAY_LEASE_SEED", "0"))
     undisturbed = tmp_path / "undisturbed"
-    score(str(small), str(undisturbed), model="stain", engine="local")
+    score(str(small), str(undisturbed), model="stain", execution=Execution(engine="local"))
     figures = dict.fromkeys(("kills", "zombies", "faults", "unequal", "lost_cells", "hangs"), 0)
     for trial in range(trials):
         rng = random.Random(seed * 1000 + trial)

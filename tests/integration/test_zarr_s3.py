@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepliif_ray import connect, score, storage
+from deepliif_ray import Execution, connect, score, storage
 from deepliif_ray.errors import SlideCorruptError, StorageError
 from deepliif_ray.slides import guard, open_guarded, open_slide
 from deepliif_ray.synthetic import SyntheticTissue
@@ -59,7 +59,10 @@ def test_a_tile_takes_its_chunks_and_no_more(remote, cohort, monkeypatch):
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_cells_are_those_of_the_plain_image(remote, tmp_path, engine):
     results = str(tmp_path / "results")
-    assert score(f"{remote}/manifest.csv", results, model="stain", engine=engine).scored == 3
+    assert (
+        score(f"{remote}/manifest.csv", results, model="stain", execution=Execution(engine=engine)).scored
+        == 3
+    )
     with connect(results) as connection:
         found = connection.execute(
             "SELECT slide_id, any_value(reader), count(*), sum(area_px), sum(positive_px), "
@@ -69,7 +72,10 @@ def test_cells_are_those_of_the_plain_image(remote, tmp_path, engine):
     assert [row[1] for row in found] == ["pillow", "zarr", "zarr"]
     assert found[0][2:5] == found[1][2:5] == found[2][2:5]
     assert found[0][2] > 100
-    assert score(f"{remote}/manifest.csv", results, model="stain", engine="local").skipped == 3
+    assert (
+        score(f"{remote}/manifest.csv", results, model="stain", execution=Execution(engine="local")).skipped
+        == 3
+    )
 
 
 def test_objects_lost_damaged_and_out_of_reach(s3, remote, monkeypatch):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from deepliif_ray import connect, load_model, score
+from deepliif_ray import Execution, connect, load_model, score
 from deepliif_ray.errors import ModelError
 from deepliif_ray.models import check_model, registered_models
 from deepliif_ray.models.bundle import FORMAT
@@ -56,7 +56,7 @@ def test_what_cannot_be_made_is_refused_by_name(tmp_path, architecture, said):
 def digests_of_a_cohort_scored_with(model, folder):
     """Score two slides, of which the models here call every cell positive; return the digests stored."""
     manifest = write_cohort(folder / "cohort", patients=1, side=600)
-    summary = score(str(manifest), str(folder / "r"), model=model, engine="local")
+    summary = score(str(manifest), str(folder / "r"), model=model, execution=Execution(engine="local"))
     assert (summary.scored, summary.failed) == (2, 0)
     with connect(folder / "r") as connection:
         counts = "SELECT count(*), count_if(majority_positive) FROM cells"

@@ -10,7 +10,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from deepliif_ray import connect, score
+from deepliif_ray import Execution, connect, score
 from deepliif_ray.errors import (
     ResolutionError,
     SlideCorruptError,
@@ -364,7 +364,10 @@ def test_scores_as_the_plain_image_does(tmp_path, image):
     for number, uri in enumerate(uris):  # one manifest may name a slide once
         row = f"{number},p{number},Ki67,{uri},0.25\n"
         (tmp_path / "m.csv").write_text(f"slide_id,patient_id,marker,uri,mpp\n{row}")
-        assert score(str(tmp_path / "m.csv"), results, model="stain", engine="local").scored == 1
+        assert (
+            score(str(tmp_path / "m.csv"), results, model="stain", execution=Execution(engine="local")).scored
+            == 1
+        )
     with connect(results) as connection:
         found = connection.execute(
             "SELECT count(*), sum(area_px), sum(positive_px), s.tissue_mm2 FROM cells JOIN slides s "

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models.networks import TileNorm
+from deepliif_ray.validation import problems
 
 GAN_LOSSES = ("vanilla", "lsgan")
 SMOOTH_L1_BETA = 1.0
@@ -31,11 +31,9 @@ def read_options(kind: type[Options], values: Mapping[str, Any], objective: str)
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc'])} is {storage.shown(e['input'])}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise ConfigError(f"cannot use these options of the objective {objective}: {problems}") from error
+        raise ConfigError(
+            f"cannot use these options of the objective {objective}: {problems(error, kind)}"
+        ) from error
 
 
 def gan_loss(verdicts: Tensor, real: bool, kind: str) -> Tensor:

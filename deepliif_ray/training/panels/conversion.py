@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepliif_ray.cells.labels import NEGATIVE, POSITIVE, classify, label_core
-from deepliif_ray.config import ScoreConfig
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.published import NOISE_THRESH, SEG_THRESH
 from deepliif_ray.training.objectives.neg_to_pos import DAPI, NegToPos
 from deepliif_ray.training.panels.files import SEG, Panels, UInt8Array
 
@@ -25,7 +25,6 @@ TEXTURE = (0.5, 1.5)
 """Least and greatest factor by which DAPI modulates the marker inside a cell."""
 GLOW = 1.5
 """Standard deviation, px, of the blur of the added light: fluorescence has no sharp outline."""
-_RULES = ScoreConfig()
 
 
 def convert(model: NegToPos, panels: Panels, share_percent: float, rng: np.random.Generator) -> Panels:
@@ -102,11 +101,11 @@ def negative_cells(seg: UInt8Array) -> tuple[NDArray[np.int32], UInt8Array, NDAr
     negative : ndarray of int64
         Labels of the cells with more negative than positive pixels that are larger than noise.
     """
-    classes = classify(np.ascontiguousarray(seg), _RULES.seg_thresh)
+    classes = classify(np.ascontiguousarray(seg), SEG_THRESH)
     labels, _, _, _ = label_core(classes, np.ones(4, np.bool_))
     size = np.bincount(labels.ravel())
     count = {c: np.bincount(labels[classes == c], minlength=len(size)) for c in (POSITIVE, NEGATIVE)}
-    negative = (count[NEGATIVE] > count[POSITIVE]) & (size > _RULES.noise_thresh)
+    negative = (count[NEGATIVE] > count[POSITIVE]) & (size > NOISE_THRESH)
     negative[0] = False
     return labels, classes, np.flatnonzero(negative)
 

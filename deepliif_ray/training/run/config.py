@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.validation import Options, problems
 
 # What may change between a run and its resumption: none of it changes what the finished steps have done.
 MAY_CHANGE = {
@@ -17,11 +18,7 @@ MAY_CHANGE = {
 }  # fmt: skip
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataSource(_Strict):
+class DataSource(Options):
     """Tiles to train on.
 
     Attributes
@@ -36,7 +33,7 @@ class DataSource(_Strict):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Options):
     """A training run.
 
     Attributes
@@ -150,17 +147,7 @@ def train_config(options: Mapping[str, Any], source: str = "configuration") -> T
     try:
         return TrainConfig.model_validate(dict(options))
     except ValidationError as error:
-        problems = storage.listed(error.errors(), _problem, "; ")
-        raise ConfigError(f"{source}: {problems}") from error
-
-
-def _problem(error: Any) -> str:
-    key = ".".join(storage.shown(part, quoted=False) for part in error["loc"])
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] == "extra_forbidden":
-        return f"{key} is not a known key"
-    return f"{key} is {storage.shown(error['input'])}: {error['msg']}"
+        raise ConfigError(f"{source}: {problems(error, TrainConfig)}") from error
 
 
 def load_mapping(url: str) -> dict[str, Any]:

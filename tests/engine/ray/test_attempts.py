@@ -8,7 +8,7 @@ import signal
 import pyarrow as pa
 import pytest
 
-from deepliif_ray.config import score_config
+from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine.ray import attempts
 from deepliif_ray.engine.ray.attempts import attempt
 from deepliif_ray.engine.steps import TileFailure, TileTask
@@ -21,7 +21,7 @@ FORK = multiprocessing.get_context("fork")
 @pytest.fixture
 def context(tmp_path) -> RunContext:
     return RunContext(
-        str(tmp_path), "run", "stain", "stain", "digest", None, "float32", 0, score_config(), None
+        str(tmp_path), "run", "stain", "stain", "digest", None, "float32", 0, ScoreConfig(), None
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 import ray
 from PIL import Image
 
-from deepliif_ray import score
+from deepliif_ray import Execution, score
 from deepliif_ray.engine.ray import graph
 from deepliif_ray.slides import write_pyramid
 from tests.engine.results import assert_same, tables
@@ -53,8 +53,8 @@ def test_both_engines_give_the_same_tables(cohort, undisturbed, tmp_path, monkey
         str(cohort),
         str(tmp_path),
         model="stain",
-        engine="ray",
         watch=lambda p: seen.append((p.tiles_done, p.done)),
+        execution=Execution(engine="ray"),
     )
     assert (summary.scored, summary.failed) == (6, 0)
     assert seen == sorted(seen)
@@ -98,7 +98,7 @@ def check_real(results: Path) -> None:
 @pytest.mark.slow
 def test_real_files_good_and_bad(shared_data, tmp_path):
     manifest = real_cohort(shared_data, tmp_path)
-    local = score(str(manifest), str(tmp_path / "local"), model="stain", engine="local")
+    local = score(str(manifest), str(tmp_path / "local"), model="stain", execution=Execution(engine="local"))
     assert (local.scored, local.failed) == (10, 4)
     check_real(tmp_path / "local")
 
@@ -111,7 +111,7 @@ def test_real_files_are_the_same_on_ray(shared_data, tmp_path):
     ran = subprocess.run([*command, target], check=False, capture_output=True, text=True, timeout=250)
     assert ran.returncode == 3, ran.stderr
     check_real(tmp_path / "ray")
-    score(str(manifest), str(tmp_path / "local"), model="stain", engine="local")
+    score(str(manifest), str(tmp_path / "local"), model="stain", execution=Execution(engine="local"))
     assert_same(tmp_path / "local", tmp_path / "ray")
 
 
@@ -120,7 +120,15 @@ def test_published_folders_of_both_forms_give_the_same_tables(cohort, tmp_path):
     for form in ("eager", "serialized"):
         folder = write_published_folder(tmp_path / form, form, **TINY)
         engine = "ray" if form == "eager" else "local"
-        assert score(str(cohort), str(tmp_path / f"of {form}"), model=str(folder), engine=engine).failed == 0
+        assert (
+            score(
+                str(cohort),
+                str(tmp_path / f"of {form}"),
+                model=str(folder),
+                execution=Execution(engine=engine),
+            ).failed
+            == 0
+        )
     assert_same_but_model(tmp_path / "of eager", tmp_path / "of serialized")
 
 
@@ -146,7 +154,9 @@ def test_full_size_published_folders_on_real_fields(shared_data, shared_referenc
             only={"G4", "G51", "G55"},
         )
         engine = "ray" if form == "eager" else "local"
-        summary = score(str(manifest), str(tmp_path / f"of {form}"), model=str(folder), engine=engine)
+        summary = score(
+            str(manifest), str(tmp_path / f"of {form}"), model=str(folder), execution=Execution(engine=engine)
+        )
         assert (summary.scored, summary.failed) == (2, 0)
     assert_same_but_model(tmp_path / "of eager", tmp_path / "of serialized")
 
@@ -162,5 +172,5 @@ def test_interrupt_stops_cleanly(cohort, undisturbed, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "run the same command again" in said
-    assert score(str(cohort), str(tmp_path), model="stain", engine="local").failed == 0
+    assert score(str(cohort), str(tmp_path), model="stain", execution=Execution(engine="local")).failed == 0
     assert_same(undisturbed, tmp_path)

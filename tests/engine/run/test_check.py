@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from deepliif_ray import check, cli, connect, optimize, score, storage
+from deepliif_ray import Execution, check, cli, connect, optimize, score, storage
 from deepliif_ray.engine import staging
 from deepliif_ray.engine.run.lease import Lease
 from deepliif_ray.errors import ResultsError, ResultsInUseError
@@ -19,7 +19,7 @@ def cohort(tmp_path_factory):
     """A manifest of two slides and their results."""
     folder = tmp_path_factory.mktemp("check")
     manifest = write_cohort(folder / "cohort", patients=1, side=300)
-    score(str(manifest), str(folder / "results"), model="toy", engine="local")
+    score(str(manifest), str(folder / "results"), model="toy", execution=Execution(engine="local"))
     return manifest, folder / "results"
 
 
@@ -98,7 +98,7 @@ def test_damage_is_found_moved_and_healed_by_a_rerun(cohort, results, damage):
         assert connection.sql("SELECT count(*) FROM slides").fetchall()[0][0] >= 1
     (mended,) = (finding for finding in check(str(results), repair=True).findings if finding.is_wrong)
     assert mended.mended is not None and mended.object == found.object
-    summary = score(str(cohort[0]), str(results), model="toy", engine="local")
+    summary = score(str(cohort[0]), str(results), model="toy", execution=Execution(engine="local"))
     assert (summary.scored, summary.skipped, summary.failed) == (1, 1, 0)
     assert check(str(results)).is_sound
     assert cells(results) == expected
@@ -108,7 +108,7 @@ def test_lost_cells_are_measured_again_without_any_repair(cohort, results):
     """The run itself sees that they are gone."""
     expected = cells(results)
     one(results, "cells").unlink()
-    assert score(str(cohort[0]), str(results), model="toy", engine="local").scored == 1
+    assert score(str(cohort[0]), str(results), model="toy", execution=Execution(engine="local")).scored == 1
     assert cells(results) == expected
 
 
@@ -120,14 +120,14 @@ def test_a_joined_object_that_is_lost_costs_its_slides(cohort, results):
     (found,) = check(str(results)).findings
     assert "checksum" in found.problem
     check(str(results), repair=True)
-    score(str(cohort[0]), str(results), model="toy", engine="local")
+    score(str(cohort[0]), str(results), model="toy", execution=Execution(engine="local"))
     assert cells(results) == expected
 
 
 def test_a_run_of_many_slides_joins_its_records(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr("deepliif_ray.engine.score._JOIN_AT", 2)
     for scored in (2, 0):
-        summary = score(str(cohort[0]), str(tmp_path / "r"), model="toy", engine="local")
+        summary = score(str(cohort[0]), str(tmp_path / "r"), model="toy", execution=Execution(engine="local"))
         assert summary.scored == scored
         assert len(list((tmp_path / "r" / "slides").iterdir())) == 1
     assert check(str(tmp_path / "r")).is_sound
@@ -187,13 +187,13 @@ def test_staged_blocks_that_a_loss_of_power_damaged_are_done_again(cohort, tmp_p
             "deepliif_ray.engine.local.finalize", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
-            score(str(cohort[0]), str(results), model="toy", engine="local")
+            score(str(cohort[0]), str(results), model="toy", execution=Execution(engine="local"))
     blocks = list(results.rglob("_staging/*/*/*.arrow"))
     assert blocks
     for path in [*blocks, *results.rglob("_staging/*/*/plan.json")]:
         path.write_bytes(path.read_bytes()[:100] if path.suffix == ".arrow" else b"")
     assert staging.staged_ordinals(str(blocks[0].parent)) == set()
-    assert score(str(cohort[0]), str(results), model="toy", engine="local").failed == 0
+    assert score(str(cohort[0]), str(results), model="toy", execution=Execution(engine="local")).failed == 0
     assert cells(results) == cells(cohort[1])
     assert Ledger(str(results)).failures().num_rows == 0
 

@@ -14,6 +14,7 @@ from deepliif_ray.errors import ConfigError
 from deepliif_ray.synthetic import SyntheticTissue
 from deepliif_ray.tables.optimize import optimize
 from tests.models.toy_model import ToyModel
+from tests.options import sorted_out
 from tests.test_cli import run
 
 COLUMNS = ("slide_id", "patient_id", "marker", "uri", "mpp", "site")
@@ -49,7 +50,11 @@ class Cohort:
 
     def score(self, **options):
         self.write()
-        return score(str(self.folder / "m.csv"), str(self.results), model="toy", engine="local", **options)
+        return score(
+            str(self.folder / "m.csv"),
+            str(self.results),
+            **sorted_out(model="toy", engine="local", **options),
+        )
 
     def ask(self, query):
         with connect(self.results) as connection:

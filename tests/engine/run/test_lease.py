@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from deepliif_ray import optimize, score, storage
+from deepliif_ray import Execution, ScoreConfig, optimize, score, storage
 from deepliif_ray.engine import finalize
 from deepliif_ray.engine.run import holder as who
 from deepliif_ray.engine.run import lease as module
@@ -24,7 +24,7 @@ from tests.query import fake_results as fake
 
 RUN = """
 import sys, time
-from deepliif_ray import cli, score
+from deepliif_ray import Execution, ScoreConfig, cli, score
 from deepliif_ray.engine.run import lease
 from deepliif_ray.models.stain import Stain
 lease.BEAT_S, lease._LOOK_S = 0.2, 0.2
@@ -39,8 +39,9 @@ if sys.argv[4] == "blind":
     lease._other_holder = lambda *_: None
 def run():
     take_over = sys.argv[4] == "take-over"
-    more = {"seg_thresh": 100} if sys.argv[4] == "stops" else {}
-    print(score(sys.argv[1], sys.argv[2], model="stain", engine="local", take_over=take_over, **more))
+    config = ScoreConfig(seg_thresh=100 if sys.argv[4] == "stops" else 120)
+    execution = Execution(engine="local", take_over=take_over)
+    print(score(sys.argv[1], sys.argv[2], model="stain", config=config, execution=execution))
 sys.exit(cli.common._guarded(run))
 """
 
@@ -89,7 +90,7 @@ def test_after_kill_9_the_next_run_goes_on_at_once(cohort, undisturbed, tmp_path
     before = time.monotonic()
     with Lease(str(tmp_path), "next", dict):
         assert time.monotonic() - before < module.STALE_S / 2
-    assert score(str(cohort), str(tmp_path), model="stain", engine="local").failed == 0
+    assert score(str(cohort), str(tmp_path), model="stain", execution=Execution(engine="local")).failed == 0
     assert_same(undisturbed, tmp_path)
 
 
@@ -401,7 +402,13 @@ def test_a_commit_on_its_way_when_another_took_over_counts_less(cohort, tmp_path
 
     def first():
         try:
-            score(str(cohort), root, model="stain", engine="local", seg_thresh=100)
+            score(
+                str(cohort),
+                root,
+                model="stain",
+                config=ScoreConfig(seg_thresh=100),
+                execution=Execution(engine="local"),
+            )
         except LeaseLostError as error:
             lost.append(error)
 
@@ -411,12 +418,17 @@ def test_a_commit_on_its_way_when_another_took_over_counts_less(cohort, tmp_path
         thread.start()
         assert waiting.wait(60)
         patch.setattr(finalize, "commit_slide", commit)
-        assert score(str(cohort), root, model="stain", engine="local", take_over=True).failed == 0
+        assert (
+            score(
+                str(cohort), root, model="stain", execution=Execution(engine="local", take_over=True)
+            ).failed
+            == 0
+        )
         going.set()
         thread.join()
     assert lost
     assert len(objects(tmp_path, "slides")) == 7
     assert set(Ledger(root).slides().column("seg_thresh").to_pylist()) == {120}
-    assert score(str(cohort), root, model="stain", engine="local").skipped == 6
+    assert score(str(cohort), root, model="stain", execution=Execution(engine="local")).skipped == 6
     optimize(root, keep_minutes=0, drop_superseded=True)
     assert set(Ledger(root).slides().column("seg_thresh").to_pylist()) == {120}

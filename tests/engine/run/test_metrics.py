@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 import ray
 
-from deepliif_ray import connect, score
+from deepliif_ray import Execution, connect, score
 from deepliif_ray.engine.run.metrics import RayMeter
 from deepliif_ray.engine.run.progress import STEPS
 from deepliif_ray.synthetic import write_cohort
@@ -51,7 +51,7 @@ def test_a_scrape_of_a_run(tmp_path):
         _system_config={"metrics_report_interval_ms": 500},
     )
     try:
-        summary = score(str(manifest), str(tmp_path / "r"), model="stain", engine="ray")
+        summary = score(str(manifest), str(tmp_path / "r"), model="stain", execution=Execution(engine="ray"))
         deadline, found = time.monotonic() + 120, {}
         while time.monotonic() < deadline and found.get(("deepliif_slides_left", "")) != 0:
             time.sleep(1)

@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 
-from deepliif_ray import connect, score
+from deepliif_ray import Execution, connect, score
 from deepliif_ray.console import describe, where_time_went
 from deepliif_ray.engine.run.progress import STEPS, Progress
 from deepliif_ray.synthetic import write_cohort
@@ -40,7 +40,9 @@ def test_a_run_tells_where_its_time_went(tmp_path):
         progress.meter = meter
         seen.append(progress.snapshot())
 
-    summary = score(str(manifest), str(tmp_path / "r"), model="stain", engine="local", watch=watch)
+    summary = score(
+        str(manifest), str(tmp_path / "r"), model="stain", watch=watch, execution=Execution(engine="local")
+    )
     with connect(tmp_path / "r") as connection:
         timings, n_tiles = connection.sql("SELECT timings, n_tiles FROM runs").fetchall()[0]
         slides = connection.sql("SELECT sum(n_tiles_inferred), sum(n_tiles_empty) FROM slides").fetchall()[0]

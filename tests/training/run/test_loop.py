@@ -267,7 +267,7 @@ def test_starts_from_a_bundle(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stepz": 3}, "stepz is not a known key"),
+        ({"stepz": 3}, "stepz is not a key here; did you mean steps"),
         ({"learning_rate": -1}, "learning_rate is -1"),
         ({"data": []}, "data is"),
         ({"data": [{"uri": "a", "weight": 0}]}, r"data\.0\.weight is 0"),

@@ -86,7 +86,7 @@ def test_refuses_spaces(space, message):
 
 def test_refuses_keys_that_are_none():
     config = train_config({"data": [{"uri": "a"}], "steps": 1})
-    with pytest.raises(ConfigError, match="lr is not a known key"):
+    with pytest.raises(ConfigError, match="lr is not a key here"):
         chosen(config, {"lr": 1})
     with pytest.raises(ConfigError, match=r"steps\.many"):
         chosen(config, {"steps.many": 1})
