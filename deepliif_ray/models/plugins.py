@@ -6,8 +6,10 @@ importing a module runs it, so the bundle names no module: whoever installs pack
 run. ``examples/onnx_engine.py`` is such a package in one file.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -48,7 +50,7 @@ class Request:
 
 def offered() -> dict[str, str]:
     """Return the names that installed packages offer, and which package does."""
-    return {entry.name: f"of the package {_package(entry)}" for entry in entry_points(group=GROUP)}
+    return {entry.name: f"of the package {_package(entry)}" for entry in _installed(tuple(sys.path))}
 
 
 def make(name: str, request: Request) -> Model:
@@ -60,7 +62,7 @@ def make(name: str, request: Request) -> Model:
         No package offers one of this name, several do, or what it makes is no model.
     """
     what = f"model {name!r}" if request.folder is None else f"{request.folder}: architecture {shown(name)}"
-    found = {entry.value: entry for entry in entry_points(group=GROUP) if entry.name == name}
+    found = {entry.value: entry for entry in _installed(tuple(sys.path)) if entry.name == name}
     if len(found) != 1:
         packages = ", ".join(sorted(map(_package, found.values())))
         why = f"{packages} all offer it" if found else "none offers it"
@@ -79,6 +81,12 @@ def make(name: str, request: Request) -> Model:
         raise ModelError(f"{what} lacks {', '.join(lacking)}; see deepliif_ray.models.base.Model")
     made: Model = model
     return made
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return what packages offer; finding it reads a file of every package that is installed."""
+    return tuple(entry_points(group=GROUP))
 
 
 def _package(entry: EntryPoint) -> str:

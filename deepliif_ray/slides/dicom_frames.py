@@ -39,6 +39,8 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": imagecodecs.htj2k_decode,
     "1.2.840.10008.1.2.4.203": imagecodecs.htj2k_decode,
 }
+_ENDS = (*_JPEG, *(syntax for syntax, decode in _DECODERS.items() if decode is not imagecodecs.jpegxl_decode))
+_END_OF_IMAGE = b"\xff\xd9"
 _FULL_YBR = ("YBR_FULL", "YBR_FULL_422")
 _MAX_FRAME_PX = 64 << 20
 
@@ -224,6 +226,9 @@ class Frames:
 
     def _decoded(self, data: bytes) -> NDArray[np.uint8]:
         colours = self.header.PhotometricInterpretation
+        # Decoders of JPEG 2000 make a picture of what was overwritten, too; padded with zeros to even length.
+        if self.syntax in _ENDS and not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
+            raise ValueError("its end is not there")
         if self.syntax in _JPEG:
             space = jpeg_facts(data).color or _tagged(self.header)
             return self._eight_bits(

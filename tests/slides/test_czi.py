@@ -7,10 +7,10 @@ import pytest
 
 from deepliif_ray.errors import SlideError, SlideUnreadableError, SlideUnsuitableError
 from deepliif_ray.slides import open_guarded, open_slide, plan_slide
-from deepliif_ray.synthetic import SyntheticTissue
+from tests.slides.picture import PICTURE
 
 czi = pytest.importorskip("pylibCZIrw.czi")
-IMAGE = np.asarray(SyntheticTissue(700, 500, seed=6)[:, :])
+IMAGE = PICTURE[:500]
 
 
 def write(path, tiles, mpp=0.25, channels=None):

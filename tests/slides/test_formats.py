@@ -21,10 +21,10 @@ from deepliif_ray.errors import (
     SlideUnsuitableError,
 )
 from deepliif_ray.slides import Level, Slide, open_guarded, plan_slide, tissue_mask
-from deepliif_ray.synthetic import SyntheticTissue
+from tests.slides.picture import PICTURE
 from tests.slides.tiffs import ASCII, LONG, SHORT, tiff
 
-RGB = np.asarray(SyntheticTissue(700, 600, seed=3, mpp=0.5)[:, :])
+RGB = PICTURE
 
 
 def read(path):

@@ -8,9 +8,9 @@ from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableEr
 from deepliif_ray.slides import open_guarded, plan_slide
 from deepliif_ray.slides.inventory import take_inventory
 from deepliif_ray.slides.reader import open_slide
-from deepliif_ray.synthetic import SyntheticTissue
+from tests.slides.picture import PICTURE as WHOLE
 
-PICTURE = np.asarray(SyntheticTissue(400, 330, seed=8, mpp=0.25)[:, :])
+PICTURE = WHOLE[:330, :400]
 
 
 SAME_PIXELS = [kind for kind in ODD_FILES.values() if kind.same_pixels]

@@ -34,6 +34,8 @@ def pictures(tmp_path_factory):
 class Cohort:
     """A manifest that a test may change, and its results."""
 
+    seen, connection = None, None
+
     def __init__(self, folder, pictures):
         shutil.copytree(pictures, folder / "slides")
         self.folder, self.results = folder, folder / "results"
@@ -57,8 +59,12 @@ class Cohort:
         )
 
     def ask(self, query):
-        with connect(self.results) as connection:
-            return connection.sql(query).fetchall()
+        """Ask through a new connection whenever something of the results has changed."""
+        files = [path for path in self.results.rglob("*") if path.is_file()]
+        state = sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+        if state != self.seen:
+            self.seen, self.connection = state, connect(self.results)
+        return self.connection.sql(query).fetchall()
 
 
 @pytest.fixture(scope="module")
