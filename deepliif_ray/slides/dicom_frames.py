@@ -18,7 +18,7 @@ from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 
 from deepliif_ray.errors import SlideCorruptError, SlideUnreadableError, SlideUnsuitableError
 from deepliif_ray.slides.colour import ycbcr_to_rgb
-from deepliif_ray.slides.jpeg import jpeg_facts
+from deepliif_ray.slides.jpeg import check_end, jpeg_facts
 
 EXPLICIT_LITTLE, JPEG_BASELINE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
 _IMPLICIT, _DEFLATED, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -39,8 +39,8 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": imagecodecs.htj2k_decode,
     "1.2.840.10008.1.2.4.203": imagecodecs.htj2k_decode,
 }
-_ENDS = (*_JPEG, *(syntax for syntax, decode in _DECODERS.items() if decode is not imagecodecs.jpegxl_decode))
-_END_OF_IMAGE = b"\xff\xd9"
+_JPEG_XL = ("1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112")
+_WITH_END = {*_JPEG, *_DECODERS} - {*_JPEG_XL}
 _FULL_YBR = ("YBR_FULL", "YBR_FULL_422")
 _MAX_FRAME_PX = 64 << 20
 
@@ -226,9 +226,8 @@ class Frames:
 
     def _decoded(self, data: bytes) -> NDArray[np.uint8]:
         colours = self.header.PhotometricInterpretation
-        # Decoders of JPEG 2000 make a picture of what was overwritten, too; padded with zeros to even length.
-        if self.syntax in _ENDS and not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
-            raise ValueError("its end is not there")
+        if self.syntax in _WITH_END:
+            check_end(data)
         if self.syntax in _JPEG:
             space = jpeg_facts(data).color or _tagged(self.header)
             return self._eight_bits(

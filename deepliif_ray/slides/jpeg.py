@@ -9,6 +9,7 @@ import numpy as np
 _APP0, _APP14, _DQT_TO_SOS = 0xE0, 0xEE, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BRIGHTEST_PERCENT, _CLEARLY = 90, 40
+_END = b"\xff\xd9"
 _LETTERS = (82, 71, 66)  # "RGB" as component names
 
 
@@ -120,3 +121,18 @@ def likelier_color(streams: Sequence[bytes], tables: bytes | None) -> str | None
     if abs(tint["rgb"] - tint["ycbcr"]) < _CLEARLY:
         return None
     return min(tint, key=lambda color: tint[color])
+
+
+def check_end(data: bytes) -> None:
+    """Refuse a stream of JPEG, JPEG 2000 or JPEG-LS that does not end with their marker of the end.
+
+    Decoders fill in what is missing, and JPEG 2000 makes a picture of what was overwritten, too. Zeros may
+    follow the end: containers pad with them.
+
+    Raises
+    ------
+    ValueError
+        The end is not there.
+    """
+    if not data.rstrip(b"\0").endswith(_END):
+        raise ValueError("its end is not there")

@@ -25,7 +25,8 @@ from deepliif_ray.errors import (
 )
 from deepliif_ray.slides.colour import divided, ycbcr_to_rgb
 from deepliif_ray.slides.depth import bit_depth
-from deepliif_ray.slides.inventory import JPEG, Inventory
+from deepliif_ray.slides.inventory import JPEG, JPEG_2000, Inventory
+from deepliif_ray.slides.jpeg import check_end
 from deepliif_ray.slides.slide import Level, Slide, square_mpp
 
 MAX_SEGMENT = 500_000_000
@@ -256,6 +257,8 @@ class TiffSlide(Slide):
 
     def _uncompress(self, page: Any, index: int, data: bytes) -> Segment:
         key = page.keyframe
+        if int(key.compression) in JPEG | JPEG_2000 and key.jpegheader is None:
+            check_end(data)
         if int(key.compression) in JPEG and not self.picture.planar and key.samplesperpixel == 3:
             facts = self.picture.jpeg
             said = facts.color if facts is not None and facts.color else self.picture.colour

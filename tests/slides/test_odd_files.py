@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 
 from benchmarks.odd import ODD_FILES, SCORED
 from deepliif_ray.errors import SlideCorruptError, SlideError, SlideUnreadableError
@@ -72,6 +73,25 @@ def test_a_file_cut_anywhere_is_never_another_picture(tmp_path):
         with pytest.raises((SlideUnreadableError, SlideCorruptError)), open_slide(cut) as slide:
             assert (slide.width, slide.height) == (400, 330)
             slide.read_rgb(0, 0, 0, slide.width, slide.height)
+
+
+@pytest.mark.parametrize("kind", ["jpeg_ycbcr_tagged_rgb", "jpeg_big_endian_classic", "compressed_jpeg2000"])
+@pytest.mark.parametrize("lost", [2, 400])
+def test_a_tile_whose_end_was_overwritten_is_corrupt(tmp_path, kind, lost):
+    """Decoders make a picture of such a tile, and say nothing."""
+    path = tmp_path / "slide.tif"
+    ODD_FILES[kind].make(path, PICTURE)
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        end = page.dataoffsets[0] + page.databytecounts[0]
+        inside = page.tilewidth
+    data = bytearray(path.read_bytes())
+    data[end - lost : end] = bytes([7]) * lost
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        with pytest.raises(SlideCorruptError, match="its end is not there"):
+            slide.read_rgb(0, 0, 0, 64, 64)
+        slide.read_rgb(0, inside, 0, 64, 64)
 
 
 def test_the_inventory_tells_what_a_file_holds(tmp_path):
