@@ -5,6 +5,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from deepliif_ray import storage
 from deepliif_ray.cells import extract_cells
+from deepliif_ray.config import DEFAULT_MODEL
 from deepliif_ray.errors import DeepliifRayError
 
 _PACKAGES = ("ray", "torch", "openslide-bin", "duckdb", "pyarrow", "polars", "numba", "fsspec", "s3fs")
@@ -32,7 +34,7 @@ def examine() -> pa.Table:
         ("slides", _slides),
         ("slides' process", _protection),
         ("networks", _networks),
-        ("engine stain", _stain),
+        *((f"model {name}", partial(_model, name)) for name in (DEFAULT_MODEL, "stain")),
         ("cells", _cells),
         ("cache", _cache),
         ("ray", _ray),
@@ -70,10 +72,10 @@ def _networks() -> str:
     )
 
 
-def _stain() -> str:
-    from deepliif_ray.models.selfcheck import time_stain
+def _model(name: str) -> str:
+    from deepliif_ray.models.selfcheck import time_model
 
-    return f"{time_stain():.3f} s a 512-px tile"
+    return f"{time_model(name):.3f} s a 512-px tile"
 
 
 def _cells() -> str:

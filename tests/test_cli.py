@@ -163,6 +163,7 @@ def test_doctor_finds_nothing_wrong(capsys):
     checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
     assert all(row["ok"] for row in checks.values())
     assert "bfloat16" in checks["networks"]["finding"]
+    assert {"model compact", "model stain"} <= set(checks)
 
 
 def test_models_and_version(capsys):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from deepliif_ray.models import load_model
 from deepliif_ray.models.device import DTYPES, choose_device
 from deepliif_ray.models.networks import GeneratorSpec, build_generator, use_precision
-from deepliif_ray.models.stain import Stain
 
-_SIDE, _SIDE_ON_CPU = 256, 128
+_SIDE, _SIDE_ON_CPU = 256, 64
 _GFLOP_256 = 99.0
 _GFLOP_LATEST = 493.0
 """One ResNet-9 pass at 256 px, and the published "latest" model (G4, G51, G55) at 512 px."""
@@ -61,10 +61,10 @@ def time_networks() -> list[NetworkSpeed]:
     return found
 
 
-def time_stain() -> float:
-    """Return the seconds that the engine ``stain`` takes for a 512-px tile."""
+def time_model(name: str) -> float:
+    """Return the seconds that a model that ships takes for a 512-px tile, where it would run here."""
     tile = np.random.default_rng(0).integers(120, 255, (1, 512, 512, 3), dtype=np.uint8)
-    model = Stain()
+    model = load_model(name)
     model.infer(tile)
     start = time.perf_counter()
     model.infer(tile)
