@@ -26,7 +26,7 @@ PICTURE = "picture"
 MOST_CELLS_PERCENT, MOST_POINTS = 3.0, 1.0
 """How far what is lossy or at another scale may be from the picture."""
 _FOUND = """
-    SELECT i.slide_id, s.reader, i.n_cells, i.index_percent, q.flags
+    SELECT i.slide_id, s.reader, i.n_called, i.index_percent, q.flags
     FROM slide_indices AS i JOIN slides AS s USING (slide_id) JOIN slide_quality AS q USING (slide_id)
 """
 

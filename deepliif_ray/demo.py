@@ -58,13 +58,13 @@ def run_demo(
     found = pl.from_arrow(
         ask(
             results,
-            "SELECT patient_id, marker, n_slides, n_cells, index_percent, ci_lower_percent, "
+            "SELECT patient_id, marker, n_slides, n_called, index_percent, ci_lower_percent, "
             "ci_upper_percent, density_per_mm2 FROM patient_indices",
         )
     )
     assert isinstance(found, pl.DataFrame)
     table = truth.join(found, on=["patient_id", "marker"], how="left").sort("patient_id", "marker")
-    columns = ["patient_id", "marker", "n_slides", "true_cells", "n_cells", "true_index_percent"]
+    columns = ["patient_id", "marker", "n_slides", "true_cells", "n_called", "true_index_percent"]
     return DemoReport(
         table=table.select(*columns, "index_percent", "ci_lower_percent", "ci_upper_percent").to_arrow(),
         next_steps=(

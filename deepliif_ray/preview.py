@@ -10,11 +10,12 @@ import pyarrow as pa
 from deepliif_ray import storage
 from deepliif_ray.config import DEFAULT_MODEL, ScoreConfig
 from deepliif_ray.engine.run.cohort import markers_of
-from deepliif_ray.engine.work import StepError, content_of, plan_entry
+from deepliif_ray.engine.work import StepError, plan_entry
 from deepliif_ray.errors import DeepliifRayError, StorageError
 from deepliif_ray.manifest import SlideEntry, read_manifest
 from deepliif_ray.models import native_view
 from deepliif_ray.scoring.markers import builtin
+from deepliif_ray.slide_access import content_of
 from deepliif_ray.tables.cohort import missing
 from deepliif_ray.tables.ledger import Ledger
 

@@ -72,7 +72,7 @@ class Rehearsal:
             cells["cells"] == sum(row["cells"] for row in by_marker) > 0, "every cell is there once"
         )
         self.office.ask(
-            "SELECT patient_id, marker, round(index_percent, 1) AS index_percent, n_cells "
+            "SELECT patient_id, marker, round(index_percent, 1) AS index_percent, n_called "
             "FROM patient_indices ORDER BY ALL"
         )
         return f"{cells['cells']:,} cells of {self.slides} slides"

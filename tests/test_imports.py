@@ -23,6 +23,7 @@ COMPOSING = {
     "contracts",
     "errors",
     "logs",
+    "slide_access",
 } | OUTSIDE_WORLD
 
 # What of this package each area may import, itself aside. Modules directly in the package that are not named
@@ -39,12 +40,13 @@ INSIDE = {
     "published": set(),
     "logs": {"errors", "storage"},
     "storage": {"errors", "extras"},
-    "cells": {"errors", "stains", "published"},
+    "cells": {"errors", "contracts", "stains", "published"},
     "scoring": {"errors", "contracts"},
     "slides.grid": {"errors"},
     "slides": {"errors", "storage", "confine", "stains"},
     "synthetic": {"errors", "slides", "stains", "training"},
     "models": {"errors", "storage"},
+    "slide_access": {"errors", "storage", "manifest", "slides"},
     "tables": {"errors", "storage", "contracts"},
     "manifest": {"errors", "storage", "contracts", "scoring"},
     "query": {"errors", "storage", "contracts", "scoring", "tables", "confine"},

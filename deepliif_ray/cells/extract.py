@@ -9,8 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deepliif_ray.cells.contours import encode_wkb
-from deepliif_ray.cells.fragments import BORDER, STAIN_SCALE, CoreFragments, measure_core
-from deepliif_ray.cells.nodes import M, SlideCells
+from deepliif_ray.cells.fragments import BORDER, CoreFragments, measure_core
+from deepliif_ray.cells.measures import COLUMNS, MEASUREMENTS, M
+from deepliif_ray.cells.nodes import SlideCells
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import (
     SizeCounts,
@@ -91,30 +92,14 @@ def cells_table(cells: SlideCells, *, has_marker: bool, has_rgb: bool, first_id:
         ``cell_id`` of the first one.
     """
     m = {name: cells.measures[:, column] for name, column in M.items()}
-    area = m["area"]
-
-    def mean(total: NDArray[np.int64], scale: int, known: bool) -> pa.Array:
-        return pa.array(total / (area * scale)) if known else pa.nulls(len(area), pa.float64())
-
-    columns: dict[str, Any] = {
+    has = {"marker": has_marker, "rgb": has_rgb}
+    columns = {row.column: row.values(cells.measures, has) for row in MEASUREMENTS} | {
         "cell_id": pa.array(np.arange(first_id, first_id + len(cells))),
-        "x": m["sum_x"] / area,
-        "y": m["sum_y"] / area,
-        **{f"bbox_{name}": pa.array(m[name].astype(np.int32)) for name in ("x0", "y0", "x1", "y1")},
-        "area_px": area,
-        "positive_px": m["positive"],
-        "negative_px": m["negative"],
-        "majority_positive": m["positive"] >= m["negative"],
-        "marker_max": pa.array(m["marker"].astype(np.uint8))
-        if has_marker
-        else pa.nulls(len(area), pa.uint8()),
-        "od_mean": mean(m["od"], 1, has_rgb),
-        "dab_od_mean": mean(m["dab"], STAIN_SCALE, has_rgb),
-        "hematoxylin_od_mean": mean(m["hematoxylin"], STAIN_SCALE, has_rgb),
-        "on_slide_edge": (m["touches"] & BORDER) > 0,
+        "majority_positive": pa.array(m["positive"] >= m["negative"]),
+        "on_slide_edge": pa.array((m["touches"] & BORDER) > 0),
         "boundary": encode_wkb(cells.points, cells.point_ends),
     }
-    return pa.table(columns)
+    return pa.table({name: columns[name] for name in COLUMNS if name in columns})
 
 
 def _image(name: str, image: Any, shape: tuple[int, ...] | None, channels: bool) -> NDArray[np.uint8]:

@@ -14,24 +14,15 @@ from numpy.typing import NDArray
 
 from deepliif_ray.cells.contours import trace
 from deepliif_ray.cells.labels import KNOWN, NEGATIVE, OPEN, POSITIVE, classify, label_core
+from deepliif_ray.cells.measures import AT, NUMBERS
 from deepliif_ray.stains import DAB, HEMATOXYLIN
 
 STAIN_SCALE = 1_000_000
 """Stain optical densities are summed as integers in units of 1/STAIN_SCALE."""
 
 BORDER, SHARED = 1, 2
-"""Bits of the ``touches`` measure: the slide's border, a side shared with a neighbouring core."""
+"""Bits of the number ``touches``: the slide's border, a side shared with a neighbouring core."""
 
-MEASURES = (
-    "kind", "touches", "area", "positive", "negative", "sum_x", "sum_y", "marker", "od", "hematoxylin", "dab",
-    "x0", "y0", "x1", "y1", "first_x", "first_y",
-)  # fmt: skip
-"""Columns of `CoreFragments.measures`: counts and sums in pixels, optical densities in their integer units,
-``marker`` −1 without a marker image, the half-open bounding box, and the first pixel in row order."""
-(
-    _KIND, _TOUCHES, _AREA, _POSITIVE, _NEGATIVE, _SUM_X, _SUM_Y, _MARKER, _OD, _HEMATOXYLIN, _DAB,
-    _X0, _Y0, _X1, _Y1, _FIRST_X, _FIRST_Y,
-) = range(len(MEASURES))  # fmt: skip
 _FAR = np.iinfo(np.int32).max
 
 
@@ -41,7 +32,7 @@ class CoreFragments:
 
     Attributes
     ----------
-    measures : ndarray of int64, shape (F, len(MEASURES))
+    measures : ndarray of int64, shape (F, len(NUMBERS))
     contacts : ndarray of int32, shape (C, 2)
         Pairs (open fragment, known fragment) with 4-adjacent pixels.
     sides : ndarray of int32, shape (2 H + 2 W,)
@@ -70,7 +61,7 @@ class CoreFragments:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """Rebuild fragments from their flat arrays."""
-        columns = {"measures": len(MEASURES), "contacts": 2, "points": 2, "runs": 3}
+        columns = {"measures": len(NUMBERS), "contacts": 2, "points": 2, "runs": 3}
         return cls(
             **{name: a.reshape(-1, columns[name]) if name in columns else a for name, a in arrays.items()}
         )
@@ -108,16 +99,17 @@ def _measure(
     origin: tuple[int, int],
     od_table: NDArray[np.float64],
     stains: NDArray[np.int64],
+    at: Any,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     height, width = labels.shape
     has_marker, has_rgb = marker.shape[0] > 0, rgb.shape[0] > 0
-    measures = np.zeros((kinds.shape[0], len(MEASURES)), dtype=np.int64)
+    measures = np.zeros((kinds.shape[0], len(at)), dtype=np.int64)
     histogram = np.zeros(256, dtype=np.int64)
     for fragment in range(kinds.shape[0]):
-        measures[fragment, _KIND] = kinds[fragment]
-        measures[fragment, _TOUCHES] = touches[fragment]
-        measures[fragment, _MARKER] = -1
-        measures[fragment, _X0] = _FAR
+        measures[fragment, at.kind] = kinds[fragment]
+        measures[fragment, at.touches] = touches[fragment]
+        measures[fragment, at.marker] = -1
+        measures[fragment, at.x0] = _FAR
     for row in range(height):
         y = row + origin[1]
         for column in range(width):
@@ -129,38 +121,38 @@ def _measure(
                 continue
             x = column + origin[0]
             m = measures[fragment]
-            if m[_AREA] == 0:
-                m[_FIRST_X], m[_FIRST_Y], m[_Y0] = x, y, y
-            m[_AREA] += 1
-            m[_POSITIVE] += classes[row, column] == POSITIVE
-            m[_NEGATIVE] += classes[row, column] == NEGATIVE
-            m[_SUM_X] += x
-            m[_SUM_Y] += y
-            m[_MARKER] = max(m[_MARKER], value)
-            m[_X0] = min(m[_X0], x)
-            m[_X1] = max(m[_X1], x + 1)
-            m[_Y1] = y + 1
+            if m[at.area] == 0:
+                m[at.first_x], m[at.first_y], m[at.y0] = x, y, y
+            m[at.area] += 1
+            m[at.positive] += classes[row, column] == POSITIVE
+            m[at.negative] += classes[row, column] == NEGATIVE
+            m[at.x] += x
+            m[at.y] += y
+            m[at.marker] = max(m[at.marker], value)
+            m[at.x0] = min(m[at.x0], x)
+            m[at.x1] = max(m[at.x1], x + 1)
+            m[at.y1] = y + 1
             if has_rgb:
                 r, g, b = rgb[row, column, 0], rgb[row, column, 1], rgb[row, column, 2]
-                m[_OD] += round((od_table[r] + od_table[g] + od_table[b]) * 100)
-                m[_HEMATOXYLIN] += max(0, stains[0, 0, r] + stains[1, 0, g] + stains[2, 0, b])
-                m[_DAB] += max(0, stains[0, 1, r] + stains[1, 1, g] + stains[2, 1, b])
+                m[at.od] += round((od_table[r] + od_table[g] + od_table[b]) * 100)
+                m[at.hematoxylin] += max(0, stains[0, 0, r] + stains[1, 0, g] + stains[2, 0, b])
+                m[at.dab] += max(0, stains[0, 1, r] + stains[1, 1, g] + stains[2, 1, b])
     return measures[1:], histogram
 
 
 @njit(cache=True)
 def _outlines(
-    labels: NDArray[np.int32], measures: NDArray[np.int64], origin: tuple[int, int], max_area: int
+    labels: NDArray[np.int32], measures: NDArray[np.int64], origin: tuple[int, int], max_area: int, at: Any
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     points = np.empty((256, 2), dtype=np.int32)
     ends = np.empty(measures.shape[0], dtype=np.int32)
     used = int(np.int64(0))  # see `retrace`
     for i in range(measures.shape[0]):
         m = measures[i]
-        if m[_KIND] == KNOWN and not m[_TOUCHES] & SHARED and m[_AREA] < max_area:
+        if m[at.kind] == KNOWN and not m[at.touches] & SHARED and m[at.area] < max_area:
             begin = used
             points, used = trace(
-                labels, m[_FIRST_X] - origin[0], m[_FIRST_Y] - origin[1], i + 1, points, used
+                labels, m[at.first_x] - origin[0], m[at.first_y] - origin[1], i + 1, points, used
             )
             for point in range(begin, used):
                 points[point, 0] += origin[0]
@@ -171,13 +163,13 @@ def _outlines(
 
 @njit(cache=True)
 def _runs(
-    labels: NDArray[np.int32], measures: NDArray[np.int64], origin: tuple[int, int], max_area: int
+    labels: NDArray[np.int32], measures: NDArray[np.int64], origin: tuple[int, int], max_area: int, at: Any
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     height, width = labels.shape
     wanted = np.zeros(measures.shape[0] + 1, dtype=np.bool_)
     for i in range(measures.shape[0]):
         m = measures[i]
-        wanted[i + 1] = m[_KIND] == KNOWN and m[_TOUCHES] & SHARED and m[_AREA] < max_area
+        wanted[i + 1] = m[at.kind] == KNOWN and m[at.touches] & SHARED and m[at.area] < max_area
     counts = np.zeros(measures.shape[0] + 1, dtype=np.int32)
     for row in range(height):
         for column in range(width):
@@ -242,11 +234,11 @@ def measure_core(
     classes = classify(np.ascontiguousarray(seg), seg_thresh)
     labels, kinds, touches, contacts = label_core(classes, borders)
     measures, histogram = _measure(
-        classes, labels, kinds, touches, _or_empty(marker, 2), _or_empty(rgb, 3), (x0, y0), OD, STAINS
+        classes, labels, kinds, touches, _or_empty(marker, 2), _or_empty(rgb, 3), (x0, y0), OD, STAINS, AT
     )
     max_area = np.iinfo(np.int64).max if large_noise_thresh is None else large_noise_thresh
-    points, point_ends = _outlines(labels, measures, (x0, y0), max_area)
-    runs, run_ends = _runs(labels, measures, (x0, y0), max_area)
+    points, point_ends = _outlines(labels, measures, (x0, y0), max_area, AT)
+    runs, run_ends = _runs(labels, measures, (x0, y0), max_area, AT)
     pairs = np.unique(contacts)
     return CoreFragments(
         measures=measures,
@@ -275,13 +267,15 @@ def blank_core(
         histogram[background_marker] = area
     on_border = x0 == 0 or y0 == 0 or x1 == slide[0] or y1 == slide[1]
     fragments = 0 if on_border else 1
-    measures = np.zeros((fragments, len(MEASURES)), dtype=np.int64)
+    measures = np.zeros((fragments, len(NUMBERS)), dtype=np.int64)
     if fragments:
         sum_x, sum_y = (x0 + x1 - 1) * width // 2 * height, (y0 + y1 - 1) * height // 2 * width
         marker = -1 if background_marker is None else background_marker
-        measures[0] = (
-            OPEN, SHARED, area, 0, 0, sum_x, sum_y, marker, 0, 0, 0, x0, y0, x1, y1, x0, y0
-        )  # fmt: skip
+        known = {
+            "kind": OPEN, "touches": SHARED, "area": area, "x": sum_x, "y": sum_y, "marker": marker,
+            "x0": x0, "y0": y0, "x1": x1, "y1": y1, "first_x": x0, "first_y": y0,
+        }  # fmt: skip
+        measures[0] = [known.get(name, 0) for name in NUMBERS]
     return CoreFragments(
         measures=measures,
         contacts=np.empty((0, 2), dtype=np.int32),

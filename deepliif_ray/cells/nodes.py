@@ -13,12 +13,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from deepliif_ray.cells.contours import retrace
-from deepliif_ray.cells.fragments import MEASURES, SHARED, CoreFragments
+from deepliif_ray.cells.fragments import SHARED, CoreFragments
+from deepliif_ray.cells.measures import MAXIMA, MINIMA, NUMBERS, M
 
-M = {name: i for i, name in enumerate(MEASURES)}
-"""Column of each measure."""
-_MINIMA = [M[name] for name in ("kind", "x0", "y0")]  # known with a hole in it is known
-_MAXIMA = [M[name] for name in ("marker", "x1", "y1")]
 _BOX = [M[name] for name in ("x0", "y0", "x1", "y1")]
 
 
@@ -28,8 +25,8 @@ class SlideCells:
 
     Attributes
     ----------
-    measures : ndarray of int64, shape (N, len(MEASURES))
-        The measures of `deepliif_ray.cells.fragments.MEASURES`, joined.
+    measures : ndarray of int64, shape (N, len(NUMBERS))
+        The measures of `deepliif_ray.cells.measures.NUMBERS`, joined.
     points : ndarray of int32, shape (P, 2)
         Outlines of all cells, one after the other.
     point_ends : ndarray of int64, shape (N,)
@@ -54,7 +51,7 @@ class SlideCells:
         """Return the cells of all pieces in the row order of their first pixels."""
         if len(pieces) == 1:
             return pieces[0]
-        measures = np.concatenate([np.empty((0, len(MEASURES)), np.int64), *(p.measures for p in pieces)])
+        measures = np.concatenate([np.empty((0, len(NUMBERS)), np.int64), *(p.measures for p in pieces)])
         order = np.lexsort((measures[:, M["first_x"]], measures[:, M["first_y"]]))
         points = np.concatenate([np.empty((0, 2), np.int32), *(p.points for p in pieces)])
         ends = _shifted([p.point_ends for p in pieces], [len(p.points) for p in pieces])
@@ -68,7 +65,7 @@ class Nodes:
 
     Attributes
     ----------
-    measures : ndarray of int64, shape (N, len(MEASURES))
+    measures : ndarray of int64, shape (N, len(NUMBERS))
     sizes : ndarray of int64, shape (N,)
         Fragments joined in each node.
     runs, run_ends : ndarray of int32, shape (R, 3); ndarray of int64, shape (N,)
@@ -95,7 +92,7 @@ class Nodes:
         """Return the background alone."""
         none = np.zeros(1, dtype=np.int64)
         return cls(
-            measures=np.zeros((1, len(MEASURES)), dtype=np.int64),
+            measures=np.zeros((1, len(NUMBERS)), dtype=np.int64),
             sizes=none,
             runs=np.empty((0, 3), dtype=np.int32),
             run_ends=none,
@@ -150,8 +147,8 @@ class Nodes:
         if not len(members):
             return measures, np.empty(0, dtype=np.int64)
         joined = np.add.reduceat(measures, starts, axis=0)
-        joined[:, _MINIMA] = np.minimum.reduceat(measures[:, _MINIMA], starts, axis=0)
-        joined[:, _MAXIMA] = np.maximum.reduceat(measures[:, _MAXIMA], starts, axis=0)
+        joined[:, MINIMA] = np.minimum.reduceat(measures[:, MINIMA], starts, axis=0)
+        joined[:, MAXIMA] = np.maximum.reduceat(measures[:, MAXIMA], starts, axis=0)
         joined[:, M["touches"]] = np.bitwise_or.reduceat(measures[:, M["touches"]], starts)
         # The first pixel in row order is that of the least (y, x) among the members.
         places = measures[:, M["first_y"]] * slide_width + measures[:, M["first_x"]]
@@ -175,7 +172,7 @@ class Nodes:
             Nodes, component by component.
         starts, ends : ndarray of int64, shape (C,)
             Where in ``members`` each component lies.
-        joined : ndarray of int64, shape (C, len(MEASURES))
+        joined : ndarray of int64, shape (C, len(NUMBERS))
             Its joined measures.
         drawn : ndarray of bool, shape (C,), optional
             Whose pixels and outlines to keep; by default all.

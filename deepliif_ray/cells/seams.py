@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from deepliif_ray.cells.fragments import CoreFragments
 from deepliif_ray.cells.labels import KNOWN, find, union
-from deepliif_ray.cells.nodes import M, Nodes, SlideCells, finish
+from deepliif_ray.cells.measures import M
+from deepliif_ray.cells.nodes import Nodes, SlideCells, finish
 
 _BACKGROUND = 0
 _LOW = 0xFFFFFFFF

@@ -91,8 +91,8 @@ def _spread(column: str, where: str) -> str:
     return f"""
         WITH of_patients AS (
           SELECT i.marker, s.attributes[{_quoted(column)}] AS value, i.patient_id, count(*) AS n_slides,
-            CASE WHEN count(i.n_cells) = count(*)
-              THEN 100 * sum(i.n_positive) / nullif(sum(i.n_cells), 0) END AS index_percent
+            CASE WHEN count(i.n_called) = count(*)
+              THEN 100 * sum(i.n_positive) / nullif(sum(i.n_called), 0) END AS index_percent
           FROM (FROM slide_indices WHERE {where}) AS i JOIN slides AS s USING (slide_id)
           GROUP BY ALL
         )
@@ -114,7 +114,7 @@ def _short(table: "pa.Table") -> tuple["pa.Table", list[str]]:
         "patient_id": "patient",
         "marker": "marker",
         "n_slides": "slides",
-        "n_cells": "cells",
+        "n_called": "cells",
         "index_percent": "index %",
         "density_per_mm2": "cells/mm²",
     }

@@ -32,7 +32,6 @@ from deepliif_ray.engine.work import (
     StepError,
     Work,
     load_work,
-    refuse_change,
     size_rules,
     step,
 )
@@ -45,6 +44,7 @@ from deepliif_ray.errors import (
 )
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.scoring.calls import call_cells
+from deepliif_ray.slide_access import refuse_change
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
 
 _ROW_GROUP = 65_536

@@ -17,10 +17,11 @@ from deepliif_ray.engine.steps import (
     infer_tiles,
     stage_tiles,
 )
-from deepliif_ray.engine.work import Failure, RunContext, StepError, fetch, prepare
+from deepliif_ray.engine.work import Failure, RunContext, StepError, prepare
 from deepliif_ray.errors import DeepliifRayError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.models import Model
+from deepliif_ray.slide_access import fetch
 
 
 def run(

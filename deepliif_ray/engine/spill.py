@@ -9,7 +9,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray.cells.nodes import M, SlideCells
+from deepliif_ray.cells.measures import M
+from deepliif_ray.cells.nodes import SlideCells
 
 _IN_MEMORY = 8 * 2**20
 """Bytes up to which nothing is written to disk: small slides never are."""

@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from deepliif_ray import storage
 from deepliif_ray.cells.fragments import CoreFragments
+from deepliif_ray.cells.measures import DIGEST
 
-FORMAT = 2
-"""Raised whenever blocks are written differently, so that older ones are not read."""
+FORMAT = f"2 {DIGEST}"
+"""Another whenever blocks are written differently or hold other numbers, so that older ones are not read."""
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"/(\d+)-(\d+)\.arrow$")
 _DTYPES = {

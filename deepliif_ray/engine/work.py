@@ -14,16 +14,11 @@ from deepliif_ray import storage
 from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.engine import staging
-from deepliif_ray.errors import (
-    DeepliifRayError,
-    SlideChangedError,
-    SlideMissingError,
-    StorageError,
-    StorageMissingError,
-)
+from deepliif_ray.errors import DeepliifRayError, StorageMissingError
 from deepliif_ray.logs import LogConfig
 from deepliif_ray.manifest import SlideEntry
-from deepliif_ray.slides import SlidePlan, open_guarded, plan_slide
+from deepliif_ray.slide_access import content_of, fetch, open_entry
+from deepliif_ray.slides import SlidePlan, plan_slide
 from deepliif_ray.tables.ledger import slide_key
 
 PLAN = "plan.json"
@@ -159,74 +154,6 @@ class Work:
         return fetch(self.entry, self.slide_version)
 
 
-def fetch(entry: SlideEntry, expected: str | None = None) -> Path | str:
-    """Return a local path of a manifest row's slide, downloading it if need be; a URL if it is read there.
-
-    Parameters
-    ----------
-    entry : SlideEntry
-    expected : str, optional
-        The version that the slide must have.
-
-    Raises
-    ------
-    SlideMissingError
-        The slide is not there, or may not be read.
-    SlideChangedError
-        Its version is another, or it changed during the download.
-    StorageError
-        The store failed, or there is no room for the slide.
-    """
-    try:
-        return storage.localize(entry.uri, storage.default_cache(), expected)
-    except (FileNotFoundError, PermissionError) as error:
-        raise _missing(entry, error) from error
-
-
-def version_of(entry: SlideEntry) -> str:
-    """Return the store's version of a manifest row's slide; raises as `fetch`."""
-    try:
-        return storage.version(entry.uri)
-    except (FileNotFoundError, PermissionError) as error:
-        raise _missing(entry, error) from error
-
-
-def content_of(entry: SlideEntry) -> tuple[str, str]:
-    """Return fingerprint of the content and version of a manifest row's slide, reading it to its end.
-
-    Raises as `fetch`; `SlideChangedError` also if the slide was written meanwhile.
-    """
-    version = version_of(entry)
-    place = fetch(entry, version)
-    try:
-        found = storage.content_fingerprint(entry.uri, place)
-    except (FileNotFoundError, PermissionError) as error:
-        raise _missing(entry, error) from error
-    except OSError as error:
-        raise StorageError(f"{entry.uri}: cannot be read ({error.strerror or error}); try again") from error
-    refuse_change(entry, version)
-    return found, version
-
-
-def refuse_change(entry: SlideEntry, version: str) -> None:
-    """Refuse a slide that was written since it had this version.
-
-    Raises
-    ------
-    SlideChangedError
-        It was written, be it with the same content: what was read of it may be of either.
-    """
-    if version_of(entry) != version:
-        raise SlideChangedError(
-            f"{entry.uri}: the file changed while it was being scored; run again when it is complete"
-        )
-
-
-def _missing(entry: SlideEntry, error: OSError) -> SlideMissingError:
-    problem = "may not be read" if isinstance(error, PermissionError) else "no such file"
-    return SlideMissingError(f"{entry.uri}: {problem}; correct the manifest's uri or provide the file")
-
-
 def staging_folder(context: RunContext, entry: SlideEntry, slide_fingerprint: str) -> str:
     """Return where the work on a slide is staged."""
     origin = (
@@ -268,7 +195,7 @@ def plan_entry(
     with step("fetch"):
         place = fetch(entry)
     with step("open"):
-        slide = open_guarded(place, series=entry.series, plane=entry.plane)
+        slide = open_entry(entry, place)
     with slide, step("plan"):
         plan = plan_slide(
             slide,

@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 
 from deepliif_ray.cells.fragments import measure_core
-from deepliif_ray.cells.nodes import M, SlideCells
+from deepliif_ray.cells.measures import M
+from deepliif_ray.cells.nodes import SlideCells
 from deepliif_ray.cells.seams import SeamJoiner, join_rows
 from tests.cells import maps
 

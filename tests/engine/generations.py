@@ -80,7 +80,7 @@ def shown(results: str) -> tuple[dict[str, SHOWN], set[str]]:
                 "GROUP BY slide_id"
             ).fetchall()
         }
-        columns = "slide_id, n_cells, n_positive, index_percent"
+        columns = "slide_id, n_called, n_positive, index_percent"
         indices = connection.execute(f"SELECT {columns} FROM slide_indices").fetchall()
         at = connection.execute(f"SELECT {columns} FROM slide_indices_at(size_thresh := 20)").fetchall()
     assert {row[0] for row in indices} == {row[0] for row in at} >= cells.keys()

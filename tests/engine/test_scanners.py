@@ -17,7 +17,7 @@ def test_one_region_on_two_scanners(shared_data, tmp_path):
     )
     with connect(tmp_path / "results") as connection:
         found = connection.sql(
-            "SELECT slide_id, i.n_cells, i.index_percent, s.contrast, s.reader "
+            "SELECT slide_id, i.n_called, i.index_percent, s.contrast, s.reader "
             "FROM slide_indices AS i JOIN slides AS s USING (slide_id) ORDER BY slide_id"
         ).fetchall()
     (_, cells, index, factor, reader), (_, others, other_index, raised, _) = found

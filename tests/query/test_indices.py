@@ -39,7 +39,7 @@ def cohort(tmp_path):
 
 def test_patient_indices_by_hand(cohort):
     found = row(cohort, "FROM patient_indices WHERE patient_id = 'P1' AND marker = 'Ki67'")
-    assert (found["n_slides"], found["n_cells"], found["n_positive"]) == (3, 10, 4)
+    assert (found["n_slides"], found["n_called"], found["n_positive"]) == (3, 10, 4)
     assert (found["index_percent"], found["density_per_mm2"]) == (40.0, 5.0)
     assert (found["tissue_mm2"], found["positive_density_per_mm2"]) == (2.0, 2.0)
     # Wilson by hand: (0.4 + z²/20 ± z √(0.024 + z²/400)) / (1 + z²/10), z = 1.96
@@ -49,7 +49,7 @@ def test_patient_indices_by_hand(cohort):
 
 def test_nothing_to_divide_by(cohort):
     without_cells = row(cohort, "FROM patient_indices WHERE patient_id = 'P2'")
-    assert (without_cells["n_slides"], without_cells["n_cells"], without_cells["density_per_mm2"]) == (
+    assert (without_cells["n_slides"], without_cells["n_called"], without_cells["density_per_mm2"]) == (
         1,
         0,
         0.0,
@@ -63,7 +63,7 @@ def test_nothing_to_divide_by(cohort):
 
 def test_slide_indices(cohort):
     found = row(cohort, "FROM slide_indices WHERE slide_id = 'b'")
-    assert (found["n_cells"], found["n_positive"], found["n_negative"]) == (6, 1, 5)
+    assert (found["n_called"], found["n_positive"], found["n_negative"]) == (6, 1, 5)
     assert found["index_percent"] == pytest.approx(100 / 6)
     assert (found["density_per_mm2"], found["positive_density_per_mm2"]) == (6.0, 1.0)
     assert (found["ci_lower_percent"], found["ci_upper_percent"]) == pytest.approx(wilson(1, 6))
@@ -85,7 +85,7 @@ def test_thresholds_of_ones_own(cohort):
     }
     for source, expected in counts.items():
         found = row(cohort, f"FROM {source} {key}")
-        assert (found["n_slides"], found["n_cells"], found["n_positive"]) == (3, *expected), source
+        assert (found["n_slides"], found["n_called"], found["n_positive"]) == (3, *expected), source
 
 
 def test_defaults_come_from_the_commit_records_and_agree_with_the_cells(cohort):
@@ -188,7 +188,7 @@ def test_recordings(shared_reference, tmp_path, recording):
     connection = connect(tmp_path)
     for choice, expected in record["scoring"].items():
         found = row(connection, f"FROM {macro('slide_indices_at', **choices[choice])}")
-        counts = (found["n_cells"], found["n_positive"], found["n_negative"])
+        counts = (found["n_called"], found["n_positive"], found["n_negative"])
         assert counts == (expected["num_total"], expected["num_pos"], expected["num_neg"]), choice
         assert round(found["index_percent"], 1) == expected["percent_pos"]
 

@@ -20,7 +20,7 @@ def test_contract(name):
     assert schema.metadata[b"deepliif_ray.schema_version"] == str(schema_version(name)).encode()
     assert len(set(column_names(name))) == len(column_names(name))
     for column in contract["columns"]:
-        known = {"name", "type", "nullable", "unit", "description", "source", "partition", "since"}
+        known = {"name", "type", "nullable", "unit", "description", "source", "partition", "since", "measure"}
         assert set(column) <= known
         assert 1 <= column.get("since", 1) <= contract["version"]
         assert column["nullable"] or "since" not in column

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepliif_ray import __version__, storage
-from deepliif_ray.engine.work import MANIFEST_NOTE, RunContext, content_of, staging_folder, version_of
+from deepliif_ray.engine.work import MANIFEST_NOTE, RunContext, staging_folder
 from deepliif_ray.errors import DeepliifRayError, lasting_reasons
 from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.slide_access import content_of, version_of
 from deepliif_ray.tables.damage import sound_ledger
 from deepliif_ray.tables.ledger import Ledger
 

@@ -12,7 +12,7 @@ CREATE MACRO slide_indices_at(
   od_thresh_lower := NULL, od_thresh_upper := NULL
 ) AS TABLE
 WITH counted AS (
-  SELECT c.slide_id, count(*) AS n_cells, count_if(c.positive) AS n_positive
+  SELECT c.slide_id, count(*) AS n_called, count_if(c.positive) AS n_positive
   FROM call_cells(
     size_thresh := size_thresh, size_thresh_upper := size_thresh_upper, marker_thresh := marker_thresh,
     od_thresh_lower := od_thresh_lower, od_thresh_upper := od_thresh_upper
@@ -27,8 +27,8 @@ counts AS (
     CASE
       WHEN coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
                     od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NULL THEN s.n_called
-      WHEN s.slide_id NOT IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN coalesce(k.n_cells, 0)
-    END AS n_cells,
+      WHEN s.slide_id NOT IN (SELECT d.slide_id FROM damaged AS d WHERE d.kind = 'cells') THEN coalesce(k.n_called, 0)
+    END AS n_called,
     CASE
       WHEN coalesce(size_thresh::VARCHAR, size_thresh_upper::VARCHAR, marker_thresh::VARCHAR,
                     od_thresh_lower::VARCHAR, od_thresh_upper::VARCHAR) IS NULL THEN s.n_positive
@@ -38,14 +38,14 @@ counts AS (
   LEFT JOIN counted AS k ON s.slide_id = k.slide_id
 )
 SELECT
-  c.slide_id, c.patient_id, c.marker, c.n_cells, c.n_positive,
-  c.n_cells - c.n_positive AS n_negative,
-  100 * c.n_positive / nullif(c.n_cells, 0) AS index_percent,
+  c.slide_id, c.patient_id, c.marker, c.n_called, c.n_positive,
+  c.n_called - c.n_positive AS n_negative,
+  100 * c.n_positive / nullif(c.n_called, 0) AS index_percent,
   c.tissue_mm2,
-  c.n_cells / nullif(c.tissue_mm2, 0) AS density_per_mm2,
+  c.n_called / nullif(c.tissue_mm2, 0) AS density_per_mm2,
   c.n_positive / nullif(c.tissue_mm2, 0) AS positive_density_per_mm2,
-  wilson_lower_percent(c.n_positive, c.n_cells) AS ci_lower_percent,
-  wilson_upper_percent(c.n_positive, c.n_cells) AS ci_upper_percent,
+  wilson_lower_percent(c.n_positive, c.n_called) AS ci_lower_percent,
+  wilson_upper_percent(c.n_positive, c.n_called) AS ci_upper_percent,
   concat_ws(
     '; ', n.brief, nullif(array_to_string(n.flags, ', '), ''), CASE WHEN n.has_warnings THEN 'has warnings' END,
     CASE WHEN n.is_left THEN 'not in the newest manifest' END
@@ -66,8 +66,8 @@ WITH pooled AS (
   SELECT
     i.patient_id, i.marker,
     count(*) AS n_slides,
-    CASE WHEN count(i.n_cells) = count(*) THEN sum(i.n_cells) END::BIGINT AS n_cells,
-    CASE WHEN count(i.n_cells) = count(*) THEN sum(i.n_positive) END::BIGINT AS n_positive,
+    CASE WHEN count(i.n_called) = count(*) THEN sum(i.n_called) END::BIGINT AS n_called,
+    CASE WHEN count(i.n_called) = count(*) THEN sum(i.n_positive) END::BIGINT AS n_positive,
     fsum(i.tissue_mm2) AS tissue_mm2  -- compensated, as the order of summing varies
   FROM slide_indices_at(
     size_thresh := size_thresh, size_thresh_upper := size_thresh_upper, marker_thresh := marker_thresh,
@@ -76,11 +76,11 @@ WITH pooled AS (
   GROUP BY i.patient_id, i.marker
 )
 SELECT
-  p.patient_id, p.marker, p.n_slides, p.n_cells, p.n_positive,
-  100 * p.n_positive / nullif(p.n_cells, 0) AS index_percent,
-  p.n_cells / nullif(p.tissue_mm2, 0) AS density_per_mm2,
-  wilson_lower_percent(p.n_positive, p.n_cells) AS ci_lower_percent,
-  wilson_upper_percent(p.n_positive, p.n_cells) AS ci_upper_percent,
+  p.patient_id, p.marker, p.n_slides, p.n_called, p.n_positive,
+  100 * p.n_positive / nullif(p.n_called, 0) AS index_percent,
+  p.n_called / nullif(p.tissue_mm2, 0) AS density_per_mm2,
+  wilson_lower_percent(p.n_positive, p.n_called) AS ci_lower_percent,
+  wilson_upper_percent(p.n_positive, p.n_called) AS ci_upper_percent,
   p.tissue_mm2,
   p.n_positive / nullif(p.tissue_mm2, 0) AS positive_density_per_mm2,
   n.notes
