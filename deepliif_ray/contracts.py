@@ -4,13 +4,14 @@ The files lie at the root of the repository; a wheel carries them inside the pac
 """
 
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of C where it is there: a tenth of the time
-_PACKAGED = Path(__file__).parent / "schemas"
+_PACKAGED = files("deepliif_ray") / "schemas"
 _REPOSITORY = Path(__file__).parents[1] / "schemas"
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -55,21 +56,38 @@ def problems(error: ValidationError, kind: Any, *, between: str = "; ", mark: st
         parts = [str(part) for part in problem["loc"][skip:]]
         parts = [storage.shown(part, quoted=False) for part in parts if not _MEMBER.fullmatch(part)]
         found.setdefault(".".join(parts), []).append(problem)
-    return storage.listed(list(found.items()), lambda item: mark + _sentence(item[0], item[1], kind), between)
+    sentences = _Sentences(kind)
+    return storage.listed(list(found.items()), lambda item: mark + sentences.about(*item), between)
 
 
-def _sentence(key: str, told: list[Any], kind: Any) -> str:
-    first = told[0]
-    if first["type"] == "missing":
-        return f"{key} is missing; add it"
-    if first["type"] == "extra_forbidden":
-        schema = TypeAdapter(kind).json_schema()
-        close = difflib.get_close_matches(key.rpartition(".")[2], _keys(schema), n=1, cutoff=0.7)
-        known = ", ".join(schema.get("properties", ())) if "." not in key else ""
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {known}" if known else "remove it"
-        return f"{key} is not a key here; {hint}"
-    why = ", or ".join(dict.fromkeys(str(one["msg"]).removeprefix("Value error, ") for one in told))
-    return f"{key} is {storage.shown(first['input'])}: {why}" if key else why
+class _Sentences:
+    """Says what is wrong with one key after the other; which keys there are is said once."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self._listed = False
+
+    def about(self, key: str, told: list[Any]) -> str:
+        first = told[0]
+        if first["type"] == "missing":
+            return f"{key} is missing; add it"
+        if first["type"] == "extra_forbidden":
+            return f"{key} is not a key here; {self._hint(key)}"
+        why = ", or ".join(dict.fromkeys(str(one["msg"]).removeprefix("Value error, ") for one in told))
+        return f"{key} is {storage.shown(first['input'])}: {why}" if key else why
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        return TypeAdapter(self._kind).json_schema()
+
+    def _hint(self, key: str) -> str:
+        close = difflib.get_close_matches(key.rpartition(".")[2], _keys(self._schema), n=1, cutoff=0.7)
+        if close:
+            return f"did you mean {close[0]}?"
+        if "." in key or self._listed or "properties" not in self._schema:
+            return "remove it"
+        self._listed = True
+        return f"known keys: {', '.join(self._schema['properties'])}"
 
 
 def _keys(schema: Any) -> list[str]:

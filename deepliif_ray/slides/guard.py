@@ -30,7 +30,7 @@ class _Guard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._helper: Helper | None = None
+        self.helper: Helper | None = None
 
     def ask(
         self, request: dict[str, Any], shape: tuple[int, int, int] | None, fetch: Fetch | None
@@ -58,9 +58,9 @@ class _Guard:
             return self._started().gave_up
 
     def _started(self) -> Helper:
-        if self._helper is None:
-            self._helper = Helper()
-        return self._helper
+        if self.helper is None:
+            self.helper = Helper()
+        return self.helper
 
     def _try(
         self, request: dict[str, Any], shape: tuple[int, int, int] | None, fetch: Fetch | None
@@ -82,10 +82,10 @@ class _Guard:
     def forget(self, meant: dict[str, Any]) -> None:
         """Close a slide, if the helper lives and has it open."""
         with self._lock:
-            if self._helper is None or meant["slide"] not in self._helper.slides:
+            if self.helper is None or meant["slide"] not in self.helper.slides:
                 return
             try:
-                self._helper.ask({"do": "close", **meant})
+                self.helper.ask({"do": "close", **meant})
             except Ended:
                 self._end()
 
@@ -95,9 +95,9 @@ class _Guard:
             self._end()
 
     def _end(self) -> None:
-        if self._helper is not None:
-            self._helper.end()
-            self._helper = None
+        if self.helper is not None:
+            self.helper.end()
+            self.helper = None
 
 
 _guard = _Guard()
@@ -227,6 +227,21 @@ def open_guarded(place: Path | str, *, series: int | None = None, plane: int | N
     return GuardedSlide(place, series, plane)
 
 
+def gave_up() -> tuple[str, ...]:
+    """Return what the process that reads slides gave up; see `deepliif_ray.confine`."""
+    return _guard.gave_up()
+
+
 def protection() -> str:
     """Return in words what the process that reads slides on this machine cannot do."""
-    return confine.described(_guard.gave_up())
+    return confine.described(gave_up())
+
+
+def current_helper() -> Helper | None:
+    """Return the process that reads slides for this one, for who watches it; None if there is none."""
+    return _guard.helper
+
+
+def end_helper() -> None:
+    """End the process that reads slides for this one; the next request starts another."""
+    _guard.end()

@@ -192,8 +192,13 @@ class Helper:
             cause = signal.Signals(-status).name
         return Ended(SlideCrashedError, f"crashed the image library ({cause})")
 
+    @property
+    def said_bytes(self) -> int:
+        """How much of what libraries printed is kept."""
+        return os.fstat(self._said).st_size
+
     def _last_words(self) -> str:
-        start = max(0, os.fstat(self._said).st_size - _SAID)
+        start = max(0, self.said_bytes - _SAID)
         return os.pread(self._said, _SAID, start).decode("utf-8", "replace")
 
     def _wait(self) -> int | None:

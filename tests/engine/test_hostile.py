@@ -123,7 +123,7 @@ def test_the_share_does_not_depend_on_what_was_staged_when(tissue, tmp_path):
 
 
 def test_a_slide_that_ends_its_reader_fails_and_others_go_on(tissue, tmp_path, monkeypatch):
-    guard._guard.end()
+    guard.end_helper()
     monkeypatch.setattr(helper, "COMMAND", ("-P", "-m", "tests.slides.bad_child"))
     monkeypatch.setattr(helper, "TIME_LIMIT_S", 3)
     names = ["a.tiff", "segfault.tiff", "hang.tiff", "glib.tiff", "greedy-open.tiff", "z.tiff"]
@@ -133,7 +133,7 @@ def test_a_slide_that_ends_its_reader_fails_and_others_go_on(tissue, tmp_path, m
     try:
         found = run(tmp_path, names)
     finally:
-        guard._guard.end()
+        guard.end_helper()
     assert failures(found) == {
         "segfault.tiff": ("plan", "crashed"),
         "hang.tiff": ("plan", "timeout"),

@@ -101,4 +101,4 @@ def test_objects_lost_damaged_and_out_of_reach(s3, remote, monkeypatch):
         finally:
             s3.start()
         slide.read_tile(1000, 0, 300)
-    guard._guard.end()
+    guard.end_helper()

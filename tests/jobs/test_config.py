@@ -46,7 +46,7 @@ def test_examples_are_right(path):
         ({"manifest": None}, "manifest is None"),
         ({"results": ""}, "results is ''"),
         ({"resutls": "x"}, "resutls is not a key here; did you mean results?"),
-        ({"workers": 2}, "workers is not a key here; known keys: name, schedule"),
+        ({"workers": 2}, "workers is not a key here; did you mean"),
         ({"colour": 2}, "colour is not a key here; known keys: name, schedule"),
         ({"resources": {"actor": 2}}, "resources.actor is not a key here; did you mean actors?"),
         ({"resources": {"actors": 0}}, "resources.actors is 0"),

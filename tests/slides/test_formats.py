@@ -167,7 +167,7 @@ def test_a_slide_of_one_level_and_50_000_pixels_is_planned_in_little_memory(tmp_
         with open_guarded(Path(sys.argv[1])) as slide:
             plan = plan_slide(slide, mpp=0.25)
             print(plan.width, len(plan.grid), round(plan.tissue_mm2, 1))
-        guard._guard.end()
+        guard.end_helper()
         # not its own ru_maxrss, which it inherits from the process of the tests
         peak_kib = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
         print(peak_kib // 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)

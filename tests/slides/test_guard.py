@@ -43,11 +43,11 @@ def slides(tmp_path_factory) -> Path:
 @pytest.fixture
 def bad_child(monkeypatch):
     """Let new helpers be misbehaving ones that are given little time."""
-    guard._guard.end()
+    guard.end_helper()
     monkeypatch.setattr(helper, "COMMAND", ("-P", "-m", "tests.slides.bad_child"))
     monkeypatch.setattr(helper, "TIME_LIMIT_S", 2)
     yield
-    guard._guard.end()
+    guard.end_helper()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def named(slides, tmp_path):
 
 
 def pid() -> int:
-    return guard._guard._helper.pid
+    return guard.current_helper().pid
 
 
 @pytest.mark.parametrize("name", ["a.tiff", "field.png"])
@@ -167,12 +167,12 @@ def test_what_libraries_print_does_no_harm(bad_child, named, capfd):
     with open_guarded(named("chatty")) as slide:
         for _ in range(30):
             slide.read_tile(0, 0, 64)
-        assert os.fstat(guard._guard._helper._said).st_size < 1_000_000
+        assert guard.current_helper().said_bytes < 1_000_000
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_helper_that_does_not_start_is_no_fault_of_the_slide(slides, monkeypatch):
-    guard._guard.end()
+    guard.end_helper()
     monkeypatch.setattr(helper, "COMMAND", ("-c", "raise SystemExit('no such library')"))
     with pytest.raises(DeepliifRayError, match="no such library") as caught:
         open_guarded(slides / "a.tiff")
@@ -181,7 +181,7 @@ def test_a_helper_that_does_not_start_is_no_fault_of_the_slide(slides, monkeypat
 
 def test_memory_beyond_the_limit_is_refused(monkeypatch, tmp_path):
     """An image of 64 megapixels takes 0.45 GB to decode; a helper that may take 0.25 GB says so."""
-    guard._guard.end()
+    guard.end_helper()
     monkeypatch.setattr(helper, "MEMORY_LIMIT", 1 << 28)
     Image.new("L", (8000, 8000)).convert("RGB").save(tmp_path / "big.png", compress_level=1)
     Image.fromarray(IMAGE).save(tmp_path / "small.png")
@@ -190,13 +190,13 @@ def test_memory_beyond_the_limit_is_refused(monkeypatch, tmp_path):
             open_guarded(tmp_path / "big.png")
         open_guarded(tmp_path / "small.png").close()
     finally:
-        guard._guard.end()
+        guard.end_helper()
 
 
 def test_files_that_vanish_fail_typed(named):
     path = named("gone")
     with open_guarded(path) as slide:
-        guard._guard.end()
+        guard.end_helper()
         path.unlink()
         with pytest.raises(SlideError, match="gone"):
             slide.read_tile(0, 0, 64)
@@ -226,7 +226,7 @@ def test_a_forked_process_has_its_own_helper(slides):
 
         def child(queue):
             queue.put((slide.read_tile(0, 0, 64), pid()))
-            guard._guard.end()
+            guard.end_helper()
 
         context = multiprocessing.get_context("fork")
         queue = context.Queue()
@@ -248,7 +248,7 @@ def test_the_helper_dies_with_its_parent(slides, how):
         from pathlib import Path
         from deepliif_ray.slides import guard, open_guarded
         slide = open_guarded(Path(sys.argv[1]))
-        print(guard._guard._helper.pid, flush=True)
+        print(guard.current_helper().pid, flush=True)
         if sys.argv[2] == "killed":
             time.sleep(600)
         """
@@ -275,9 +275,9 @@ def test_the_helper_of_a_killed_parent_stops_even_while_it_hangs(slides, tmp_pat
         from deepliif_ray.slides import guard, helper, open_guarded
         helper.COMMAND = ("-P", "-m", "tests.slides.bad_child")
         threading.Thread(target=open_guarded, args=(Path(sys.argv[1]),), daemon=True).start()
-        while guard._guard._helper is None or not guard._guard._helper.slides:
+        while guard.current_helper() is None or not guard.current_helper().slides:
             pass
-        print(guard._guard._helper.pid, flush=True)
+        print(guard.current_helper().pid, flush=True)
         sys.stdin.read()
         """
     )
@@ -342,7 +342,7 @@ def test_a_helper_that_a_file_took_over_is_alone(bad_child, named, monkeypatch, 
     """What it tries fails, on a kernel that lets it be confined; without one, `doctor` says so."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wJalrXUtnFEMI")
-    if attempt != "environment" and guard._guard.gave_up() != ("files", "network"):
+    if attempt != "environment" and guard.gave_up() != ("files", "network"):
         pytest.skip(f"the process that reads slides {guard.protection()}")
     path = named(f"attempt-{attempt}")
     before = path.stat()
