@@ -93,7 +93,8 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     if damaged:
         _log.warning("%s", _described(url, damaged))
-    connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
+    if _has_same_content(tables["slides"]):
+        connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
     for statement in (*derived(), cells):
         connection.execute(statement)
     if sandbox:
@@ -129,6 +130,11 @@ def _markers(url: str) -> pa.Table:
     names = ("name", "note", "caution", "brief")
     fields = {name: pa.string() for name in names} | {"aliases": texts, "localisation": texts}
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def _has_same_content(slides: pa.Table) -> bool:
+    """Tell whether some fingerprint is that of several slides: most results need no look at which."""
+    return len(pc.unique(slides.column("slide_fingerprint"))) < slides.num_rows
 
 
 def _sql(name: str) -> str:
