@@ -134,7 +134,7 @@ def _markers(url: str) -> pa.Table:
 
 def _has_same_content(slides: pa.Table) -> bool:
     """Tell whether some fingerprint is that of several slides: most results need no look at which."""
-    return len(pc.unique(slides.column("slide_fingerprint"))) < slides.num_rows
+    return bool(pc.count_distinct(slides.column("slide_fingerprint")).as_py() < slides.num_rows)
 
 
 def _sql(name: str) -> str:
