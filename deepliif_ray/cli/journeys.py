@@ -10,7 +10,11 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
         "demo": ("demo",),
         "doctor": ("doctor",),
         "manifest": (),
-        "plan": ("plan manifest.csv", "plan manifest.csv results --output plan.csv"),
+        "plan": (
+            "plan manifest.csv",
+            "plan manifest.csv results --output plan.csv",
+            "plan manifest.csv --tiles-per-second 40 --price-per-hour 3.20",
+        ),
         "score": (
             "score manifest.csv results",
             "score manifest.csv results --model path/to/DeepLIIF_Latest_Model",

@@ -33,6 +33,7 @@ from deepliif_ray.console import (
 )
 
 if TYPE_CHECKING:
+    from deepliif_ray.pace import Pace
     from deepliif_ray.watching import Watcher
 
 _MOST_FAILURES = 20
@@ -130,11 +131,23 @@ def plan(
     ] = None,
     model: ModelOption = None,
     markers: MarkersOption = None,
+    tiles_per_second: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="Pace to estimate with; by default that of an earlier run in RESULTS with this model, or of "
+            "one tile that is inferred here.",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="What an hour of the machines costs, to estimate the cost.")
+    ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show what would be scored: slides, tiles, resolution, problems. Nothing is inferred or written."""
+    """Show what would be scored and how long it takes: slides, tiles, problems. Nothing is written."""
     from deepliif_ray.config import DEFAULT_MODEL, ScoreConfig
+    from deepliif_ray.pace import Pace, pace
     from deepliif_ray.preview import look_ahead
 
     config = chosen(ctx, ScoreConfig)
@@ -148,7 +161,22 @@ def plan(
     tiles = sum(table["tiles"].drop_null().to_pylist())
     failed = table.num_rows - table["problem"].null_count
     errors.print(f"{table.num_rows} slides, {tiles:,} tiles, {failed} with problems")
+    tiles -= sum(table["masked"].drop_null().to_pylist())
+    given = None if tiles_per_second is None else Pace(tiles_per_second, "as you say")
+    expected = given or pace(model or DEFAULT_MODEL, results)
+    errors.print(_estimate(tiles, expected, price_per_hour), markup=False, soft_wrap=True)
     raise typer.Exit(SOME_FAILED if failed else OK)
+
+
+def _estimate(tiles: int, pace: "Pace | None", price_per_hour: float | None) -> str:
+    if pace is None:
+        return "no estimate of the time: no run with this model is known; give --tiles-per-second"
+    seconds = pace.seconds(tiles)
+    text = f"{tiles:,} of the tiles show tissue: about {time_left(seconds)} "
+    text += f"at {pace.tiles_per_second:.3g} tiles/s, {pace.source}"
+    if price_per_hour is not None:
+        text += f"; {seconds / 3600 * price_per_hour:,.2f} at {price_per_hour:g} an hour"
+    return text
 
 
 @app.command()
