@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 import sys
 import time
 import unicodedata
@@ -44,13 +45,13 @@ _SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".parquet": Format.PARQUE
 def _plain(value: Any) -> Any:
     """Return a cell's value as JSON can hold it.
 
-    Bytes are hexadecimal digits, times ISO text in UTC with a Z, what no number of JSON is (NaN, infinities)
-    its name, a decimal a number where that is exact and else text.
+    Outlines are WKT, other bytes hexadecimal digits, times ISO text in UTC with a Z, what no number of JSON is
+    (NaN, infinities) its name, a decimal a number where that is exact and else text.
     """
     import pyarrow as pa
 
     if isinstance(value, bytes):
-        return value.hex()
+        return outline(value) or value.hex()
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, pa.MonthDayNano):
@@ -79,6 +80,19 @@ def rows(table: "pa.Table") -> list[dict[str, Any]]:
     ]
 
 
+def outline(value: bytes) -> str | None:
+    """Return the WKT of a WKB polygon with one ring, as outlines of cells are; None if it is something else."""
+    head = struct.Struct("<BIII")
+    if len(value) < head.size or head.unpack_from(value)[:3] != (1, 3, 1):
+        return None
+    ordinates = 2 * head.unpack_from(value)[3]
+    if len(value) != head.size + 8 * ordinates:
+        return None
+    numbers = struct.unpack_from(f"<{ordinates}d", value, head.size)
+    points = zip(numbers[::2], numbers[1::2], strict=True)
+    return f"POLYGON (({', '.join(f'{x:.15g} {y:.15g}' for x, y in points)}))"
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
@@ -88,6 +102,8 @@ def _text(value: Any) -> str:
         return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, bytes) and (shape := outline(value)) is not None:
+        return f"POLYGON of {shape.count(',') + 1} points"
     plain = _plain(value)
     return visible(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))
 

@@ -39,8 +39,8 @@ def pace(model: str, results: str | None = None) -> Pace | None:
         Name of a registered model, or URL of one.
     results : str, optional
         URL of results: their newest run with this model that inferred enough tiles counts, with everything
-        that was slow about it. Otherwise a model that ships, or is a bundle, infers one tile here; on a cluster
-        every worker adds as much. A published folder is not loaded for this.
+        that was slow about it. Otherwise a model that ships, or is a bundle, infers one tile here; on a
+        cluster every worker adds as much. A published folder is not loaded for this.
 
     Raises
     ------

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deepliif_ray import cli
+from deepliif_ray import cli, connect
+from deepliif_ray.cells.contours import decode_wkb
 from deepliif_ray.synthetic import write_cohort
 
 
@@ -128,10 +129,20 @@ def test_sql_formats_hold_the_same(scored, tmp_path, capsys):
     assert "P01-Ki67" in found["table"]
 
 
-def test_outlines_survive_csv_and_json(scored, capsys):
-    for form in ("csv", "json"):
-        assert run("sql", scored[1], "SELECT boundary FROM cells LIMIT 1", "--format", form) == 0
-        assert "0103000000" in capsys.readouterr().out
+def test_outlines_are_polygons_and_no_digits(scored, capsys):
+    query = "SELECT boundary FROM cells ORDER BY slide_id, cell_id LIMIT 1"
+    with connect(scored[1]) as connection:
+        ((polygon,),) = connection.sql(query).fetchall()
+    points = decode_wkb(polygon).tolist()
+    wanted = ", ".join(f"{x} {y}" for x, y in [*points, points[0]])
+    assert run("sql", scored[1], query, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == [{"boundary": f"POLYGON (({wanted}))"}]
+    assert run("sql", scored[1], query, "--format", "csv") == 0
+    assert capsys.readouterr().out == f'boundary\n"POLYGON (({wanted}))"\n'
+    assert run("sql", scored[1], query) == 0
+    assert f"POLYGON of {len(points) + 1} points" in capsys.readouterr().out
+    assert run("sql", scored[1], "SELECT '\\x01\\x03'::BLOB AS b", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == [{"b": "0103"}]
 
 
 def test_index_takes_aliases(scored, capsys):
