@@ -45,8 +45,8 @@ _SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".parquet": Format.PARQUE
 def _plain(value: Any) -> Any:
     """Return a cell's value as JSON can hold it.
 
-    Outlines are WKT, other bytes hexadecimal digits, times ISO text in UTC with a Z, what no number of JSON is
-    (NaN, infinities) its name, a decimal a number where that is exact and else text.
+    Outlines are WKT, other bytes hexadecimal digits, times ISO text in UTC with a Z, what no number of JSON
+    is (NaN, infinities) its name, a decimal a number where that is exact and else text.
     """
     import pyarrow as pa
 
@@ -81,7 +81,7 @@ def rows(table: "pa.Table") -> list[dict[str, Any]]:
 
 
 def outline(value: bytes) -> str | None:
-    """Return the WKT of a WKB polygon with one ring, as outlines of cells are; None if it is something else."""
+    """Return the WKT of a WKB polygon of one ring, as outlines of cells are; None if it is another thing."""
     head = struct.Struct("<BIII")
     if len(value) < head.size or head.unpack_from(value)[:3] != (1, 3, 1):
         return None
