@@ -21,6 +21,9 @@ _PLUGIN = str(Path(__file__).parent / "models" / "plugin")
 sys.path.append(_PLUGIN)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _PLUGIN]))
 
+# Begun first, as they take longest or wait for other processes: at the end one worker would be left with them.
+_FIRST = ("engine/ray", "training/run", "integration", "models", "tables", "engine", "query")
+
 SHARED = Path(os.environ.get("DEEPLIIF_RAY_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -72,3 +75,15 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     fs = fsspec.filesystem("memory")
     yield fs
     fs.rm("/", recursive=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of `_FIRST` before the others, each in the order it had."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent
+        places = [n for n, name in enumerate(_FIRST) if folder == here / name]
+        return places[0] if places else len(_FIRST)
+
+    items.sort(key=place)

@@ -281,7 +281,8 @@ def test_nothing_is_removed_beside_a_damaged_record(tmp_path):
     assert set(cells) <= set(objects(root))
 
 
-def test_two_at_once_and_a_job_beside_them(tmp_path):
+@pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_two_at_once_and_a_job_beside_them(tmp_path, rounds):
     """Two join on in threads while slides are scored anew; then everything is as without them.
 
     Cells that are not needed go at once, while nobody reads: how long a query takes is up to the machine.
@@ -301,7 +302,7 @@ def test_two_at_once_and_a_job_beside_them(tmp_path):
     threads = [Thread(target=join_on, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for second in range(1, 4):
+    for second in range(1, rounds + 1):
         for place in (root, alone):
             for i in range(second, 15, 5):
                 cells = [fake.cell(k, area_px=100 + second) for k in range(second)]

@@ -28,7 +28,7 @@ from deepliif_ray.training.run.records import read_metrics
 from deepliif_ray.training.run.team import Team
 from deepliif_ray.training.run.trainer import Trainer, make_objective
 from deepliif_ray.training.run.validate import classes, validate
-from tests.training.toy import StoppedError, ToyTiles, options, strips_of
+from tests.training.toy import StoppedError, ToyTiles, options, strips_of, train_in_two
 
 ROOT = str(Path(__file__).parents[3])
 
@@ -94,12 +94,14 @@ def test_a_killed_process_goes_on_exactly(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_that_were_stopped_end_like_undisturbed_ones(two_workers):
-    assert_same_run(*two_workers[1:])
+def test_workers_that_were_stopped_end_like_undisturbed_ones(two_workers, tmp_path):
+    config, undisturbed = two_workers
+    torch.multiprocessing.spawn(train_in_two, (tmp_path / "stopped", config, True), nprocs=2)
+    assert_same_run(undisturbed, tmp_path / "stopped")
 
 
 def test_workers_do_what_one_process_does(two_workers, tmp_path):
-    config, undisturbed, _ = two_workers
+    config, undisturbed = two_workers
     tiles, held_out = (PanelStore.local(uris, ["hematoxylin"]) for uris in strips_of(config))
     fit(config, str(tmp_path), tiles, held_out)
     logs = [read_metrics(str(output)) for output in (tmp_path, undisturbed)]

@@ -84,7 +84,7 @@ def _cluster(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 def test_a_worker_that_dies_on_ray_changes_nothing(two_workers, tmp_path):
-    config, undisturbed, _ = two_workers
+    config, undisturbed = two_workers
     (tmp_path / "pids").mkdir()
     dying = {"dropout": 0.0, "folder": str(tmp_path / "pids"), "dies_at": 7}
     seen = []

@@ -30,6 +30,7 @@ def searched(tmp_path_factory):
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_what_training_takes(searched, tmp_path):
     summary, _, output = searched
     values = summary.table["l1_seg"].to_pylist()
@@ -50,6 +51,7 @@ def test_the_best_trial_is_what_training_takes(searched, tmp_path):
     assert len(list((output / "trials").iterdir())) == len(good)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_and_refuses_another(searched):
     summary, config, output = searched
     again = tune(config, str(output), trials=4, space=SPACE)
