@@ -21,7 +21,7 @@ _PLUGIN = str(Path(__file__).parent / "models" / "plugin")
 sys.path.append(_PLUGIN)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _PLUGIN]))
 
-# Begun first, as they take longest or wait for other processes: at the end one worker would be left with them.
+# Begun first, as they take longest or wait for others: at the end one worker would be left with them.
 _FIRST = ("engine/ray", "training/run", "integration", "models", "tables", "engine", "query")
 
 SHARED = Path(os.environ.get("DEEPLIIF_RAY_SHARED", Path(__file__).parents[2] / "shared"))
