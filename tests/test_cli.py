@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deepliif_ray import cli, connect
+from deepliif_ray import cli, connect, doctor
 from deepliif_ray.cells.contours import decode_wkb
 from deepliif_ray.synthetic import write_cohort
 
@@ -169,7 +169,11 @@ def test_demo_shows_the_truth(tmp_path, capsys, monkeypatch):
     assert len([line for line in shown.splitlines() if line.startswith("P0")]) == 6
 
 
-def test_doctor_finds_nothing_wrong(capsys):
+@pytest.mark.parametrize("ray", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_doctor_finds_nothing_wrong(capsys, monkeypatch, ray):
+    """Without Ray in the quick one: `test_graph.py` starts a cluster, too."""
+    if not ray:
+        monkeypatch.setattr(doctor, "_ray", lambda: "not started")
     assert run("doctor", "--format", "json") == 0
     checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
     assert all(row["ok"] for row in checks.values())

@@ -23,8 +23,27 @@ SMALL = {"net_g": "resnet_6blocks", "net_gs": "unet_32", "scale_size": 32, "ngf"
 NEEDED = {"G4", "G51", "G55", "GS0", "GS4"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _kept(tmp_path_factory):
+    """Folders that were written once are copied afterwards: most tests begin with the same one."""
+    KEPT["folder"] = tmp_path_factory.mktemp("kept")
+    yield
+    KEPT.clear()
+
+
+KEPT: dict[str, Path] = {}
+
+
 def write(folder, **kwargs):
-    return write_published_folder(folder, **{**SMALL, "only": NEEDED, **kwargs})
+    options = {**SMALL, "only": NEEDED, **kwargs}
+    if "weights_fn" in options:
+        return write_published_folder(folder, **options)
+    said = repr(
+        [(name, sorted(value) if isinstance(value, set) else value) for name, value in options.items()]
+    )
+    if said not in KEPT:
+        KEPT[said] = write_published_folder(KEPT["folder"] / str(len(KEPT)), **options)
+    return Path(shutil.copytree(KEPT[said], folder, dirs_exist_ok=True))
 
 
 def tiles(n=3, size=32, seed=0):

@@ -425,7 +425,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(STEP, max_size=8))
 def test_any_order_of_commits_and_joins(steps):
     check_steps(steps)
