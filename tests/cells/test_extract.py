@@ -125,12 +125,6 @@ def test_outline_of_a_cell_of_several_cores_is_that_of_the_whole():
     assert extract_cells(seg, core=13).table["boundary"].equals(whole)
 
 
-def test_optional_images_leave_nulls():
-    table = extract_cells(maps.colour(np.ones((8, 8), dtype=int))).table
-    nulls = {name for name in table.column_names if table[name].null_count}
-    assert nulls == {"marker_max", "od_mean", "dab_od_mean", "hematoxylin_od_mean"}
-
-
 def test_stain_densities_of_pure_stains():
     od_of_dab = 0.8 * np.array([0.268, 0.570, 0.776]) / np.linalg.norm([0.268, 0.570, 0.776])
     brown = np.rint(255 * 10**-od_of_dab).astype(np.uint8)
