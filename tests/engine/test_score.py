@@ -22,9 +22,7 @@ from tests.options import sorted_out
 
 
 def local(manifest, results, **options):
-    return score(
-        str(manifest), str(results), **sorted_out(**{"model": "stain", "engine": "local", **options})
-    )
+    return score(str(manifest), str(results), **sorted_out(**{"model": "toy", "engine": "local", **options}))
 
 
 @pytest.fixture
@@ -125,7 +123,7 @@ def test_index_is_near_the_truth(cohort, undisturbed):
 
 def test_running_again_does_nothing(cohort, undisturbed, monkeypatch):
     monkeypatch.setattr(Stain, "infer", lambda *_: pytest.fail("inferred again"))
-    summary = local(cohort, undisturbed)
+    summary = local(cohort, undisturbed, model="stain")
     assert (summary.scored, summary.skipped) == (0, 6)
 
 
@@ -153,7 +151,7 @@ def test_only_what_changed_is_done_again(own_cohort, tmp_path, what):
 
 def test_other_options_make_a_new_generation(own_cohort, tmp_path):
     local(own_cohort, tmp_path / "results")
-    assert local(own_cohort, tmp_path / "results", noise_thresh=50).scored == 6
+    assert local(own_cohort, tmp_path / "results", noise_thresh=250).scored == 6
     with connect(tmp_path / "results") as connection:
         assert connection.execute("SELECT min(area_px) FROM cells").fetchone()[0] > 50
 
@@ -199,7 +197,7 @@ def test_model_trouble_fails_only_the_slide_it_is_about(own_cohort, tmp_path, mo
         return sent(self, tiles, modalities)
 
     monkeypatch.setattr(Stain, "infer", infer)
-    summary = local(own_cohort, tmp_path / "results")
+    summary = local(own_cohort, tmp_path / "results", model="stain")
     assert (summary.scored, summary.failed) == (5, 1)
     (row,) = tables(tmp_path / "results")["failures"].to_pylist()
     assert (row["slide_id"], row["stage"], row["reason"]) == ("P03-CD3", "infer", "model")
@@ -224,11 +222,11 @@ def test_stopping_keeps_staged_tiles_and_says_so(cohort, undisturbed, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        local(cohort, tmp_path, watch=stop)
+        local(cohort, tmp_path, watch=stop, model="stain")
     with connect(tmp_path) as connection:
         assert connection.execute("SELECT status FROM runs").fetchall() == [("interrupted",)]
     planned = []
-    local(cohort, tmp_path, watch=lambda progress: planned.append(progress.tiles_planned))
+    local(cohort, tmp_path, watch=lambda progress: planned.append(progress.tiles_planned), model="stain")
     with connect(undisturbed) as connection:
         tiles = connection.execute("SELECT sum(n_tiles - n_tiles_masked) FROM slides").fetchone()[0]
     assert 0 < planned[-1] < tiles
