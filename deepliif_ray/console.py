@@ -253,14 +253,13 @@ def where_time_went(spent: Mapping[str, float]) -> str | None:
     return f"time: {listed}; the workers waited {waited:.0f} %"
 
 
-class _InPlace:
-    """Has a place on a console where text changes, if that is a terminal."""
+class LiveText:
+    """Shows lines of text that change: in place on a terminal, else those that are new."""
 
-    def __init__(self, console: Console, *, transient: bool) -> None:
-        self._console = console
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=transient) if console.is_terminal else None
-        )
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._shown: set[str] = set()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -270,14 +269,6 @@ class _InPlace:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
-
-
-class LiveText(_InPlace):
-    """Shows lines of text that change: in place on a terminal, else those that are new."""
-
-    def __init__(self) -> None:
-        super().__init__(Console(highlight=False, soft_wrap=True), transient=False)
-        self._shown: set[str] = set()
 
     @property
     def is_live(self) -> bool:
@@ -295,27 +286,44 @@ class LiveText(_InPlace):
         self._shown = set(lines)
 
 
-class ProgressLine(_InPlace):
-    """Shows a run's progress on standard error: a live line on a terminal, else a line now and then.
+class ProgressLine:
+    """Shows a run's progress on standard error: a bar and a line on a terminal, else a line now and then.
 
     Parameters
     ----------
     describe : callable
-        Returns the line for what the run says of its progress.
+        Returns the line for what the run says of its progress. The bar shows its ``share``, from 0 to 1; what
+        has none moves to and fro.
     """
 
     def __init__(self, describe: Callable[[Any], str] = describe) -> None:
+        from rich import progress as bars  # slow to import, and help does without
+
         self._describe = describe
-        super().__init__(errors, transient=True)
+        columns = bars.BarColumn(bar_width=20), bars.TextColumn("{task.description}", markup=False)
+        self._bar = bars.Progress(*columns, console=errors, transient=True) if errors.is_terminal else None
+        self._task = None if self._bar is None else self._bar.add_task("", total=None)
         self._shown = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def __call__(self, progress: Any) -> None:
         """Show ``progress``, if it is time to."""
         now = time.monotonic()
-        if now - self._shown < (0.2 if self._live is not None else _QUIET_SECONDS):
+        if now - self._shown < (0.2 if self._bar is not None else _QUIET_SECONDS):
             return
         self._shown = now
-        if self._live is not None:
-            self._live.update(Text(self._describe(progress)), refresh=True)
-        else:
-            errors.print(self._describe(progress))
+        text = self._describe(progress)
+        if self._bar is None or self._task is None:
+            errors.print(text, markup=False)
+            return
+        share = getattr(progress, "share", None)
+        done = {} if share is None else {"completed": share, "total": 1.0}
+        self._bar.update(self._task, description=text, **done)

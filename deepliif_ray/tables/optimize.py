@@ -75,6 +75,11 @@ class OptimizeProgress:
     objects: int = 0
     done: int = 0
 
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, 0 to 1; None while that is not known."""
+        return self.done / self.objects if self.objects else None
+
 
 class _Part(NamedTuple):
     """What the record of a slide says of its cells."""

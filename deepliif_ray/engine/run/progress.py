@@ -128,6 +128,11 @@ class Progress:
         return self.skipped + self.set_aside + self.scored + self.failed
 
     @property
+    def share(self) -> float | None:
+        """How many of the slides are done, 0 to 1; None without a slide."""
+        return self.done / self.slides if self.slides else None
+
+    @property
     def is_joining(self) -> bool:
         """Whether every tile is staged, and slides are left whose cells are being joined."""
         everything = self.planned + self.skipped + self.set_aside + self.failed >= self.slides

@@ -36,6 +36,11 @@ class TrainProgress:
     seconds_left: float | None = None
     trial: str = ""
 
+    @property
+    def share(self) -> float:
+        """How many of the steps are done, 0 to 1."""
+        return self.step / self.steps
+
 
 @dataclass(frozen=True)
 class TrainSummary:
