@@ -113,8 +113,8 @@ def pen_mask(density: NDArray[np.float32]) -> NDArray[np.bool_]:
     red, green, blue = (density[..., channel] for channel in range(3))
     cold = ((red >= 0.25) & (green < 0.6 * red)) | ((red >= 0.4) & (green < 0.85 * red))
     warm = (green >= 0.3) & (red < 0.3 * green) & (blue > 0.65 * green)
-    least = density.min(axis=2)
-    black = (least >= 0.8) & (least >= 0.6 * density.max(axis=2))
+    least, most = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    black = (least >= 0.8) & (least >= 0.6 * most)
     found: NDArray[np.bool_] = (
         _solid(cold, _INK_SQUARES) | _solid(warm, _INK_SQUARES) | _solid(black, _BLACK_SQUARES)
     )

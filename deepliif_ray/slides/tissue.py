@@ -42,6 +42,17 @@ _BLOCK = 2048
 _SMALL_BLOCK = 128
 
 
+def is_black(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which pixels (height, width, 3) are 0 to `BLACK` in every channel.
+
+    Channel by channel: NumPy takes nine times as long for the maximum along an axis of three.
+    """
+    black: NDArray[np.bool_] = pixels[..., 0] <= BLACK
+    for channel in (1, 2):
+        black &= pixels[..., channel] <= BLACK
+    return black
+
+
 def grey_variance(tile: NDArray[np.uint8]) -> float:
     """Return the variance of a tile's grey levels, those of 0 and 255 left out (0 if none is left).
 
@@ -262,7 +273,7 @@ class _Overview:
         row, column = y // self._factor, x // self._factor
         place = slice(row, row + averages.shape[0]), slice(column, column + averages.shape[1])
         self.mean[place] = averages
-        black = block.max(axis=2) <= BLACK
+        black = is_black(block)
         if black.any():
             share = np.asarray(Image.fromarray(black.astype(np.float32)).reduce(self._factor))
             lit = np.asarray(Image.fromarray(np.where(black[..., None], 0, block)).reduce(self._factor))

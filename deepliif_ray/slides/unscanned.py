@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepliif_ray.slides.tissue import BLACK, SPECK_UM2
+from deepliif_ray.slides.tissue import SPECK_UM2, is_black
 
 EDGE_UM = 32.0
 """Black along so much of a tile's side is no stain."""
@@ -34,7 +34,7 @@ def fill_unscanned(tile: NDArray[np.uint8], mpp: float, glass: tuple[int, int, i
     ndarray of uint8, shape (height, width, 3)
         The tile itself if there is nothing to fill.
     """
-    black = tile.max(axis=2) <= BLACK
+    black = is_black(tile)
     if black.sum() * mpp < EDGE_UM:
         return tile
     labels, count = ndimage.label(black)
