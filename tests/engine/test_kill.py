@@ -79,7 +79,7 @@ def test_killed_ray_runs_end_like_undisturbed_ones(tmp_path):
 
 
 def test_a_finished_slide_is_not_repeated(tmp_path):
-    manifest = write_cohort(tmp_path / "cohort", markers=("Ki67",), side=1100)
+    manifest = write_cohort(tmp_path / "cohort", side=1100)
     results = tmp_path / "results"
     process = start(manifest, results, "local")
     while process.poll() is None and not list((results / "slides").glob("*.parquet")):

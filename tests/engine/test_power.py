@@ -121,7 +121,7 @@ def replay(
 
 
 def test_a_loss_of_power_costs_nothing_that_was_reported(ops, generations, tmp_path):
-    replay(ops, generations, tmp_path, seeds=1, every=19, heal_every=8)
+    replay(ops, generations, tmp_path, seeds=1, every=13, heal_every=10)
 
 
 @pytest.mark.slow

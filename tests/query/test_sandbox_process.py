@@ -135,16 +135,10 @@ def test_too_large_an_answer(one):
     [
         "FROM read_text('/etc/passwd')",
         "COPY (SELECT 1) TO '/tmp/sandbox-was-here'",
-        # The same is tried in one process in test_sandbox.py.
-        *(
-            pytest.param(query, marks=pytest.mark.slow)
-            for query in (
-                "FROM '/proc/self/environ'",
-                "INSTALL httpfs",
-                "SET memory_limit = '1TB'",
-                "SET threads = 64",
-            )
-        ),
+        "FROM '/proc/self/environ'",
+        "INSTALL httpfs",
+        "SET memory_limit = '1TB'",
+        "SET threads = 64",
         "SELECT getenv('PATH')",
         "FROM read_parquet('results://slides/*.parquet')",
         "SELECT",

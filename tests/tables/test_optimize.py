@@ -281,7 +281,7 @@ def test_nothing_is_removed_beside_a_damaged_record(tmp_path):
     assert set(cells) <= set(objects(root))
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_two_at_once_and_a_job_beside_them(tmp_path, rounds):
     """Two join on in threads while slides are scored anew; then everything is as without them.
 
@@ -425,7 +425,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(STEP, max_size=8))
 def test_any_order_of_commits_and_joins(steps):
     check_steps(steps)
