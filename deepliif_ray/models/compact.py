@@ -23,7 +23,7 @@ from deepliif_ray.models.bundle import Bundle
 from deepliif_ray.models.compact_spec import CLASSES, FOLD, RGB, CompactSpec
 from deepliif_ray.models.device import DTYPES
 from deepliif_ray.models.networks import Conv, use_precision
-from deepliif_ray.models.running import Images, run_tiles
+from deepliif_ray.models.running import Images, brightest, run_tiles
 from deepliif_ray.models.splitting import split_cells
 
 COLORS = (("positive", 0), ("boundary", 1), ("negative", 2))
@@ -216,7 +216,7 @@ class Compact:
                     image[start : start + len(found[key])] = found[key]
         except RuntimeError as error:
             raise ModelError(f"{self.name}: inference failed: {error}") from error
-        marker = images[MARKER].max(axis=3) if self.has_marker else None
+        marker = brightest(images[MARKER]) if self.has_marker else None
         return Inference(images["seg"], marker, {key: images[key] for key in modalities})
 
     @torch.inference_mode()

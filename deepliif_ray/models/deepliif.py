@@ -16,7 +16,7 @@ from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
 from deepliif_ray.models.checkpoint import Checkpoint
 from deepliif_ray.models.device import DTYPES
 from deepliif_ray.models.networks import use_precision
-from deepliif_ray.models.running import Images, run_tiles
+from deepliif_ray.models.running import Images, brightest, run_tiles
 
 CUDA_BATCH = 8
 MAX_CPU_WORKERS = 8
@@ -117,7 +117,7 @@ class DeepLIIF:
             ) from error
         return Inference(
             results[SEG],
-            None if marker is None else results[marker].max(axis=3),
+            None if marker is None else brightest(results[marker]),
             {name: results[index] for index, name in wanted.items()},
         )
 

@@ -80,3 +80,11 @@ def resize(images: UInt8Array, side: int) -> UInt8Array:
         return images
     resized = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
     return np.stack([np.asarray(image) for image in resized])
+
+
+def brightest(images: UInt8Array) -> UInt8Array:
+    """Return the greatest of the three channels of ``images`` (B, H, W, 3), as published of marker images.
+
+    In pairs: NumPy takes several times as long for the maximum along an axis of three.
+    """
+    return np.maximum(np.maximum(images[..., 0], images[..., 1]), images[..., 2])
