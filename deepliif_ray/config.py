@@ -13,7 +13,9 @@ DEFAULT_MODEL = "compact"
 """What scores when nobody chooses: the model that ships with the package."""
 RESULT_VERSION = 2
 """Raised whenever a release changes numbers, so that slides scored before are scored again."""
+Precision = Literal["float32", "bfloat16"]
 DEVICE = r"^(cpu|cuda(:\d+)?)$"
+"""Names of devices."""
 _ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}(/.*)?")
 
 
@@ -53,7 +55,7 @@ class Workers(Options):
     """A Ray cluster, or local: this process alone. Both give the same tables."""
     device: str | None = Field(default=None, json_schema_extra={"pattern": DEVICE})
     """cpu or cuda; by default GPUs where there are any."""
-    precision: Literal["float32", "bfloat16"] | None = None
+    precision: Precision | None = None
     """By default bfloat16 on GPUs and float32 on CPUs."""
     batch_size: int | None = Field(default=None, ge=1)
     """Tiles that networks run at once on a GPU."""

@@ -49,7 +49,10 @@ def pace(model: str, results: str | None = None) -> Pace | None:
     ResultsError, StorageError
         The results cannot be read.
     """
-    return _of_runs(model, results) or _measured(model)
+    from deepliif_ray.models import check_model  # slow to import
+
+    uri = check_model(model, None, None)  # as runs record it
+    return _of_runs(uri, results) or _measured(uri)
 
 
 def _of_runs(model: str, results: str | None) -> Pace | None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
 
-_MEMBER = re.compile(r"literal\[.*\]|int|float|str|bool")
+_MEMBER = re.compile(r"literal\[.*\]|int|float")
 
 
 class Options(BaseModel):

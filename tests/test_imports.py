@@ -45,7 +45,7 @@ INSIDE = {
     "slides.grid": {"errors"},
     "slides": {"errors", "storage", "confine", "stains"},
     "synthetic": {"errors", "slides", "stains", "training"},
-    "models": {"errors", "storage"},
+    "models": {"config", "errors", "storage"},
     "slide_access": {"errors", "storage", "manifest", "slides"},
     "tables": {"errors", "storage", "contracts"},
     "manifest": {"errors", "storage", "contracts", "scoring"},

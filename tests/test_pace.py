@@ -24,7 +24,7 @@ def never(monkeypatch):
     monkeypatch.setattr(module, "_measured", lambda model: None)
 
 
-def test_the_newest_finished_run_of_this_model_counts(tmp_path, never):
+def test_the_newest_finished_run_of_this_model_counts(tmp_path, never, monkeypatch):
     root = str(tmp_path)
     fake.commit(root, "a", [fake.cell()])
     a_run(root, "old", tiles=100, seconds=100)
@@ -33,7 +33,13 @@ def test_the_newest_finished_run_of_this_model_counts(tmp_path, never):
     a_run(root, "short", tiles=3, seconds=1, day=3)
     a_run(root, "killed", tiles=1000, seconds=1, day=4, status="running")
     assert pace("compact", root) == Pace(4.0, "as run good had")
-    assert pace("other/folder", root) is None
+    (tmp_path / "folder").mkdir()
+    assert pace(str(tmp_path / "folder"), root) is None
+    monkeypatch.chdir(tmp_path)
+    a_run(root, "of a folder", tiles=100, seconds=10, day=5, model=str(tmp_path / "folder"))
+    assert pace("folder", root) == Pace(10.0, "as run of a folder had")
+    with pytest.raises(ModelError, match="no such model"):
+        pace("nothing", root)
     assert pace("compact", str(tmp_path / "none")) is None
 
 

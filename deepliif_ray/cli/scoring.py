@@ -163,8 +163,9 @@ def plan(
     errors.print(f"{table.num_rows} slides, {tiles:,} tiles, {failed} with problems")
     tiles -= sum(table["masked"].drop_null().to_pylist())
     given = None if tiles_per_second is None else Pace(tiles_per_second, "as you say")
-    expected = given or pace(model or DEFAULT_MODEL, results)
-    errors.print(_estimate(tiles, expected, price_per_hour), markup=False, soft_wrap=True)
+    if tiles:
+        expected = given or pace(model or DEFAULT_MODEL, results)
+        errors.print(_estimate(tiles, expected, price_per_hour), markup=False, soft_wrap=True)
     raise typer.Exit(SOME_FAILED if failed else OK)
 
 

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepliif_ray.config import DEVICE, Precision
 from deepliif_ray.errors import ConfigError
 
-PRECISIONS = ("float32", "bfloat16")
-_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+PRECISIONS = get_args(Precision)
 UInt8Array = NDArray[np.uint8]
 
 
@@ -122,7 +122,7 @@ def check_choice(device: str | None, precision: str | None) -> None:
     ConfigError
         ``device`` is not ``cpu``, ``cuda`` or ``cuda:N``, or ``precision`` not one of `PRECISIONS`.
     """
-    if device is not None and not _DEVICE.fullmatch(device):
+    if device is not None and not re.fullmatch(DEVICE, device):
         raise ConfigError(f"device {device!r} is not supported; use cpu, cuda or cuda:N")
     if precision is not None and precision not in PRECISIONS:
         raise ConfigError(f"precision {precision!r} is not known; use {' or '.join(PRECISIONS)}")
