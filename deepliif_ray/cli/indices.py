@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepliif_ray.cli.common import FormatOption, OutputOption, app, command_name
-from deepliif_ray.cli.scoring import ResultsArgument
+from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import Format, chosen_format, errors, show
 from deepliif_ray.errors import QueryError
 

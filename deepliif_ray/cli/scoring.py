@@ -1,8 +1,6 @@
-"""Commands that score cohorts and show results; every command is a few lines over the library."""
+"""Commands that score cohorts, and what is looked at before; every command is a few lines over the library."""
 
-import json
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,12 +18,11 @@ from deepliif_ray.cli.common import (
     stoppable,
 )
 from deepliif_ray.cli.options import chosen, options_of
+from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import (
     Format,
-    LiveText,
     chosen_format,
     errors,
-    rows,
     show,
     time_left,
     visible,
@@ -34,12 +31,10 @@ from deepliif_ray.console import (
 
 if TYPE_CHECKING:
     from deepliif_ray.pace import Pace
-    from deepliif_ray.watching import Watcher
 
 _MOST_FAILURES = 20
 
 ManifestArgument = Annotated[str, typer.Argument(help="URL of the manifest: CSV, Parquet or JSON Lines.")]
-ResultsArgument = Annotated[str, typer.Argument(help="URL of the results.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -178,119 +173,6 @@ def _estimate(tiles: int, pace: "Pace | None", price_per_hour: float | None) -> 
     if price_per_hour is not None:
         text += f"; {seconds / 3600 * price_per_hour:,.2f} at {price_per_hour:g} an hour"
     return text
-
-
-@app.command()
-def status(
-    results: ResultsArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the run that goes on to its end.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")] = 2.0,
-) -> None:
-    """Show the newest run and where its time went, the slides scored, their quality, and the failures."""
-    from deepliif_ray.query import ask_all
-    from deepliif_ray.watching import Watcher
-
-    watcher = Watcher(results)
-    if watch:
-        _follow(watcher, interval)
-        return
-    queries = {
-        "run": "SELECT run_id, status, engine, model_uri, started_at, finished_at, n_slides, n_scored, "
-        "n_skipped, n_failed, n_cells, timings FROM runs "
-        "ORDER BY coalesce(epoch, -1) DESC, started_at DESC LIMIT 1",
-        "markers": "SELECT marker, count(*) AS slides, sum(n_tiles_inferred)::BIGINT AS tiles_inferred, "
-        "sum(n_cells)::BIGINT AS cells, sum(tissue_mm2) AS tissue_mm2, "
-        "count_if(len(warnings) > 0) AS with_warnings FROM slides GROUP BY ALL ORDER BY ALL",
-        "quality": "SELECT slide_id, flags, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, "
-        "background_grey, background_cast, skipped_percent, bad_percent FROM slide_quality "
-        "WHERE len(flags) > 0 ORDER BY slide_id",
-        "leftovers": "SELECT slide_id, patient_id, marker, renamed_to, manifest_uri FROM leftovers "
-        "ORDER BY 1",
-        "failures": "SELECT slide_id, stage, reason, message FROM failures ORDER BY ALL",
-        "damaged": "FROM damaged ORDER BY object, slide_id",
-    }
-    tables = ask_all(results, queries)
-    live = watcher.look()
-    if as_json:
-        answer: dict[str, object] = {name: rows(table) for name, table in tables.items()}
-        answer["live"] = None if live is None else asdict(live)
-        typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
-        return
-    for name, table in tables.items():
-        if not table.num_rows:
-            continue
-        if name == "quality":
-            typer.echo(f"quality control flags {table.num_rows} slides:")
-        if name == "damaged":
-            typer.echo("damaged and passed over; `check --repair` and scoring again mend it:")
-        if name == "leftovers":
-            typer.echo(
-                f"{table.num_rows} slides are not in the newest manifest and still count (score --prune):"
-            )
-        show(table.drop_columns("timings") if name == "run" else table, Format.TABLE)
-        timings = table["timings"].to_pylist()[0] if name == "run" else None
-        if timings is not None:
-            typer.echo(_spent(timings))
-        typer.echo()
-    if live is not None:
-        typer.echo("\n".join(["going on now:", *live.lines()]))
-
-
-def _spent(timings: dict[str, float]) -> str:
-    return where_time_went({name.removesuffix("_s"): value for name, value in timings.items()}) or ""
-
-
-def _follow(watcher: "Watcher", interval: float) -> None:
-    """Show a run until it ends; the exit code is 0 if it came to its end."""
-    sight = None
-    with LiveText() as text:
-        for sight in watcher.follow(interval):
-            text.show(sight.lines(steady=not text.is_live))
-    if sight is None:
-        typer.echo("no run is going on here")
-        return
-    record = watcher.ended(sight.run_id)
-    if record is None or record["status"] == "running":
-        typer.echo(
-            f"run {sight.run_id} gave no sign of life for {time_left(sight.silent_s)} and its end is not "
-            "recorded; start it again to go on"
-        )
-        raise typer.Exit(ERROR)
-    counts = ", ".join(f"{record[f'n_{name}']} {name}" for name in ("scored", "skipped", "failed"))
-    typer.echo(f"run {sight.run_id} {record['status']}: {counts}; {record['n_cells']:,} cells")
-    if record["timings"] is not None:
-        typer.echo(_spent(record["timings"]))
-    if record["status"] != "finished":
-        raise typer.Exit(ERROR)
-
-
-@app.command()
-def sql(
-    results: ResultsArgument,
-    query: Annotated[
-        str, typer.Argument(help="SQL over cells, slides, failures, called_cells, patient_indices, …")
-    ],
-    form: FormatOption = None,
-    output: OutputOption = None,
-    sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--sandbox",
-            help="For untrusted SQL: a process of its own, no other files, network or extensions.",
-        ),
-    ] = False,
-    sandbox_seconds: Annotated[
-        float, typer.Option(min=1, help="Time that a sandboxed query may take.")
-    ] = 60.0,
-    sandbox_gb: Annotated[float, typer.Option(min=0.1, help="Memory that a sandboxed query may take.")] = 4.0,
-) -> None:
-    """Ask SQL of the committed results."""
-    from deepliif_ray.query import Limits, ask
-
-    chosen_format(form, output)
-    limits = Limits(sandbox_seconds, int(sandbox_gb * 1e9)) if sandbox else False
-    show(ask(results, query, sandbox=limits), form, output)
 
 
 @app.command()
