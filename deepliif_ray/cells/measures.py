@@ -8,7 +8,7 @@ without which there is none. The kernel's line for it is in `deepliif_ray.cells.
 
 import hashlib
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,12 +76,21 @@ class Measurement:
         return pa.array(number / divisor)
 
 
+def reducers(rows: Iterable[Measurement]) -> dict[str, str]:
+    """Return how fragments join in each number of the kernel; several columns may be made of one."""
+    found = {"kind": "min", "touches": "or", "first_y": "first", "first_x": "first"}
+    for row in rows:
+        if found.setdefault(row.number, row.reduce) != row.reduce:
+            raise ValueError(
+                f"cells.yaml: {row.column} joins {row.number} by {row.reduce}, another row otherwise"
+            )
+    return found
+
+
 _ROWS = contracts.load("cells")["columns"]
 COLUMNS = tuple(row["name"] for row in _ROWS)
 MEASUREMENTS = tuple(Measurement.of_row(row) for row in _ROWS if "measure" in row)
-_REDUCED = {"kind": "min", "touches": "or", "first_y": "first", "first_x": "first"} | {
-    row.number: row.reduce for row in MEASUREMENTS
-}
+_REDUCED = reducers(MEASUREMENTS)
 NUMBERS = tuple(_REDUCED)
 """Columns of `CoreFragments.measures`: what a fragment is, the sides it touches, its first pixel in row
 order, and the numbers of `MEASUREMENTS`."""

@@ -1,4 +1,4 @@
-"""Commands that score cohorts, and what is looked at before; every command is a few lines over the library."""
+"""Commands that score cohorts, and that look at what would be scored, and with what."""
 
 import shlex
 from pathlib import Path

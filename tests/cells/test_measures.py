@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepliif_ray import contracts
-from deepliif_ray.cells import extract_cells
+from deepliif_ray.cells import extract_cells, measures
 from deepliif_ray.cells.fragments import STAIN_SCALE
 from deepliif_ray.cells.measures import AT, MAXIMA, MEASUREMENTS, MINIMA, NUMBERS, M, Measurement
 from tests.cells import maps
@@ -47,3 +47,9 @@ def test_where_a_number_is_does_not_follow_from_where_kernels_have_it():
 def test_a_row_that_says_no_measurement_is_refused(said):
     with pytest.raises((ValueError, TypeError)):
         Measurement.of_row({"name": "x", "type": "int64", "measure": said})
+
+
+def test_a_number_joins_in_one_way():
+    rows = [{"name": n, "type": "int64", "measure": {how: "area"}} for n, how in (("a", "sum"), ("b", "max"))]
+    with pytest.raises(ValueError, match="b joins area by max"):
+        measures.reducers(map(Measurement.of_row, rows))
