@@ -43,6 +43,7 @@ from deepliif_ray.errors import (
     StorageError,
 )
 from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.scoring.blocks import BlockSums
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.slide_access import refuse_change
 from deepliif_ray.tables.commit import cells_path, commit_slide, write_cells
@@ -121,6 +122,16 @@ def _tables(work: Work, attempt: str, pieces: Iterator[SlideCells], has_marker: 
         yield table
 
 
+def _counted(tables: Iterator[pa.Table], size_thresh: int, blocks: BlockSums) -> Iterator[pa.Table]:
+    """Yield tables of cells as they are, and count those that are called by block."""
+    for table in tables:
+        names = ("area_px", "majority_positive", "x_um", "y_um")
+        area, positive, x_um, y_um = (table[name].to_numpy() for name in names)
+        called, positive = call_cells(area, positive, size_thresh=size_thresh)
+        blocks.add(x_um[called], y_um[called], positive[called])
+        yield table
+
+
 def origin(context: RunContext, entry: SlideEntry) -> dict[str, object]:
     """Return the columns that name a record's slide and how it was made."""
     return {
@@ -173,19 +184,20 @@ def finalize(context: RunContext, folder: str) -> Scored:
                 spill.add(cells)
             n_cells = len(spill)
             _check_bad(context, work, totals)
+            thresholds = derive_thresholds(
+                totals.sizes,
+                totals.marker_histogram,
+                rules=rules,
+                seg_thresh=config.seg_thresh,
+                noise_thresh=noise,
+                large_noise_thresh=limit,
+                has_marker=has_marker,
+            )
+            blocks = BlockSums()
             tables = _tables(work, attempt, spill.pieces(_ROW_GROUP), has_marker)
-            written = write_cells(context.results, path, tables)
-        thresholds = derive_thresholds(
-            totals.sizes,
-            totals.marker_histogram,
-            rules=rules,
-            seg_thresh=config.seg_thresh,
-            noise_thresh=noise,
-            large_noise_thresh=limit,
-            has_marker=has_marker,
-        )
+            written = write_cells(context.results, path, _counted(tables, thresholds.size_thresh, blocks))
         record = _record(context, work, n_cells, thresholds, totals)
-        record |= {"attempt": attempt, **written, "committed_at": datetime.now(UTC)}
+        record |= {"attempt": attempt, **blocks.sums(), **written, "committed_at": datetime.now(UTC)}
         record["timings"] = {
             "read_s": totals.read_s,
             "infer_s": totals.infer_s,

@@ -26,7 +26,7 @@ from deepliif_ray.errors import DeepliifRayError, QueryError, StorageError
 from deepliif_ray.query import sandbox_child as child
 from deepliif_ray.query.reading import check_reads, check_types, unique_names
 from deepliif_ray.query.rooted import RootedFileSystem
-from deepliif_ray.query.views import SANDBOX, connect, derived
+from deepliif_ray.query.views import SANDBOX, connect, layers
 
 _log = logging.getLogger(__name__)
 _START_LIMIT_S = 120
@@ -87,6 +87,7 @@ def _task(
             "(SELECT table_name FROM duckdb_tables())"
         ).fetchall()
         (cells,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'cells'").fetchall()
+        statements = list(layers(connection, cells[0]))
         ((places,),) = connection.execute("SELECT current_setting('allowed_paths')").fetchall()
     settings = SANDBOX | {"memory_limit": f"'{limits.memory * 3 // 4} bytes'", "threads": str(_THREADS)}
     locked = settings.pop("lock_configuration")
@@ -96,8 +97,7 @@ def _task(
         "statements": [
             "SET enable_geoparquet_conversion = false",
             *(view for (view,) in plain),
-            *derived(),
-            cells[0],
+            *statements,
             f"SET allowed_paths = [{quoted}]",
             *(f"SET {name} = {value}" for name, value in settings.items()),
             f"SET lock_configuration = {locked}",

@@ -2,8 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from string import Template
 
 import duckdb
@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.query.derived import BUILTIN, CUTOFFS, derived, read_sql
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
-from deepliif_ray.scoring.markers import registry_with
+from deepliif_ray.scoring.markers import intensity, registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
 from deepliif_ray.tables.damage import footer_problem, sound_ledger
 from deepliif_ray.tables.ledger import Ledger, joined_rows
 from deepliif_ray.tables.records import Damage
 from deepliif_ray.tables.schema import column_names, later_columns, schema_version, table_schema
 
-_SQL = Path(__file__).parent / "sql"
 _VERSIONS = range(1, schema_version("cells") + 1)
 _DAMAGED = pa.schema([(name, pa.string()) for name in ("object", "kind", "slide_id", "problem")])
 _LISTED = 3
@@ -61,11 +61,11 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     -------
     duckdb.DuckDBPyConnection
         With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices``,
-        ``patient_indices``, ``slide_quality``, ``damaged``, ``leftovers``, ``retired`` and ``markers``; and
-        for other thresholds the table macros ``call_cells(…)``, ``slide_indices_at(…)``,
-        ``patient_indices_at(…)`` (see
-        ``query/sql/called_cells.sql``) and ``slide_quality_at(…)`` (see ``query/sql/quality.sql``). Times
-        are UTC, ``boundary`` is WKB.
+        ``patient_indices``, ``slide_quality``, ``damaged``, ``leftovers``, ``retired``, ``markers``,
+        ``cutoff_sets``, ``regions`` and ``corrections``. The scores are table macros, such as
+        ``patient_h_scores()`` or ``hans()``; with parentheses ``called_cells(…)``, ``slide_indices(…)`` and
+        ``patient_indices(…)`` take cut-offs, a region and whether corrections count, as the others do (see
+        docs/scores.md). Times are UTC, ``boundary`` is WKB.
 
     Raises
     ------
@@ -88,14 +88,18 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     for name, table in tables.items():
         _create_table(connection, name, table)
         connection.execute(f"CREATE VIEW {name} AS FROM stored.{name}")
+    _create_table(connection, "cutoff_sets", _cutoff_sets(url))
+    for statement in read_sql("annotations").split(";\n\n"):
+        connection.execute(statement)
     cells, places = _cells_view(connection, url, tables["slides"], damaged, rooted=sandbox or needs_root(url))
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
+    connection.execute("CREATE TABLE stored.lost AS SELECT DISTINCT slide_id FROM damaged WHERE kind = 'cells'")
     if damaged:
         _log.warning("%s", _described(url, damaged))
     if _has_same_content(tables["slides"]):
-        connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
-    for statement in (*derived(), cells):
+        connection.execute(read_sql("same_content"))  # changes the table: once, and not where it is handed on to
+    for statement in layers(connection, cells):
         connection.execute(statement)
     if sandbox:
         connection.execute(f"SET allowed_paths = [{places}]")
@@ -104,14 +108,16 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     return connection
 
 
-def derived() -> list[str]:
-    """Return the statements that make the views and macros which rest on ``cells``, which is to be made last.
+def layers(connection: duckdb.DuckDBPyConnection, cells: str) -> Iterator[str]:
+    """Yield the statements that make ``cells``, by the statement given, and all views and macros on it.
 
     DuckDB looks into a view when another is made on it, and into each file behind it; so until all are made
     ``cells`` has none.
     """
-    names = ("intervals", "called_cells", "quality", "notes", "indices")
-    return [_cells_of([]), *(_sql(name) for name in names), "DROP VIEW cells"]
+    yield _cells_of([])
+    yield from derived(connection)
+    yield "DROP VIEW cells"
+    yield cells
 
 
 def _retired(ledger: Ledger) -> pa.Table:
@@ -125,20 +131,32 @@ def _retired(ledger: Ledger) -> pa.Table:
 def _markers(url: str) -> pa.Table:
     """Return the markers that have a name: the usual, and those that were given with these results."""
     registry = registry_with(read_markers(url), url)
-    rows = [asdict(marker) | {"brief": marker.brief} for marker in registry.markers.values()]
+    rows = [
+        asdict(marker) | asdict(marker.scoring) | {"brief": marker.brief} for marker in registry.markers.values()
+    ]
     texts = pa.list_(pa.string())
-    names = ("name", "note", "caution", "brief")
-    fields = {name: pa.string() for name in names} | {"aliases": texts, "localisation": texts}
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    category = {"name": pa.string(), "to_percent": pa.float64(), "inclusive": pa.bool_()}
+    fields = dict.fromkeys(("name", "note", "caution", "brief"), pa.string())
+    fields |= {"aliases": texts, "localisation": texts, "score": pa.string(), "min_cells": pa.int64()}
+    fields |= {"positive_from_percent": pa.float64(), "categories": pa.list_(pa.struct(category))}
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields | {"source": pa.string()}))
+
+
+def _cutoff_sets(url: str) -> pa.Table:
+    """Return the sets of cut-offs that have a name: what holds without one, and those kept with the results."""
+    builtin = {"name": BUILTIN, **intensity()}
+    builtin["note"] = builtin.pop("source")
+    fields = dict.fromkeys(("name", "marker", "attribute", "value", "note", "author"), pa.string())
+    fields |= dict.fromkeys(CUTOFFS, pa.float64())
+    fields["marker_thresh"] = pa.string()  # a number, or 'default'
+    fields["rank"] = pa.int64()  # the greater, the more particular
+    builtin["rank"] = 0
+    return pa.Table.from_pylist([builtin], schema=pa.schema(fields))
 
 
 def _has_same_content(slides: pa.Table) -> bool:
     """Tell whether some fingerprint is that of several slides: most results need no look at which."""
     return bool(pc.count_distinct(slides.column("slide_fingerprint")).as_py() < slides.num_rows)
-
-
-def _sql(name: str) -> str:
-    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _described(url: str, damaged: list[Damage]) -> str:
@@ -198,7 +216,7 @@ def _cells_view(
 
 def _cells_of(selects: list[str]) -> str:
     columns = ", ".join(column_names("cells"))
-    return Template(_sql("cells")).substitute(columns=columns, selects="".join(selects))
+    return Template(read_sql("cells")).substitute(columns=columns, selects="".join(selects))
 
 
 def _slides_of(slides: pa.Table, path: str, problem: str) -> list[Damage]:
@@ -214,7 +232,7 @@ def _select(paths: list[str], places: dict[str, str], version: int, *, partial: 
         for name in column_names("cells")
     ]
     form = "cells_of_older" if later else "cells_of_some" if partial else "cells_of_files"
-    return Template(_sql(form)).substitute(
+    return Template(read_sql(form)).substitute(
         columns=", ".join(columns),
         files=", ".join(_quoted(places[path]) for path in paths),
         path=_quoted(paths[0]) if partial else "NULL",

@@ -5,7 +5,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,9 @@ from deepliif_ray import contracts
 from deepliif_ray.errors import ConfigError
 
 LOCALISATIONS = ("nuclear", "membranous", "cytoplasmic")
+SCORES = ("index", "density", "h_score", "allred", "pattern", "tps")
+MIN_CELLS = 100
+"""Cells below which a number is flagged, of markers for which nobody says otherwise; our own choice."""
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "κ": "kappa", "λ": "lambda",
     "μ": "mu",
@@ -20,6 +23,49 @@ _GREEK = {
 _IN_BRACKETS = re.compile(r"\s*[(\[{][^)\]}]*[)\]}]\s*$")
 _LONGEST_NAME = 40
 _PARTS = re.compile(r"[/+,&|;]|\band\b")
+
+
+@dataclass(frozen=True)
+class Category:
+    """A range of the index that has a name.
+
+    Attributes
+    ----------
+    name : str
+    to_percent : float or None
+        Where it ends; None for the last.
+    inclusive : bool
+        Whether ``to_percent`` itself belongs to it.
+    """
+
+    name: str
+    to_percent: float | None = None
+    inclusive: bool = False
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the field reads a marker.
+
+    Attributes
+    ----------
+    score : str
+        What is usually reported, one of `SCORES`.
+    min_cells : int
+        Fewer counted cells than this are flagged.
+    positive_from_percent : float or None
+        From this index on a slide counts as positive; None where nobody says.
+    categories : tuple of Category
+        Ranges of the index, upwards; empty where none are agreed on.
+    source : str
+        Paper or guideline.
+    """
+
+    score: str = "index"
+    min_cells: int = MIN_CELLS
+    positive_from_percent: float | None = None
+    categories: tuple[Category, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +84,8 @@ class Marker:
         What the number is commonly used for.
     caution : str or None
         Where published DeepLIIF should be trusted less.
+    scoring : Scoring
+        How the field reads it.
     """
 
     name: str
@@ -45,6 +93,7 @@ class Marker:
     localisation: tuple[str, ...] = ()
     note: str = ""
     caution: str | None = None
+    scoring: Scoring = Scoring()
 
     @property
     def brief(self) -> str:
@@ -151,6 +200,7 @@ class Registry:
                     "localisation": list(marker.localisation),
                     "note": marker.note,
                     "caution": marker.caution,
+                    "scoring": asdict(marker.scoring),
                 }
                 for marker in self.markers.values()
             ]
@@ -190,6 +240,11 @@ def registry_with(kept: Any | None, source: str) -> Registry:
         Names it in messages.
     """
     return builtin() if kept is None else builtin().extended(parse_markers(kept, source))
+
+
+def intensity() -> dict[str, Any]:
+    """Return the default optical densities of DAB from which a nucleus is 1+, 2+, 3+, and their source."""
+    return dict(contracts.load("markers")["intensity"])
 
 
 def markers() -> dict[str, Marker]:
@@ -251,10 +306,65 @@ def _entry(number: int, entry: Any, problems: list[str]) -> Marker | None:
     for key in ("note", "caution"):
         if not isinstance(entry.get(key) or "", str):
             wrong.append(f"{label}: {key} is a text")
+    scoring = _scoring(label, entry.get("scoring"), wrong)
     problems += wrong
     if wrong:
         return None
-    return Marker(str(name), tuple(aliases), tuple(places), entry.get("note") or "", entry.get("caution"))
+    return Marker(
+        str(name), tuple(aliases), tuple(places), entry.get("note") or "", entry.get("caution"), scoring
+    )
+
+
+def _scoring(label: str, given: Any, wrong: list[str]) -> Scoring:
+    """Return how a marker is read, and add what is wrong with it to ``wrong``."""
+    if given is None:
+        return Scoring()
+    if not isinstance(given, Mapping):
+        wrong.append(f"{label}: scoring is a mapping of {', '.join(f.name for f in fields(Scoring))}")
+        return Scoring()
+    found = [
+        f"unknown key {str(key)[:40]!r}" for key in given if key not in Scoring.__dataclass_fields__
+    ]
+    score, least = given.get("score") or "index", given.get("min_cells", MIN_CELLS)
+    positive, source = given.get("positive_from_percent"), given.get("source") or ""
+    if score not in SCORES:
+        found.append(f"score is one of {', '.join(SCORES)}")
+    if isinstance(least, bool) or not isinstance(least, int) or least < 0:
+        found.append("min_cells is a whole number from 0 on")
+    if positive is not None and not _is_percent(positive):
+        found.append("positive_from_percent is a number from 0 to 100")
+    if not isinstance(source, str):
+        found.append("source is a text")
+    categories = _categories(given.get("categories") or [], found)
+    wrong += [f"{label}: scoring: {problem}" for problem in found]
+    return Scoring() if found else Scoring(score, least, positive, categories, source)
+
+
+def _categories(given: Any, found: list[str]) -> tuple[Category, ...]:
+    """Return ranges of the index, and add what is wrong with them to ``found``."""
+    known = Category.__dataclass_fields__
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(entry, Mapping)
+        and set(entry) <= set(known)
+        and isinstance(entry.get("name"), str)
+        and entry["name"]
+        and isinstance(entry.get("inclusive", False), bool)
+        for entry in given
+    ):
+        found.append(f"categories is a list of {', '.join(known)}")
+        return ()
+    ends = [entry.get("to_percent") for entry in given]
+    rising = all(_is_percent(end) for end in ends[:-1]) and sorted(set(ends[:-1])) == ends[:-1]
+    if ends and not (rising and ends[-1] is None):
+        found.append("categories rise: each has a to_percent above the one before, and the last has none")
+        return ()
+    return tuple(
+        Category(entry["name"], entry.get("to_percent"), entry.get("inclusive", False)) for entry in given
+    )
+
+
+def _is_percent(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def _key(text: str) -> str:

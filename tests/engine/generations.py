@@ -82,7 +82,7 @@ def shown(results: str) -> tuple[dict[str, SHOWN], set[str]]:
         }
         columns = "slide_id, n_called, n_positive, index_percent"
         indices = connection.execute(f"SELECT {columns} FROM slide_indices").fetchall()
-        at = connection.execute(f"SELECT {columns} FROM slide_indices_at(size_thresh := 20)").fetchall()
+        at = connection.execute(f"SELECT {columns} FROM slide_indices({{'size_thresh': 20}})").fetchall()
     assert {row[0] for row in indices} == {row[0] for row in at} >= cells.keys()
     by_id = {row[0]: row[1:] for row in at}
     return {slide: (cells.get(slide), tuple(rest), by_id[slide]) for slide, *rest in indices}, damaged

@@ -5,10 +5,12 @@ import struct
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
+from deepliif_ray.scoring.blocks import BlockSums
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.schema import schema_version, table_schema
 
@@ -63,6 +65,12 @@ def commit(results, slide_id, cells, patient_id="P1", marker="Ki67", second=0, s
         write(storage.join(results, path), "cells", rows)
     called = [row for row in cells if row["area_px"] > size_thresh]
     positives = sum(row["majority_positive"] for row in called)
+    blocks = BlockSums()
+    blocks.add(
+        np.array([row["x_um"] for row in called], dtype=float),
+        np.array([row["y_um"] for row in called], dtype=float),
+        np.array([row["majority_positive"] for row in called], dtype=bool),
+    )
     record = {
         "slide_id": slide_id,
         "patient_id": patient_id,
@@ -90,6 +98,7 @@ def commit(results, slide_id, cells, patient_id="P1", marker="Ki67", second=0, s
         "n_called": len(called),
         "n_positive": positives,
         "n_negative": len(called) - positives,
+        **blocks.sums(),
         "warnings": [],
         "attributes": [],
         "model_uri": "stain",

@@ -113,9 +113,9 @@ def test_damaged_cells_cost_their_slides_only(root, caplog):
     # Indices at published thresholds are in the records; others are not made up of the cells that are left.
     published = "SELECT patient_id, n_called FROM patient_indices ORDER BY 1"
     assert connection.sql(published).fetchall() == [("P1", 6), ("P2", 1)]
-    other = "SELECT patient_id, n_called, index_percent FROM patient_indices_at(size_thresh := 50) ORDER BY 1"
+    other = "SELECT patient_id, n_called, index_percent FROM patient_indices({'size_thresh': 50}) ORDER BY 1"
     assert connection.sql(other).fetchall() == [("P1", None, None), ("P2", 1, 0.0)]
-    by_slide = "SELECT slide_id, n_called FROM slide_indices_at(size_thresh := 50) ORDER BY 1"
+    by_slide = "SELECT slide_id, n_called FROM slide_indices({'size_thresh': 50}) ORDER BY 1"
     lost = [(kind, None) for kind in kinds]
     assert connection.sql(by_slide).fetchall() == [*lost, ("x", 2), ("y", 1)]
     flagged = "SELECT slide_id FROM slide_quality WHERE list_contains(flags, 'cells_lost') ORDER BY 1"

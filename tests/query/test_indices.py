@@ -20,8 +20,8 @@ def row(connection, query):
 
 
 def macro(name, **thresholds):
-    given_ones = ", ".join(f"{key} := {value!r}" for key, value in thresholds.items() if value is not None)
-    return f"{name}({given_ones})"
+    given_ones = ", ".join(f"'{key}': {value!r}" for key, value in thresholds.items() if value is not None)
+    return f"{name}({{{given_ones}}})" if given_ones else f"{name}()"
 
 
 @pytest.fixture
@@ -72,16 +72,16 @@ def test_slide_indices(cohort):
 def test_thresholds_of_ones_own(cohort):
     key = "WHERE patient_id = 'P1' AND marker = 'Ki67'"
     counts = {
-        "patient_indices_at()": (10, 4),
-        "patient_indices_at(size_thresh := 0)": (15, 9),
-        "patient_indices_at(size_thresh := 30)": (10, 4),
-        "patient_indices_at(size_thresh := 0, size_thresh_upper := 100)": (5, 5),
-        "patient_indices_at(marker_thresh := 'default')": (10, 5),
-        "patient_indices_at(marker_thresh := 200)": (10, 4),
-        "patient_indices_at(marker_thresh := 49.5)": (10, 10),
-        "patient_indices_at(od_thresh_lower := 61)": (10, 0),
-        "patient_indices_at(od_thresh_upper := 60)": (10, 4),
-        "patient_indices_at(size_thresh := 1000)": (0, 0),
+        "patient_indices()": (10, 4),
+        "patient_indices({'size_thresh': 0})": (15, 9),
+        "patient_indices({'size_thresh': 30})": (10, 4),
+        "patient_indices({'size_thresh': 0, 'size_thresh_upper': 100})": (5, 5),
+        "patient_indices({'marker_thresh': 'default'})": (10, 5),
+        "patient_indices({'marker_thresh': 200})": (10, 4),
+        "patient_indices({'marker_thresh': 49.5})": (10, 10),
+        "patient_indices({'od_thresh_lower': 61})": (10, 0),
+        "patient_indices({'od_thresh_upper': 60})": (10, 4),
+        "patient_indices({'size_thresh': 1000})": (0, 0),
     }
     for source, expected in counts.items():
         found = row(cohort, f"FROM {source} {key}")
@@ -91,17 +91,17 @@ def test_thresholds_of_ones_own(cohort):
 def test_defaults_come_from_the_commit_records_and_agree_with_the_cells(cohort):
     for name in ("slide_indices", "patient_indices"):
         from_records = cohort.sql(f"FROM {name}").fetchall()
-        assert from_records == cohort.sql(f"FROM {name}_at(size_thresh_upper := 1e9)").fetchall()
+        assert from_records == cohort.sql(f"FROM {name}({{'size_thresh_upper': 1e9}})").fetchall()
         plans = {
             source: str(cohort.sql(f"EXPLAIN FROM {source}").fetchall()).lower()
-            for source in (name, f"{name}_at(size_thresh := 1)")
+            for source in (name, f"{name}({{'size_thresh': 1}})")
         }
         assert ["parquet" in plan for plan in plans.values()] == [False, True]
 
 
 def test_a_misspelt_default_is_an_error(cohort):
     with pytest.raises(Exception, match="defualt"):
-        cohort.sql("FROM call_cells(marker_thresh := 'defualt')").fetchall()
+        cohort.sql("FROM called_cells({'marker_thresh': 'defualt'})").fetchall()
 
 
 thresholds = st.none() | st.integers(0, 12)
@@ -135,17 +135,17 @@ def bench():
 def test_sql_and_python_call_alike(bench, cells, size_thresh, limits):
     bench.execute(
         "CREATE OR REPLACE TEMP TABLE drawn (slide_id TEXT, cell_id INT, area_px BIGINT,"
-        " majority_positive BOOL, marker_max UTINYINT, od_mean DOUBLE)"
+        " majority_positive BOOL, marker_max UTINYINT, od_mean DOUBLE, dab_od_mean DOUBLE)"
     )
     if cells:
         bench.executemany(
-            "INSERT INTO drawn VALUES ('s', ?, ?, ?, ?, ?)", [[i, *c] for i, c in enumerate(cells)]
+            "INSERT INTO drawn VALUES ('s', ?, ?, ?, ?, ?, 0.1)", [[i, *c] for i, c in enumerate(cells)]
         )
     bench.execute("CREATE OR REPLACE VIEW cells AS SELECT * FROM temp.drawn")
     columns = list(zip(*cells, strict=True)) or [[], [], [], []]
     counted, positive = call_cells(*columns, size_thresh=size_thresh, **limits)
     expected = [(i, bool(positive[i])) for i in range(len(cells)) if counted[i]]
-    source = macro("call_cells", size_thresh=size_thresh, **limits)
+    source = macro("called_cells", size_thresh=size_thresh, **limits)
     assert bench.sql(f"SELECT cell_id, positive FROM {source} ORDER BY cell_id").fetchall() == expected
 
 
@@ -187,7 +187,7 @@ def test_recordings(shared_reference, tmp_path, recording):
     }
     connection = connect(tmp_path)
     for choice, expected in record["scoring"].items():
-        found = row(connection, f"FROM {macro('slide_indices_at', **choices[choice])}")
+        found = row(connection, f"FROM {macro('slide_indices', **choices[choice])}")
         counts = (found["n_called"], found["n_positive"], found["n_negative"])
         assert counts == (expected["num_total"], expected["num_pos"], expected["num_neg"]), choice
         assert round(found["index_percent"], 1) == expected["percent_pos"]
@@ -195,7 +195,7 @@ def test_recordings(shared_reference, tmp_path, recording):
 
 def test_called_cells_add_only_the_call(cohort):
     called = cohort.sql("FROM called_cells").columns
-    assert called == [*cohort.sql("FROM cells").columns, "positive"]
+    assert called == [*cohort.sql("FROM cells").columns, "positive", "strength"]
 
 
 def test_commit_records_hold_what_the_calling_rule_gives(tmp_path):

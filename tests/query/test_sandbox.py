@@ -30,7 +30,7 @@ def test_views_answer_as_outside(root):
     for view in VIEWS:
         both = [sorted(c.sql(f"FROM {view}").fetchall(), key=repr) for c in (inside, outside)]
         assert both[0] == both[1] != []
-    macro = "SELECT * FROM patient_indices_at(size_thresh := 50)"
+    macro = "SELECT * FROM patient_indices({'size_thresh': 50})"
     assert inside.sql(macro).fetchall() == outside.sql(macro).fetchall()
     assert inside.cursor().sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
     assert inside.sql(

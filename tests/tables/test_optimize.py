@@ -60,7 +60,7 @@ def answer(root):
                 name: connection.sql(f"FROM {name} ORDER BY ALL").fetchall()
                 for name in ("failures", "runs", "called_cells", "patient_indices")
             },
-            "again": connection.sql("FROM slide_indices_at(size_thresh := 50) ORDER BY ALL").fetchall(),
+            "again": connection.sql("FROM slide_indices({'size_thresh': 50}) ORDER BY ALL").fetchall(),
         }
 
 

@@ -19,3 +19,14 @@ CREATE MACRO wilson_upper_percent(positive, total) AS
     WHEN positive = total THEN 100.0
     ELSE 100 * (wilson_centre(positive, total) + wilson_half(positive, total)) / (1 + 1.959963984540054 ^ 2 / total)
   END;
+
+CREATE MACRO design_effect(positive, total, n_blocks, xx, xn, nn) AS
+  CASE WHEN n_blocks > 1 THEN
+    CASE WHEN positive = 0 OR positive = total THEN 1.0
+    ELSE greatest(1, n_blocks / (n_blocks - 1)
+      * (xx - 2 * (positive / total) * xn + (positive / total) ^ 2 * nn) / total ^ 2
+      / ((positive / total) * (1 - positive / total) / total)) END END;
+CREATE MACRO clustered_lower_percent(positive, total, deff, clusters) AS
+  wilson_lower_percent(positive / deff, total / deff);
+CREATE MACRO clustered_upper_percent(positive, total, deff, clusters) AS
+  wilson_upper_percent(positive / deff, total / deff);

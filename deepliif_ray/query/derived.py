@@ -1,0 +1,84 @@
+"""The statements that make the views and macros which rest on the stored tables and on ``cells``."""
+
+from pathlib import Path
+from string import Template
+
+import duckdb
+
+from deepliif_ray.scoring.markers import MIN_CELLS, intensity
+
+SQL = Path(__file__).parent / "sql"
+CUTOFFS = (
+    "size_thresh", "size_thresh_upper", "marker_thresh", "od_thresh_lower", "od_thresh_upper", "weak",
+    "moderate", "strong",
+)  # fmt: skip
+"""Names of the values that ``cutoffs`` takes."""
+BUILTIN = "QuPath"
+"""Name of the set of cut-offs that holds where none is given."""
+_PARTS = (
+    "intervals", "cutoffs", "words", "stubs", "tumour", "lymphoma", "ki67", "densities", "strength", "indices",
+    "counts", "called_cells", "slide_cutoffs", "quality", "notes",
+)  # fmt: skip
+
+
+def read_sql(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``."""
+    return (SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def derived(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the statements, for a connection that has the stored tables and an empty ``cells``.
+
+    They are for the moment of the connection. Looking up whether a person corrected or excluded a cell takes
+    time for every cell of the cohort, so it is part of the statements only where somebody did; and names that
+    may be asked for are lists in them, because a subquery would be joined with every cell.
+    """
+    tables = ("corrected", "region_areas", "annotated", "recounted", "lost")
+    facts = ", ".join(f"EXISTS (FROM stored.{name})" for name in tables)
+    lists = (
+        "SELECT list(DISTINCT lower(class) ORDER BY lower(class)) FROM stored.region_areas",
+        "SELECT list(DISTINCT name ORDER BY name) FROM stored.cutoff_sets",
+    )
+    selects = ", ".join(f"({text})" for text in lists)
+    ((*found, classes, sets),) = connection.execute(f"SELECT {facts}, {selects}").fetchall()
+    values = _values(dict(zip(tables, found, strict=True)))
+    values |= {"classes": _list(classes or []), "sets": _list(sets)}
+    return [Template(read_sql(name)).substitute(values) for name in _PARTS]
+
+
+def _values(there: dict[str, bool]) -> dict[str, str]:
+    """Return what stands for the names with a dollar in the SQL; ``there``: which tables have rows."""
+    in_table = "{}.slide_id IN (SELECT slide_id FROM stored.{})".format
+    strengths = intensity()
+    regions = there["region_areas"]
+    corrected = there["corrected"]
+    joins = [read_sql("parts/areas")] if regions else []
+    joins += [
+        f"LEFT JOIN stored.{name} AS {letter} ON s.slide_id = {letter}.slide_id"
+        for name, letter in (("lost", "l"), ("annotated", "t"))
+        if there[name]
+    ]
+    return {
+        "builtin": BUILTIN,
+        "most_particular": ", ".join(f"arg_max(k.{key}, k.rank) AS {key}" for key in CUTOFFS),
+        "keys": _list(CUTOFFS),
+        "min_cells": str(MIN_CELLS),
+        **{key: str(strengths[key]) for key in ("weak", "moderate", "strong")},
+        "replaced": read_sql("parts/replaced") if corrected else "",
+        "corrected": read_sql("parts/corrected") if corrected else "",
+        "counted": "coalesce(o.call <> 'not_a_cell', c.is_sized)" if corrected else "c.is_sized",
+        "placed": read_sql("parts/placed") if regions else "AND is_known_region(region)",
+        "has_region": "(region IS NULL OR a.slide_id IS NOT NULL)" if regions else "is_known_region(region)",
+        "tissue_mm2": read_sql("parts/tissue") if regions else "s.tissue_mm2",
+        "joined": "\n".join(joins),
+        "is_damaged": "l.slide_id IS NOT NULL" if there["lost"] else "false",
+        "is_annotated": "t.slide_id IS NOT NULL" if there["annotated"] else "false",
+        "recounted": read_sql("parts/recounted") if there["annotated"] else "",
+        "is_recounted": in_table("s", "recounted") if there["recounted"] else "false",
+        "or_recounted": f"OR {in_table('c', 'recounted')}" if there["recounted"] else "",
+    }
+
+
+def _list(texts: tuple[str, ...] | list[str]) -> str:
+    quoted = ("'" + text.replace("'", "''") + "'" for text in texts)
+    return f"[{', '.join(quoted)}]::VARCHAR[]"
