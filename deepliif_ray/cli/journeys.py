@@ -35,6 +35,10 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "index results --patient P-17 --slides",
             "index results --output indices.csv",
         ),
+        "cutoffs": (
+            "cutoffs results --marker ER --by site",
+            "cutoffs results --marker ER --control S-900 --control S-901 --save er-2026",
+        ),
         "sql": (
             'sql results "SELECT patient_id FROM patient_indices WHERE index_percent > 30"',
             'sql results "FROM slide_quality WHERE len(flags) > 0" --output quality.csv',

@@ -6,15 +6,9 @@ from string import Template
 import duckdb
 
 from deepliif_ray.scoring.markers import MIN_CELLS, intensity
+from deepliif_ray.tables.cutoffs import BUILTIN, VALUES
 
 SQL = Path(__file__).parent / "sql"
-CUTOFFS = (
-    "size_thresh", "size_thresh_upper", "marker_thresh", "od_thresh_lower", "od_thresh_upper", "weak",
-    "moderate", "strong",
-)  # fmt: skip
-"""Names of the values that ``cutoffs`` takes."""
-BUILTIN = "QuPath"
-"""Name of the set of cut-offs that holds where none is given."""
 _PARTS = (
     "intervals", "cutoffs", "words", "stubs", "tumour", "lymphoma", "ki67", "densities", "strength", "indices",
     "counts", "called_cells", "slide_cutoffs", "quality", "notes",
@@ -60,15 +54,15 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
     ]
     return {
         "builtin": BUILTIN,
-        "most_particular": ", ".join(f"arg_max(k.{key}, k.rank) AS {key}" for key in CUTOFFS),
-        "keys": _list(CUTOFFS),
+        "most_particular": ", ".join(f"arg_max(k.{key}, k.rank) AS {key}" for key in VALUES),
+        "keys": _list(VALUES),
         "min_cells": str(MIN_CELLS),
         **{key: str(strengths[key]) for key in ("weak", "moderate", "strong")},
         "replaced": read_sql("parts/replaced") if corrected else "",
         "corrected": read_sql("parts/corrected") if corrected else "",
         "counted": "coalesce(o.call <> 'not_a_cell', c.is_sized)" if corrected else "c.is_sized",
         "placed": read_sql("parts/placed") if regions else "AND is_known_region(region)",
-        "has_region": "(region IS NULL OR a.slide_id IS NOT NULL)" if regions else "is_known_region(region)",
+        "has_region": "(region IS NULL OR a.slide_id IS NOT NULL)" if regions else "true",
         "tissue_mm2": read_sql("parts/tissue") if regions else "s.tissue_mm2",
         "joined": "\n".join(joins),
         "is_damaged": "l.slide_id IS NOT NULL" if there["lost"] else "false",

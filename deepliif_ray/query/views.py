@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
-from deepliif_ray.query.derived import BUILTIN, CUTOFFS, derived, read_sql
+from deepliif_ray.query.derived import derived, read_sql
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import intensity, registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
+from deepliif_ray.tables.cutoffs import BUILTIN, VALUES, read_cutoffs
 from deepliif_ray.tables.damage import footer_problem, sound_ledger
 from deepliif_ray.tables.ledger import Ledger, joined_rows
 from deepliif_ray.tables.records import Damage
@@ -146,12 +147,16 @@ def _cutoff_sets(url: str) -> pa.Table:
     """Return the sets of cut-offs that have a name: what holds without one, and those kept with the results."""
     builtin = {"name": BUILTIN, **intensity()}
     builtin["note"] = builtin.pop("source")
-    fields = dict.fromkeys(("name", "marker", "attribute", "value", "note", "author"), pa.string())
-    fields |= dict.fromkeys(CUTOFFS, pa.float64())
-    fields["marker_thresh"] = pa.string()  # a number, or 'default'
-    fields["rank"] = pa.int64()  # the greater, the more particular
-    builtin["rank"] = 0
-    return pa.Table.from_pylist([builtin], schema=pa.schema(fields))
+    texts = ("name", "marker", "attribute", "value", "note", "author", "made_at", "marker_thresh")
+    fields = {key: pa.float64() for key in VALUES} | {key: pa.string() for key in texts}
+    rows = []
+    for row in (builtin, *read_cutoffs(url)):
+        thresh = row.get("marker_thresh")  # a number, or 'default'
+        rank = 2 * (row.get("marker") is not None) + (row.get("attribute") is not None)
+        rows.append({**row, "marker_thresh": None if thresh is None else str(thresh), "rank": rank})
+    order = ("name", "marker", "attribute", "value", *VALUES, "note", "author", "made_at")
+    schema = pa.schema([(key, fields[key]) for key in order] + [("rank", pa.int64())])
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def _has_same_content(slides: pa.Table) -> bool:

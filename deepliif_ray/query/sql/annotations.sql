@@ -20,4 +20,4 @@ SELECT slide_id FROM stored.annotated
 UNION
 SELECT slide_id FROM stored.slides WHERE n_blocks IS NULL AND n_called > 0;
 
-CREATE VIEW cutoff_sets AS FROM stored.cutoff_sets;
+CREATE VIEW cutoff_sets AS SELECT * EXCLUDE (rank) FROM stored.cutoff_sets;

@@ -14,7 +14,12 @@ SELECT c.* EXCLUDE (is_sized) $replaced
 FROM (
   SELECT
     c.*,
-    is_sized(c.area_px, cutoff_number(cutoffs, 'size_thresh'), cutoff_number(cutoffs, 'size_thresh_upper')) AS is_sized,
+    is_sized(
+      c.area_px,
+      -- In here, because DuckDB drops other conditions where it sees that no size can meet both limits.
+      CASE WHEN are_sound(cutoffs) THEN cutoff_number(cutoffs, 'size_thresh') END,
+      cutoff_number(cutoffs, 'size_thresh_upper')
+    ) AS is_sized,
     is_positive(
       c.od_mean, c.majority_positive, c.marker_max, TRY_CAST(cutoff(cutoffs, 'marker_thresh') AS DOUBLE),
       cutoff_number(cutoffs, 'od_thresh_lower'), cutoff_number(cutoffs, 'od_thresh_upper')

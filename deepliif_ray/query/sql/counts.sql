@@ -24,6 +24,7 @@ FROM (
     GROUP BY c.slide_id
     $recounted
   ) AS k ON s.slide_id = k.slide_id
+  WHERE is_known_region(region)
 );
 
 -- Sums over blocks of 500 um of each slide, for the interval (intervals.sql). They add up over slides.
@@ -71,7 +72,8 @@ LEFT JOIN (
     count_if(c.strength = 3) AS n_strong
   FROM called_cells(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   GROUP BY c.slide_id
-) AS g ON s.slide_id = g.slide_id;
+) AS g ON s.slide_id = g.slide_id
+WHERE is_known_region(region);
 
 -- Cells are pooled over a patient's slides of one marker; a slide without a cell adds its tissue. With a region, slides
 -- that have none of its class are left out and told in the notes.

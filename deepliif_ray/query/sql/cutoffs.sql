@@ -14,7 +14,7 @@
 --   strong             QuPath's $weak, $moderate, $strong, which belong to its own stain vectors and background
 CREATE MACRO cutoff(cutoffs, name) AS to_json(cutoffs) ->> name;
 
-CREATE MACRO cutoff_number(cutoffs, name) AS (to_json(cutoffs) ->> name)::DOUBLE;
+CREATE MACRO cutoff_number(cutoffs, name) AS TRY_CAST(to_json(cutoffs) ->> name AS DOUBLE);
 
 CREATE MACRO is_cutoff_name(cutoffs) AS typeof(cutoffs) = 'VARCHAR';
 

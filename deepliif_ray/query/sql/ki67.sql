@@ -107,7 +107,7 @@ FROM slides AS s
 JOIN slide_notes AS n ON s.slide_id = n.slide_id
 LEFT JOIN means AS m ON s.slide_id = m.slide_id
 LEFT JOIN weighted AS w ON s.slide_id = w.slide_id
-WHERE s.marker = of_marker
+WHERE s.marker = of_marker AND is_known_region(region) AND are_sound(cutoffs)
 ORDER BY s.patient_id, s.slide_id;
 
 -- Grades of neuroendocrine tumours by an index, usually that of a hot spot of 500 to 2,000 cells: under 3 %, 3 to 20 %,

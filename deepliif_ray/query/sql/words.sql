@@ -1,7 +1,7 @@
 -- Short conditions and words that the others share.
 
 CREATE MACRO is_sized(area_px, size_thresh, size_thresh_upper) AS
-  area_px > floor(size_thresh)::BIGINT AND coalesce(area_px < ceil(size_thresh_upper)::BIGINT, true);
+  area_px > TRY_CAST(floor(size_thresh) AS BIGINT) AND coalesce(area_px < TRY_CAST(ceil(size_thresh_upper) AS BIGINT), true);
 
 CREATE MACRO is_positive(od_mean, majority_positive, marker_max, marker_thresh, od_thresh_lower, od_thresh_upper) AS
   coalesce(round_even(od_mean, 0) >= od_thresh_lower, true) AND coalesce(round_even(od_mean, 0) <= od_thresh_upper, true)
