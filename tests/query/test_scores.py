@@ -210,6 +210,8 @@ def test_ki67_global_by_hand(tmp_path):
         (whole,) = rows(connection, "FROM ki67_global(n_fields := NULL)")
         fields = rows(connection, "FROM ki67_fields()")
         (two,) = rows(connection, "FROM ki67_global(n_fields := 2)")
+        with pytest.raises(duckdb.Error, match="no slide has a region of class 'Tumor'"):
+            rows(connection, "FROM ki67_global(region := 'Tumor')")
         with pytest.raises(duckdb.Error, match="percentages that rise"):
             rows(connection, "FROM ki67_global(kinds := [30, 10, 1])")
     # negligible 60 %, medium 30 %, high 10 % of the area: one field each, and the fourth to the negligible ones
@@ -259,7 +261,7 @@ def test_cutoffs_that_make_no_sense_are_refused(cohort, given_ones):
 
 
 def test_a_region_that_nobody_drew_is_refused(cohort):
-    for name in ("called_cells", "slide_indices", "patient_h_scores", "slide_densities", "ki67_global"):
+    for name in ("called_cells", "slide_indices", "patient_h_scores", "slide_densities"):
         with pytest.raises(duckdb.Error, match=r"no slide has a region of class 'Tumor'; there are none"):
             rows(cohort, f"FROM {name}(region := 'Tumor')")
 
