@@ -11,7 +11,7 @@ from deepliif_ray.config import Execution
 from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.engine.score import score
 from deepliif_ray.query import ask
-from deepliif_ray.synthetic import write_cohort
+from deepliif_ray.synthetic import write_demo_cohort
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def run_demo(
         See `deepliif_ray.engine.score.score`.
     """
     say(f"writing synthetic slides to {folder / 'cohort'}")
-    manifest = write_cohort(folder / "cohort")
+    manifest = write_demo_cohort(folder / "cohort")
     results = str(folder / "results")
     say(f"scoring {manifest} to {results}")
     summary = score(str(manifest), results, execution=execution, watch=watch)

@@ -162,7 +162,7 @@ def test_plan_tells_tiles_and_resolution(scored, capsys):
 
 
 def test_demo_shows_the_truth(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("deepliif_ray.demo.write_cohort", partial(write_cohort, side=700))
+    monkeypatch.setattr("deepliif_ray.demo.write_demo_cohort", partial(write_cohort, side=700))
     assert run("demo", tmp_path / "demo", "--engine", "local") == 0
     shown = capsys.readouterr().out
     assert "true_index_percent" in shown and "next, for instance" in shown

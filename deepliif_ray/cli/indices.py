@@ -23,12 +23,22 @@ def index(
         str | None,
         typer.Option(help="A column of the manifest, such as site: how patients spread at each value."),
     ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Only cells in regions of this class, such as Tumor; see `regions`.")
+    ] = None,
+    cutoffs: Annotated[
+        str | None, typer.Option(help="A set of cut-offs that is kept with the results; see `cutoffs`.")
+    ] = None,
+    without_corrections: Annotated[
+        bool, typer.Option("--without-corrections", help="Calls as measured, not as people corrected them.")
+    ] = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """Show the marker indices of patients: percent positive cells with a 95 % interval, and density.
 
-    The table on the screen is short; --format csv or --output have every column.
+    The interval knows that cells cluster. The table on the screen is short; --format csv or --output have every
+    column. Other scores are asked in SQL: docs/scores.md.
     """
     from deepliif_ray.query import ask_all
     from deepliif_ray.scoring.markers import registry_with
@@ -43,11 +53,17 @@ def index(
     if patient is not None:
         conditions["patient_id"] = patient
     where = " AND ".join(f"{name} = {_quoted(value)}" for name, value in conditions.items()) or "true"
-    source = f"{'slide' if slides else 'patient'}_indices"
+    asked = {"region": region, "cutoffs": cutoffs}
+    given = [f"{name} := {_quoted(value)}" for name, value in asked.items() if value is not None]
+    given += ["corrections := false"] * without_corrections
+    slide_source, patient_source = (
+        f"{name}_indices({', '.join(given)})" if given else f"{name}_indices" for name in ("slide", "patient")
+    )
+    source = slide_source if slides else patient_source
     answers = ask_all(
         results,
         {
-            "indices": f"SELECT * FROM {source} WHERE {where}" if by is None else _spread(by, where),
+            "indices": f"SELECT * FROM {source} WHERE {where}" if by is None else _spread(by, where, slide_source),
             "left": f"SELECT slide_id FROM leftovers WHERE {where}",
             "markers": "SELECT DISTINCT marker FROM slides ORDER BY 1",
             "found": f"SELECT count(*) AS n FROM slides WHERE {where}",
@@ -82,7 +98,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _spread(column: str, where: str) -> str:
+def _spread(column: str, where: str, source: str) -> str:
     """Return SQL for the spread of patients' indices over the values of a manifest's column.
 
     A patient's slides of one value are pooled, as in ``patient_indices``. A patient whose index cannot be
@@ -93,7 +109,7 @@ def _spread(column: str, where: str) -> str:
           SELECT i.marker, s.attributes[{_quoted(column)}] AS value, i.patient_id, count(*) AS n_slides,
             CASE WHEN count(i.n_called) = count(*)
               THEN 100 * sum(i.n_positive) / nullif(sum(i.n_called), 0) END AS index_percent
-          FROM (FROM slide_indices WHERE {where}) AS i JOIN slides AS s USING (slide_id)
+          FROM (FROM {source} WHERE {where}) AS i JOIN slides AS s USING (slide_id)
           GROUP BY ALL
         )
         SELECT marker, value AS "{column.replace('"', '""')}", count(*) AS patients,

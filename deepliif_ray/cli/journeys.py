@@ -33,6 +33,7 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "index results",
             "index results --marker Ki67 --by site",
             "index results --patient P-17 --slides",
+            "index results --marker Ki67 --region Tumor",
             "index results --output indices.csv",
         ),
         "cutoffs": (
