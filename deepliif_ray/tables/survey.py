@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from deepliif_ray import storage
 from deepliif_ray.tables.check import DAMAGED_FOLDER
-from deepliif_ray.tables.ledger import Ledger
+from deepliif_ray.tables.ledger import Ledger, refuse_newer_cells
 from deepliif_ray.tables.records import RECORD_TABLES, Damage, Records, read_if_there, read_records
 from deepliif_ray.tables.traces import Holders, Reader
 
@@ -163,9 +163,10 @@ def survey(results: str, watch: Callable[[int, int], None]) -> Survey:
     StorageError
         The store does not answer.
     """
-    Ledger(results).slides()  # refuses what is not there, and what newer software wrote
+    Ledger(results)  # refuses what is not there
     found = Survey(results, storage.list_stored(results))
     found.records = {name: read_records(results, name, found.damaged) for name in RECORD_TABLES}
+    refuse_newer_cells(results, found.records["slides"].table)
     reader = Reader(results)
 
     def look(path: str) -> None:
