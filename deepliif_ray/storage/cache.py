@@ -134,7 +134,8 @@ def _holds(cache: Path, key: str, names: set[str]) -> bool:
 
 
 def drop_copies(cache: Path, keys: Iterable[str]) -> list[str]:
-    """Remove what a cache holds under these keys; return those that some process reads or downloads now."""
+    """Remove what a cache holds under these keys; return those that somebody reads or downloads now."""
+    _latest.pin = None  # what this thread asked for last
     return [key for key in keys if not quota.evict(cache, key)]
 
 

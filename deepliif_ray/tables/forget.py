@@ -313,8 +313,6 @@ def _copies(found: Survey, target: Target) -> list[str]:
 
 
 def _drop_copies(copies: list[str]) -> list[Damage]:
-    problem = (
-        "a copy in this machine's cache of slides is in use by another process; run this again when it ended"
-    )
+    problem = "a copy in this machine's cache of slides is in use; run this again when its reader has ended"
     in_use = storage.drop_copies(storage.default_cache(), copies)
     return [Damage(copy, "cache", None, problem) for copy in in_use]

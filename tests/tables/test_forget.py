@@ -24,7 +24,7 @@ from deepliif_ray.tables.retire import note
 from deepliif_ray.tables.traces import Target
 from tests.query import fake_results as fake
 
-SLIDE = "Präp. \"9\" d'Été/1"
+SLIDE = 'Präp. "9" d\'Été/1'
 PATIENT = "Zoë O'Hara 7"
 ALSO = "second-of-zoe"
 GONE = {SLIDE, ALSO}
@@ -352,7 +352,11 @@ def test_damaged_joined_cells_are_not_copied(few):
 
 def test_what_is_no_object_of_ours_is_named(few):
     root = few
-    for path, text in {"notes.csv": "second-of-zoe,3", "log.txt": "xsecond-of-zoex", f"{ALSO}.svs": ""}.items():
+    for path, text in {
+        "notes.csv": "second-of-zoe,3",
+        "log.txt": "xsecond-of-zoex",
+        f"{ALSO}.svs": "",
+    }.items():
         storage.write_bytes(f"{root}/{path}", text.encode())
     fake.write(f"{root}/export.parquet", "cells", [{"slide_id": ALSO, "patient_id": "P", **fake.cell()}])
     left = {damage.object for damage in erase(root, slides=[ALSO]).left}
@@ -442,7 +446,11 @@ class _Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("every", "joined"),
-    [(17, True), pytest.param(1, True, marks=pytest.mark.slow), pytest.param(1, False, marks=pytest.mark.slow)],
+    [
+        (17, True),
+        pytest.param(1, True, marks=pytest.mark.slow),
+        pytest.param(1, False, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_before_any_write_or_removal(empty, monkeypatch, every, joined):
     """It is stopped before each of its calls to the store in turn; the same call goes on."""
