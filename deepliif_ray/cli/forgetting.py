@@ -45,8 +45,10 @@ def forget(
         summary = run(results, patients=patient or (), slides=slide or (), dry_run=dry_run, watch=progress)
     kinds = {"kind": pa.string(), "removed": pa.int64(), "rewritten": pa.int64(), "rows": pa.int64()}
     show(pa.Table.from_pylist([asdict(kind) for kind in summary.erased], pa.schema(kinds)), form, output)
+    count = len(summary.slides)
     would = "would be forgotten" if dry_run else "forgotten"
-    errors.print(f"{len(summary.slides)} slides {would}: {some(map(repr, summary.slides))}", markup=False)
+    named = f": {some(map(repr, summary.slides))}" if count else ""
+    errors.print(f"{count} slide{'s' * (count != 1)} {would}{named}", markup=False)
     for name, owner in summary.kept:
         errors.print(
             f"slide {visible(repr(name))} stays: it is patient {visible(repr(owner))}'s now; what named the "

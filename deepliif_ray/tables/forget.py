@@ -20,7 +20,7 @@ from deepliif_ray.tables.beside import plan_beside
 from deepliif_ray.tables.erasure import Change, Plan, last_part, plan_tables
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.records import Damage
-from deepliif_ray.tables.survey import BESIDE, MARKS, Said, Survey, listed, survey
+from deepliif_ray.tables.survey import BESIDE, FORGET_FOLDER, Said, Survey, listed, survey
 from deepliif_ray.tables.traces import Target
 
 _MOST_PASSES = 5
@@ -184,7 +184,7 @@ def erase(
             left = [damage for damage in left if damage.kind in ("cache", "name")] + plan.left
         for url in {mark, *_marks(found)}:
             storage.remove(url)
-        for folder in ("cells", "_staging", "_damaged", MARKS, *BESIDE):
+        for folder in ("cells", "_staging", "_damaged", FORGET_FOLDER, *BESIDE):
             storage.remove_empty(storage.join(results, folder))
     return ForgetSummary(
         results=results,
@@ -270,7 +270,7 @@ def _has_objects(found: Survey, names: set[str], slide: str) -> bool:
 def _note(results: str, target: Target) -> str:
     """Note down what is begun; return the note's URL."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.json"
-    url = storage.join(results, MARKS, name)
+    url = storage.join(results, FORGET_FOLDER, name)
     document = {"patients": sorted(target.patients), "slides": sorted(target.slides)}
     storage.write_bytes(url, json.dumps(document, ensure_ascii=False).encode())
     return url

@@ -10,6 +10,7 @@ Layout, below any fsspec URL::
                                                 what `optimize` made of many of these
     _staging/…, _optimize/…, _lease/…           work in progress, not part of the results
     _damaged/…                                  what `check` moved out of the way
+    _forget/…                                   whom a `forget` takes out at the moment
 
 An object that is damaged is passed over: the rest of the results stays usable. It is listed in
 `Ledger.damaged`, and everything that shows results says so. A record object without a row only bars its name

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepliif_ray import storage
-from deepliif_ray.tables.check import DAMAGED_FOLDER
+from deepliif_ray.tables.check import DAMAGED_FOLDER, FORGET_FOLDER
 from deepliif_ray.tables.ledger import Ledger, refuse_newer_cells
 from deepliif_ray.tables.records import RECORD_TABLES, Damage, Records, read_if_there, read_records
 from deepliif_ray.tables.traces import Holders, Reader
 
 BESIDE = ("regions", "region_cells", "corrections")
-MARKS = "_forget"
-_DOCUMENTS = {"_manifests": "manifests", "_cutoffs": "cutoffs", "_optimize": "notes", MARKS: "marks"}
+_DOCUMENTS = {"_manifests": "manifests", "_cutoffs": "cutoffs", "_optimize": "notes", FORGET_FOLDER: "marks"}
 _BEATING_S = 60.0
 _LONGEST_TEXT = 16 * 2**20
 """Bytes of a file that is none of ours up to which it is looked through."""
