@@ -13,7 +13,7 @@ from deepliif_ray import storage
 from deepliif_ray.tables.erasure import BY_HAND, Change, Plan, last_part, may_hold
 from deepliif_ray.tables.records import read_if_there
 from deepliif_ray.tables.survey import BESIDE, Survey, Unreadable, listed, small_content, temporaries
-from deepliif_ray.tables.traces import Holders, Target, holders_of, naming_columns, texts_of
+from deepliif_ray.tables.traces import ID_COLUMNS, Holders, Target, holders_of, naming_columns, texts_of
 
 _SEARCHED = 64 * 2**20
 """Bytes of a Parquet object up to which its texts are looked through."""
@@ -64,7 +64,7 @@ def _plan_parquet(plan: Plan, kind: str, path: str, found: Survey, target: Targe
         sink = pa.BufferOutputStream()
         pq.write_table(rest, sink, compression="zstd")
         plan.write(kind, path, rows, sink.getvalue().to_pybytes())
-    said = naming_columns(target, rest)
+    said = naming_columns(target, rest.drop_columns([c for c in ID_COLUMNS if c in rest.column_names]))
     notes = rest.schema.metadata or {}
     if any(target.is_named_in(value.decode(errors="replace")) for value in notes.values()):
         said.append("the metadata of the file")

@@ -29,7 +29,8 @@ from deepliif_ray.tables.traces import Holders, Target, naming_columns
 
 BY_HAND = "look at it by hand"
 _KEYED = re.compile(r"-[0-9a-f]{12}-[^/]*$")
-_IDS = ("slide_id", "patient_id")
+_TEXTS = frozenset(("uri", "warnings", "attributes", "message", "manifest_uri", "results_uri"))
+"""Columns of records in which a text of others may name somebody; the rest is this software's own words."""
 
 
 @dataclass(frozen=True)
@@ -336,8 +337,7 @@ def _tell_of_texts(
     stays: pa.ChunkedArray | None = None,
 ) -> None:
     """Name the records that stay and say something of the target in a text, as a folder called like it."""
-    searched = kept.drop_columns([column for column in _IDS if column in kept.column_names])
-    columns = naming_columns(target, searched)
+    columns = naming_columns(target, kept.select([name for name in kept.column_names if name in _TEXTS]))
     if not columns:
         return
     marks = [True] * len(records.sources) if stays is None else stays.to_pylist()

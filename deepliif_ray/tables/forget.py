@@ -17,10 +17,11 @@ from typing import Any
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, ResultsError
 from deepliif_ray.tables.beside import plan_beside
+from deepliif_ray.tables.check import FORGET_FOLDER
 from deepliif_ray.tables.erasure import Change, Plan, last_part, plan_tables
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.records import Damage
-from deepliif_ray.tables.survey import BESIDE, FORGET_FOLDER, Said, Survey, listed, survey
+from deepliif_ray.tables.survey import BESIDE, Said, Survey, listed, survey
 from deepliif_ray.tables.traces import Target
 
 _MOST_PASSES = 5
@@ -179,7 +180,7 @@ def erase(
                     f"{results}: others write here all the time; see to it that nobody does, and run it again"
                 )
             passes += 1
-            plan = _planned(_looked(results, tell), target)
+            plan = _planned(_looked(results, tell, found), target)
             changes += plan.changes
             left = [damage for damage in left if damage.kind in ("cache", "name")] + plan.left
         for url in {mark, *_marks(found)}:
@@ -198,8 +199,8 @@ def erase(
     )
 
 
-def _looked(results: str, tell: Callable[[str, int, int], None]) -> Survey:
-    return survey(results, lambda done, objects: tell("looking", done, objects))
+def _looked(results: str, tell: Callable[[str, int, int], None], before: Survey | None = None) -> Survey:
+    return survey(results, lambda done, objects: tell("looking", done, objects), before)
 
 
 def _planned(found: Survey, target: Target) -> Plan:

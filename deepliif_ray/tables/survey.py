@@ -145,7 +145,7 @@ def lists_of(document: Any, name: str) -> Iterator[list[Any]]:
             yield from lists_of(value, name)
 
 
-def survey(results: str, watch: Callable[[int, int], None]) -> Survey:
+def survey(results: str, watch: Callable[[int, int], None], before: Survey | None = None) -> Survey:
     """Look at every object below a results location.
 
     Parameters
@@ -154,6 +154,8 @@ def survey(results: str, watch: Callable[[int, int], None]) -> Survey:
         URL of the results.
     watch : callable
         Called with the number of objects looked at and of all, now and then.
+    before : Survey, optional
+        An earlier one: cells objects that are as they were are not read again.
 
     Raises
     ------
@@ -170,7 +172,9 @@ def survey(results: str, watch: Callable[[int, int], None]) -> Survey:
 
     def look(path: str) -> None:
         kind = kind_of(path)
-        if kind in ("cells", *BESIDE) or (kind == "damaged" and path.endswith(".parquet")):
+        if before is not None and kind == "cells" and before.stored.get(path) == found.stored[path]:
+            found.parquet[path] = before.parquet[path]
+        elif kind in ("cells", *BESIDE) or (kind == "damaged" and path.endswith(".parquet")):
             holders = reader.holders(path, found.stored[path].size)
             if holders is not None:
                 found.parquet[path] = holders

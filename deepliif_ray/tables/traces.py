@@ -17,7 +17,7 @@ from deepliif_ray.tables.records import read_if_there
 
 Holders = dict[tuple[str | None, str | None], int]
 """Rows of a Parquet object by slide_id and patient_id; None where it has no such column, or no value."""
-_COLUMNS = ("slide_id", "patient_id")
+ID_COLUMNS = ("slide_id", "patient_id")
 _WHOLE = 2**20
 """Objects up to this size are read in one piece; of larger ones only the two columns."""
 _OTHER_KEY = re.compile(r"(?:^|-)[0-9a-f]{12}-")
@@ -61,7 +61,7 @@ class Target:
     def mask(self, table: pa.Table) -> pa.ChunkedArray:
         """Return for each row of a table whether it is one of them, boolean (rows,)."""
         found = pa.chunked_array([pa.repeat(pa.scalar(value=False), table.num_rows)])
-        for name, ids in zip(_COLUMNS, (self.slides, self.patients), strict=True):
+        for name, ids in zip(ID_COLUMNS, (self.slides, self.patients), strict=True):
             if name in table.column_names:
                 known = pa.array(sorted(ids), pa.string())
                 found = pc.or_(found, pc.is_in(table.column(name).cast(pa.string()), value_set=known))
@@ -151,13 +151,13 @@ def holders_of(content: bytes) -> Holders | str:
 
 def _holders(file: pq.ParquetFile) -> Holders:
     found: Holders = {}
-    columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
+    columns = [name for name in ID_COLUMNS if name in file.schema_arrow.names]
     if not columns:
         return found
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=columns, use_threads=False)
         for row in table.group_by(columns).aggregate([([], "count_all")]).to_pylist():
-            slide, patient = (row.get(name) for name in _COLUMNS)
+            slide, patient = (row.get(name) for name in ID_COLUMNS)
             pair = (None if slide is None else str(slide), None if patient is None else str(patient))
             found[pair] = found.get(pair, 0) + row["count_all"]
     return found
