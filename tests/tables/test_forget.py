@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from deepliif_ray import optimize, storage
 from deepliif_ray.errors import ConfigError, ResultsError
 from deepliif_ray.query import connect
-from deepliif_ray.tables import joining
 from deepliif_ray.tables.check import verify
 from deepliif_ray.tables.cohort import leftovers, write_manifest
 from deepliif_ray.tables.commit import bar
@@ -405,22 +404,20 @@ def test_a_slide_that_is_called_as_anothers_key_stays(empty):
 
 
 def test_an_optimize_that_read_the_slide_before_brings_nothing_back(empty, monkeypatch):
-    """It stood still between writing joined cells and its records, while the slide was forgotten."""
-    root = empty
-    fill(root)
-    expected = state(root)
-    real = joining.join_slides
+    """It has read cells of the slide and stands still until that is forgotten; then it writes joined ones."""
+    fill(empty)
+    expected = state(empty)
+    real = storage.write_file
 
-    def stand_still(*arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(joining, "join_slides", real)
-            erase(root, patients=[PATIENT])
-        return real(*arguments)
+    def forget_first(url, source):
+        monkeypatch.setattr(storage, "write_file", real)
+        erase(empty, patients=[PATIENT])
+        real(url, source)
 
-    monkeypatch.setattr(joining, "join_slides", stand_still)
-    optimize(root)
-    assert traces(root, SLIDE, PATIENT, ALSO) == []
-    assert state(root) == expected
+    monkeypatch.setattr(storage, "write_file", forget_first)
+    optimize(empty)
+    assert traces(empty, SLIDE, PATIENT, ALSO) == []
+    assert state(empty) == expected
 
 
 @pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -490,6 +487,27 @@ def test_killed_before_any_write_or_removal(empty, monkeypatch, every, joined):
         assert traces(root, SLIDE, PATIENT, ALSO) == [], moment
         assert not storage.list_files(f"{root}/_forget")
     assert moment > 30
+
+
+def test_killed_while_records_change_from_old_joined_cells_to_new_ones(empty, monkeypatch):
+    """The moments that the order of writes is for: before the new record, and before the old one goes."""
+    fill(empty, joined=True)
+    expected = state(empty)
+    for name, part in (("create_bytes", "/slides/joined-"), ("remove", "/slides/"), ("remove", "/cells/")):
+        real = getattr(storage, name)
+
+        def killed(url, *arguments, part=part, real=real):
+            if part in url:
+                raise _Killed
+            return real(url, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, name, killed)
+            with pytest.raises(_Killed):
+                erase(empty, patients=[PATIENT])
+        assert state(empty) == expected
+    erase(empty, patients=[PATIENT])
+    assert traces(empty, SLIDE, PATIENT, ALSO) == [] and state(empty) == expected
 
 
 def test_what_was_begun_for_another_is_finished_too(few):
