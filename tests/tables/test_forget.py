@@ -49,7 +49,7 @@ def fill(root, joined=False):
             cells = [fake.cell(k, area_px=40 + i + k + second) for k in range(2 + i)]
             marker = ("Ki67", "CD8")[i % 2]
             fake.commit(root, slide, cells, patient, marker, second, attempt=f"{second:016x}")
-        if joined and not second:
+        if joined:
             optimize(root)  # what it replaces waits for readers, and is noted down
     looks_alike = f"manifest: patient_id 'Q-gamma' is another than {PATIENT!r}; if they are one patient, …"
     fake.commit(root, "gamma", [], "Q-gamma", second=3, warnings=[looks_alike, "pale"], attempt="empty")
