@@ -1,8 +1,9 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Six names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
-runs), `connect` opens the results for SQL, `optimize` joins their objects, `check` verifies them,
-`load_model` gives a model to use on arrays of pixels, and `train` makes one.
+Seven names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
+runs), `connect` opens the results for SQL, `optimize` joins their objects, `check` verifies them, `forget`
+takes a patient or slide out of them, `load_model` gives a model to use on arrays of pixels, and `train`
+makes one.
 They are imported when first used.
 """
 
@@ -12,22 +13,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepliif_ray.config import Execution, ScoreConfig
     from deepliif_ray.engine.run.check import check
+    from deepliif_ray.engine.run.forget import forget
     from deepliif_ray.engine.run.record import RunSummary
     from deepliif_ray.engine.score import score
     from deepliif_ray.models import load_model
     from deepliif_ray.query import connect
+    from deepliif_ray.tables.forget import ForgetSummary
     from deepliif_ray.tables.optimize import OptimizeSummary, optimize
     from deepliif_ray.training.run.train import train
 
 __version__ = "0.1.0"
 __all__ = [
     "Execution",
+    "ForgetSummary",
     "OptimizeSummary",
     "RunSummary",
     "ScoreConfig",
     "__version__",
     "check",
     "connect",
+    "forget",
     "load_model",
     "optimize",
     "score",
@@ -36,11 +41,13 @@ __all__ = [
 
 _HOMES = {
     "Execution": "deepliif_ray.config",
+    "ForgetSummary": "deepliif_ray.tables.forget",
     "OptimizeSummary": "deepliif_ray.tables.optimize",
     "RunSummary": "deepliif_ray.engine.run.record",
     "ScoreConfig": "deepliif_ray.config",
     "check": "deepliif_ray.engine.run.check",
     "connect": "deepliif_ray.query",
+    "forget": "deepliif_ray.engine.run.forget",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",
     "score": "deepliif_ray.engine.score",

@@ -3,6 +3,7 @@
 from deepliif_ray.cli import (  # noqa: F401
     cutoffs,
     evaluation,
+    forgetting,
     indices,
     jobs,
     manifest,

@@ -22,7 +22,7 @@ def about_cohort(
     if refreshed:
         yield f"{refreshed} slides brought up to date with the manifest, without inference"
     if retired:
-        yield f"{len(retired)} slides retired: {_some(map(repr, retired))}"
+        yield f"{len(retired)} slides retired: {some(map(repr, retired))}"
     if leftovers:
         listed = (
             repr(slide) + ("" if new is None else f" (now {new!r}? it has the same content)")
@@ -30,11 +30,12 @@ def about_cohort(
         )
         yield (
             f"warning: {len(leftovers)} slides of the results are not in the manifest and still count: "
-            f"{_some(listed)}; `score --prune` retires them"
+            f"{some(listed)}; `score --prune` retires them"
         )
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """Return names in one line: the first ones, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - _MOST} more" if len(listed) > _MOST else ""
     return visible(", ".join(listed[:_MOST])) + more

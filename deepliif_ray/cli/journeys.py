@@ -27,6 +27,7 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
         "status": ("status results", "status results --watch"),
         "check": ("check results", "check results --repair"),
         "optimize": ("optimize results",),
+        "forget": ("forget results --patient P-17 --dry-run", "forget results --slide S-001 --slide S-002"),
     },
     "Ask": {
         "index": (

@@ -7,7 +7,7 @@ told of it holds no credentials.
 """
 
 from deepliif_ray.storage.addresses import post
-from deepliif_ray.storage.cache import localize, pin
+from deepliif_ray.storage.cache import drop_copies, find_copies, localize, pin
 from deepliif_ray.storage.cache_folder import CACHE_VARIABLE, default_cache, own_folder
 from deepliif_ray.storage.content import content_fingerprint
 from deepliif_ray.storage.credentials import (
@@ -61,7 +61,9 @@ __all__ = [
     "content_fingerprint",
     "create_bytes",
     "default_cache",
+    "drop_copies",
     "exists",
+    "find_copies",
     "is_absolute",
     "is_local",
     "join",

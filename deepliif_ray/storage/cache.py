@@ -14,7 +14,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +103,46 @@ def copy_folder(path: Path) -> Path | None:
     return next((folder for folder in folders if _lock_of(folder).exists()), None)
 
 
+def find_copies(
+    cache: Path, slides: Collection[tuple[str, str]], others: Collection[tuple[str, str]] = ()
+) -> list[str]:
+    """Return the keys of what a cache holds of slides, whole or in part.
+
+    These are their copies of the versions told, and those of versions that nobody told whose file is called
+    the same: a download may have broken off before anything was recorded.
+
+    Parameters
+    ----------
+    cache : Path
+    slides, others : collection of (str, str)
+        URL and version, see `deepliif_ray.storage.version`; empty if unknown. Copies of ``others`` stay.
+    """
+    remote = {(url, version.lstrip("?")) for url, version in slides if not is_local(url)}
+    there = {path.name.removesuffix(".lock") for path in cache.glob("*.lock")} if remote else set()
+    there = {key for key in there if _KEY.fullmatch(key)}
+    if not there:
+        return []
+    keys = {_key(url, version) for url, version in remote}
+    spared = {_key(url, version.lstrip("?")) for url, version in others} - keys
+    names = {PurePosixPath(url.rstrip("/")).name for url, _ in remote}
+    return sorted(key for key in there if key in keys or (key not in spared and _holds(cache, key, names)))
+
+
+def _holds(cache: Path, key: str, names: set[str]) -> bool:
+    folders = (cache / key, cache / f"{key}.part")
+    return any(path.name in names for folder in folders if folder.is_dir() for path in folder.iterdir())
+
+
+def drop_copies(cache: Path, keys: Iterable[str]) -> list[str]:
+    """Remove what a cache holds under these keys; return those that somebody reads or downloads now."""
+    _latest.pin = None  # what this thread asked for last
+    return [key for key in keys if not quota.evict(cache, key)]
+
+
+def _key(url: str, version: str) -> str:
+    return hashlib.sha256(f"{url}\0{version}".encode()).hexdigest()[:24]
+
+
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
@@ -119,7 +159,7 @@ class _Copy:
 
     @cached_property
     def key(self) -> str:
-        return hashlib.sha256(f"{self.url}\0{digest(self.files)}".encode()).hexdigest()[:24]
+        return _key(self.url, digest(self.files))
 
     @property
     def folder(self) -> Path:

@@ -124,7 +124,7 @@ def _promise(cache: Path, key: str, room: Lock, size: int) -> str | None:
     """Evict until the promise can be kept; return why it cannot."""
     others = sorted(_entries(cache, key), key=lambda entry: entry.last_used)
     for entry in list(others):
-        if entry.missing and entry.last_used < time.time() - ABANDONED_S and _evict(cache, entry.key):
+        if entry.missing and entry.last_used < time.time() - ABANDONED_S and evict(cache, entry.key):
             others.remove(entry)
     left = list(others)
     arrived = bytes_below(cache / f"{key}.part")
@@ -132,7 +132,7 @@ def _promise(cache: Path, key: str, room: Lock, size: int) -> str | None:
         if not others:
             return problem
         entry = others.pop(0)
-        if _evict(cache, entry.key):
+        if evict(cache, entry.key):
             left.remove(entry)
     room.write(f"{_used(left) + size} {int(time.time())}")
     return None
@@ -171,7 +171,7 @@ def _entries(cache: Path, own: str) -> list[_Entry]:
     return found
 
 
-def _evict(cache: Path, key: str) -> bool:
+def evict(cache: Path, key: str) -> bool:
     """Remove a slide, whole or in part, unless anyone reads or downloads it."""
     path = cache / f"{key}.lock"
     lock = try_lock(path, EXCLUSIVE)

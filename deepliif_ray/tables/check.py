@@ -20,6 +20,7 @@ from deepliif_ray.tables.rows import carries_row, rows_table, unpack_row
 from deepliif_ray.tables.schema import TABLE_KEY
 
 DAMAGED_FOLDER = "_damaged"
+FORGET_FOLDER = "_forget"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Finding:
     object : str
         Path, relative to the results.
     kind : str
-        ``slides``, ``failures``, ``runs``, ``cells``, ``note``, ``staging`` or ``temporary``.
+        ``slides``, ``failures``, ``runs``, ``cells``, ``note``, ``staging``, ``forget`` or ``temporary``.
     slide_id : str or None
         The slide that it belongs to, where it is one that is known.
     problem : str
@@ -185,7 +186,7 @@ def _cells_problem(url: str, path: str, rows: list[dict[str, Any]]) -> str | Non
 
 
 def _left_over(results: str, report: CheckReport) -> Iterator[Finding]:
-    """Find staged work, which the next run goes on from, and files that were never finished."""
+    """Find staged work, which the next run goes on from, and what was begun and never finished."""
     folder = storage.join(results, "_staging")
     staged: dict[str, int] = defaultdict(int)
     for url in storage.list_files(folder):
@@ -194,6 +195,11 @@ def _left_over(results: str, report: CheckReport) -> Iterator[Finding]:
     for name, count in sorted(staged.items()):
         problem = f"{count} objects of unfinished work, from which the next run of `score` goes on"
         yield Finding(f"_staging/{name}", "staging", None, problem, is_wrong=False)
+    folder = storage.join(results, FORGET_FOLDER)
+    for url in storage.list_files(folder):
+        name = f"{FORGET_FOLDER}/{url[len(folder) :].lstrip('/')}"
+        problem = "a `forget` that was not finished; run it again, for whomever, and it is"
+        yield Finding(name, "forget", None, problem, is_wrong=False)
     if storage.is_local(results):
         root = Path(storage.local_path(results))
         then = (datetime.now(UTC) - ORPHAN_AGE).timestamp()

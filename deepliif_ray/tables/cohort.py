@@ -14,6 +14,7 @@ import pyarrow as pa
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError, StorageMissingError
 from deepliif_ray.tables.ledger import Ledger
+from deepliif_ray.tables.records import read_if_there
 
 _MANIFESTS, _MARKERS = "_manifests", "_markers.json"
 LEFTOVERS = pa.schema(
@@ -29,10 +30,11 @@ LEFTOVERS = pa.schema(
 
 
 def write_manifest(results: str, digest: str, slide_ids: list[str]) -> None:
-    """Note down the slides of a manifest, if they are not there yet."""
+    """Note down the slides of a manifest, if they are not there yet: one may have been forgotten since."""
     url = storage.join(results, _MANIFESTS, f"{digest}.json")
-    if not storage.exists(url):
-        storage.write_bytes(url, json.dumps({"slides": sorted(slide_ids)}, ensure_ascii=False).encode())
+    content = json.dumps({"slides": sorted(slide_ids)}, ensure_ascii=False).encode()
+    if read_if_there(url) != content:
+        storage.write_bytes(url, content)
 
 
 def leftovers(ledger: Ledger) -> pa.Table:

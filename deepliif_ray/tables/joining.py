@@ -62,6 +62,7 @@ def join_slides(
     """Make all commit records one object, naming the joined cells; return how many it replaced."""
     records = read_records(results, "slides")  # again: others may have joined or committed meanwhile
     rows = records.table.select(["slide_id", "cells_path"]).to_pylist()
+    moved = _without_forgotten(results, moved, {row["slide_id"] for row in rows})
     places = [moved.get((row["slide_id"], row["cells_path"])) for row in rows]
     table = _moved(records.table, places)
     kept = _forgotten(newest(_once(table), "committed_at")) if drop_superseded else _once(table)
@@ -79,6 +80,16 @@ def join_slides(
     # Only now: readers' time begins when no record names them. Killed before this, they go as orphans.
     note(results, _paths(records.table) - _paths(kept))
     return len(records.objects)
+
+
+def _without_forgotten(
+    results: str, moved: Mapping[tuple[str, str], Mapping[str, Any]], there: set[str]
+) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    """Return what was moved, without joined cells of a slide that is forgotten since: those go at once."""
+    spoilt = {place["cells_path"] for (slide, _), place in moved.items() if slide not in there}
+    for path in spoilt:
+        storage.remove(storage.join(results, path))
+    return {key: place for key, place in moved.items() if place["cells_path"] not in spoilt}
 
 
 def _moved(table: pa.Table, places: list[Mapping[str, Any] | None]) -> pa.Table:

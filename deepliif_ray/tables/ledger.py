@@ -10,6 +10,7 @@ Layout, below any fsspec URL::
                                                 what `optimize` made of many of these
     _staging/…, _optimize/…, _lease/…           work in progress, not part of the results
     _damaged/…                                  what `check` moved out of the way
+    _forget/…                                   whom a `forget` takes out at the moment
 
 An object that is damaged is passed over: the rest of the results stays usable. It is listed in
 `Ledger.damaged`, and everything that shows results says so. A record object without a row only bars its name
@@ -148,12 +149,7 @@ class Ledger:
     @cached_property
     def _slides(self) -> pa.Table:
         slides = newest(settled(self._read("slides")), "committed_at")
-        version = pc.max(slides.column("cells_version")).as_py() or 1
-        if version > schema_version("cells"):
-            raise ResultsError(
-                f"{self.results}: a newer deepliif_ray wrote its cells (version {version}, this one knows "
-                f"{schema_version('cells')}); update deepliif_ray"
-            )
+        refuse_newer_cells(self.results, slides)
         return slides
 
     @cached_property
@@ -183,6 +179,16 @@ class Ledger:
     def _read(self, name: str) -> pa.Table:
         """Return all rows of table ``name``."""
         return read_records(self.results, name, self._damaged).table
+
+
+def refuse_newer_cells(results: str, slides: pa.Table) -> None:
+    """Refuse commit records that name cells which newer software wrote, with a `ResultsError`."""
+    version = pc.max(slides.column("cells_version")).as_py() or 1
+    if version > schema_version("cells"):
+        raise ResultsError(
+            f"{results}: a newer deepliif_ray wrote its cells (version {version}, this one knows "
+            f"{schema_version('cells')}); update deepliif_ray"
+        )
 
 
 def settled(table: pa.Table) -> pa.Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from deepliif_ray import Execution, connect, load_model, score, storage
+from deepliif_ray import Execution, connect, forget, load_model, score, storage
 from deepliif_ray.config import ScoreConfig
 from deepliif_ray.models import registered_models
 from deepliif_ray.preview import preview
@@ -21,6 +21,7 @@ from deepliif_ray.storage import download
 from deepliif_ray.synthetic import SyntheticTissue, write_cohort
 from tests.engine.results import VOLATILE, tables
 from tests.models.published import write_published_folder
+from tests.tables import test_forget as forgetting
 
 NAMES = ["with space", "100%", "%41", "a#b", "q?x=1", "a+b", "é😐", "a*[1]", "a::b", "&=;'\"", "x" * 230]
 PLACE = {"uri", "slide_fingerprint"}
@@ -340,3 +341,14 @@ def test_wrong_credentials_are_told_at_once_and_not_shown(s3, remote, tmp_path):
     assert ran.returncode == 2 and "check the credentials" in ran.stderr
     assert secret not in ran.stdout + ran.stderr
     assert time.monotonic() - began < 60
+
+
+def test_a_patient_is_forgotten_on_s3(s3):
+    """Joined objects and objects of one slide, and all that lies beside them."""
+    root = f"{s3.bucket()}/results"
+    forgetting.fill(root, joined=True)
+    before = forgetting.state(root)
+    summary = forget(root, patients=[forgetting.PATIENT])
+    assert (set(summary.slides), summary.left) == (forgetting.GONE, ())
+    assert forgetting.traces(root, forgetting.PATIENT, *forgetting.GONE) == []
+    assert forgetting.state(root) == before
