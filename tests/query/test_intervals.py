@@ -39,7 +39,9 @@ def effective(sql, positive, total, sums, slides=None):
 
 
 def ends(sql, positive, total, number):
-    select = "[clustered_lower_percent(?::BIGINT, ?::BIGINT, ?), clustered_upper_percent(?::BIGINT, ?::BIGINT, ?)]"
+    select = (
+        "[clustered_lower_percent(?::BIGINT, ?::BIGINT, ?), clustered_upper_percent(?::BIGINT, ?::BIGINT, ?)]"
+    )
     return value(sql, select, positive, total, number, positive, total, number)
 
 
@@ -55,7 +57,9 @@ def test_by_hand(sql):
     # Two blocks side by side, 10 of 100 and 30 of 100 positive: p = 0.2, residuals -10 and 10. Windows: two that
     # hold the left block alone, two the right, two both, which cancel: 2·100 + 2·100. So blocks have 200, windows
     # 400 / 2 - 200 = 0; the variance is 200 / 200² · (1 + 5/2) = 0.0175, the binomial 0.16 / 200 = 0.0008.
-    number = effective(sql, 40, 200, (2, 10**2 + 30**2, 4000, 20000, 2 * 100 + 2 * 900 + 2 * 1600, 24000, 120000))
+    number = effective(
+        sql, 40, 200, (2, 10**2 + 30**2, 4000, 20000, 2 * 100 + 2 * 900 + 2 * 1600, 24000, 120000)
+    )
     assert number == pytest.approx(0.16 / 0.0175 * (1.959964 / 12.706205) ** 2, rel=1e-6)
     # Two slides: between them 2 · 200 / 200² = 0.01, also one degree of freedom; the blocks say less.
     slides = (2, 1000, 4000, 20000)
@@ -67,7 +71,9 @@ def test_by_hand(sql):
 def tissues():
     """Slides of one patient: positive and all cells by block, blocks without a cell among them."""
     side = st.integers(1, 6)
-    return st.tuples(st.integers(1, 3), side, side, st.integers(0, 2**32 - 1), st.sampled_from([1, 40, 10**6]))
+    return st.tuples(
+        st.integers(1, 3), side, side, st.integers(0, 2**32 - 1), st.sampled_from([1, 40, 10**6])
+    )
 
 
 BY_SLIDE = f"""
@@ -98,7 +104,9 @@ FROM every ORDER BY slide_id NULLS LAST
 def test_sums_and_effective_numbers_agree_with_python(sql, tissue, share, empty):
     slides, height, width, seed, most = tissue
     rng = np.random.default_rng(seed)
-    total = rng.integers(0, most + 1, (slides, height, width)) * (rng.random((slides, height, width)) >= empty)
+    total = rng.integers(0, most + 1, (slides, height, width)) * (
+        rng.random((slides, height, width)) >= empty
+    )
     positive = rng.binomial(total, np.clip(share + rng.normal(0, 0.1, total.shape), 0, 1))
     filled = [s for s in range(slides) if total[s].any()]
     if not filled:
@@ -110,7 +118,9 @@ def test_sums_and_effective_numbers_agree_with_python(sql, tissue, share, empty)
     *found, pooled = sql.execute(BY_SLIDE).fetchall()
     sums, x, n = clustered.block_sums(positive, total), positive.sum((1, 2)), total.sum((1, 2))
     expected = np.transpose([x, n, *sums.values()])[filled]
-    assert found == [(f"s{s}", *row, *rest[10:]) for s, row, rest in zip(filled, expected, found, strict=True)]
+    assert found == [
+        (f"s{s}", *row, *rest[10:]) for s, row, rest in zip(filled, expected, found, strict=True)
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):
         numbers = clustered.effective_cells(x, n, sums)[filled]
     for row, number in zip(found, numbers, strict=True):
@@ -128,7 +138,9 @@ def check(positive, total, ours, lower, upper, theirs):
         return
     # Where residuals cancel to nothing, what is left of them is rounding on either side.
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert (lower, upper) == pytest.approx(tuple(map(float, clustered.interval(positive, total, ours))), abs=1e-7)
+    assert (lower, upper) == pytest.approx(
+        tuple(map(float, clustered.interval(positive, total, ours))), abs=1e-7
+    )
     plain = wilson(positive, total)
     assert 0 <= lower <= plain[0] + 1e-9 and plain[1] - 1e-9 <= upper <= 100
     assert (lower == 0) == (positive == 0) and (upper == 100) == (positive == total)
@@ -145,7 +157,9 @@ def test_nothing_to_tell(sql):
         assert effective(sql, 100, 1000, sums) is None, SUMS[missing]
     assert effective(sql, None, None, SOME) is None
     for missing in range(1, 4):
-        slides = [None if place == missing else number for place, number in enumerate((2, 5000, 50000, 500000))]
+        slides = [
+            None if place == missing else number for place, number in enumerate((2, 5000, 50000, 500000))
+        ]
         assert effective(sql, 100, 1000, SOME, slides) is None
     assert effective(sql, 100, 1000, SOME, (None, 1, 1, 1)) is None
     assert ends(sql, 0, 10, None) == ends(sql, 10, 10, None) == [None, None]
@@ -196,7 +210,7 @@ def root(tmp_path):
 def statement():
     """The statement in the head of the file, as people will copy it."""
     lines = FILE.read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("--   WITH blocks"))
+    start = next(i for i, line in enumerate(lines) if line.startswith("--   SELECT slide_id"))
     end = next(i for i in range(start, len(lines)) if lines[i].endswith(";"))
     return "\n".join(line.removeprefix("--").strip() for line in lines[start : end + 1])
 

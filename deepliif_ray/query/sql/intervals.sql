@@ -49,14 +49,16 @@ CREATE MACRO wilson_upper_percent(positive, total) AS
 --
 -- Sums are exact integers of any type and add up over slides. cluster_sums(blocks) makes them of a relation with
 -- slide_id, block_x, block_y, n_called, n_positive, one row a block that has a counted cell:
---   WITH blocks AS (
---     SELECT slide_id, floor(x_um / 250)::BIGINT AS block_x, floor(y_um / 250)::BIGINT AS block_y,
---       count(*) AS n_called, count_if(positive)::BIGINT AS n_positive
---     FROM called_cells GROUP BY ALL
---   )
 --   SELECT slide_id, i.index_percent, clustered_lower_percent(i.n_positive, i.n_called, effective_cells(
 --     i.n_positive, i.n_called, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn)) AS lower
---   FROM cluster_sums(blocks) JOIN slide_indices AS i USING (slide_id);
+--   FROM (
+--     WITH blocks AS (
+--       SELECT slide_id, floor(x_um / 250)::BIGINT AS block_x, floor(y_um / 250)::BIGINT AS block_y,
+--         count(*) AS n_called, count_if(positive)::BIGINT AS n_positive
+--       FROM called_cells GROUP BY ALL
+--     )
+--     FROM cluster_sums(blocks)
+--   ) JOIN slide_indices AS i USING (slide_id);
 CREATE MACRO cluster_sums(blocks) AS TABLE
 WITH filled AS (
   SELECT slide_id, block_x, block_y, n_called::BIGINT AS n_called, n_positive::BIGINT AS n_positive
