@@ -2,11 +2,11 @@
 
     python -m benchmarks.coverage [--simulations 1000] [--only slides|patients]
 
-The index of a slide is an estimate of the index of tissue like it. So each simulation is a new piece of tissue: a cell
-is positive with a probability that is the logistic function of a Gaussian random field, and cells fall by a Poisson
-process whose density follows a second field (a Cox process), correlated with the first or not. Both fields go on
-across all borders of blocks. The true index, the mean probability of a cell, is an integral that is known to many
-digits. The correlation of the fields falls to 1/e over the given length.
+The index of a slide is an estimate of the index of tissue like it. So each simulation is a new piece of
+tissue: a cell is positive with a probability that is the logistic function of a Gaussian random field, and
+cells fall by a Poisson process whose density follows a second field (a Cox process), correlated with the
+first or not. Both fields go on across all borders of blocks. The true index, the mean probability of a cell,
+is an integral that is known to many digits. The correlation of the fields falls to 1/e over the given length.
 """
 
 import argparse
@@ -68,8 +68,8 @@ class Tissue:
     def intercept(self) -> float:
         """Return the mean logit that gives the index.
 
-        Weighting with a log-normal density moves the mean of the field by its covariance with the logarithm of
-        the density.
+        Weighting with a log-normal density moves the mean of the field by its covariance with the logarithm
+        of the density.
         """
         moved = self.spread * self.crowded_positive * self.crowding
         scale = np.hypot(self.spread, self.between)

@@ -10,7 +10,8 @@ import pytest
 from deepliif_ray import cli
 from deepliif_ray.agreement import agreement
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.scoring.agreement import bland_altman, categories, concordance, icc_a1, weighted_kappa
+from deepliif_ray.scoring.agreement import bland_altman, concordance, icc_a1
+from deepliif_ray.scoring.kappa import categories, weighted_kappa
 from tests.query import fake_results as fake
 
 # Percent positive of each slide, of 20 cells.

@@ -1,9 +1,7 @@
-"""How well two or more measurements of the same subjects agree."""
+"""How well two or more measurements of the same subjects agree; in categories, see `kappa`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import atanh, nan, sqrt, tanh
-from typing import Literal
+from math import atanh, sqrt, tanh
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +11,8 @@ from deepliif_ray.scoring.quantiles import f_quantile, t_quantile
 
 LEAST = 3
 """Subjects without which no agreement is told."""
-Weights = Literal["linear", "quadratic"]
-_Z = 1.959963984540054
+Z = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 _NAMED = 5
 
 
@@ -27,8 +25,8 @@ class IntraclassCorrelation:
     n, k : int
         Subjects, measurements of each.
     icc : float
-        1: measurements of a subject are equal; 0 or below: as different as those of different subjects. With a
-        handful of subjects it can fall below −1.
+        1: measurements of a subject are equal; 0 or below: as different as those of different subjects. With
+        a handful of subjects it can fall below −1.
     lower, upper : float
     """
 
@@ -77,8 +75,8 @@ class BlandAltman:
     sd : float
         Standard deviation of the differences, with n − 1.
     limit_lower, limit_upper : float
-        Limits of agreement, bias ∓ 1.96 sd, between which 95 % of differences are expected if they are normally
-        distributed.
+        Limits of agreement, bias ∓ 1.96 sd, between which 95 % of differences are expected if they are
+        normally distributed.
     limit_lower_lower, limit_lower_upper, limit_upper_lower, limit_upper_upper : float
         Intervals of the two limits.
     """
@@ -96,36 +94,13 @@ class BlandAltman:
     limit_upper_upper: float
 
 
-@dataclass(frozen=True)
-class WeightedKappa:
-    """Agreement in ordered categories beyond chance, and its 95 % interval, which is one of large samples.
-
-    Attributes
-    ----------
-    n : int
-        Subjects.
-    kappa : float
-        1: always the same category; 0: as chance would have it.
-    standard_error : float
-        For intervals, not for a test of kappa = 0.
-    lower, upper : float
-        kappa ∓ 1.96 standard errors, −1 and 1 at the utmost; NaN where all agree, as no variance is seen then and
-        the interval would have no width however few subjects there are.
-    """
-
-    n: int
-    kappa: float
-    standard_error: float
-    lower: float
-    upper: float
-
-
 def icc_a1(ratings: ArrayLike) -> IntraclassCorrelation:
     """Return the intraclass correlation of single measurements for absolute agreement.
 
-    Two-way: a measurement is the subject's value plus one of the rater (or slide, or run) plus the rest, so a rater who
-    is always higher makes it smaller. It is ICC(A,1) of McGraw and Wong, ICC(2,1) of Shrout and Fleiss. Where it is
-    below 0 the degrees of freedom of its interval are taken as if it were 0, because their formula breaks down.
+    Two-way: a measurement is the subject's value plus one of the rater (or slide, or run) plus the rest, so a
+    rater who is always higher makes it smaller. It is ICC(A,1) of McGraw and Wong, ICC(2,1) of Shrout and
+    Fleiss. Where it is below 0 the degrees of freedom of its interval are taken as if it were 0, because
+    their formula breaks down.
 
     Parameters
     ----------
@@ -139,8 +114,8 @@ def icc_a1(ratings: ArrayLike) -> IntraclassCorrelation:
 
     References
     ----------
-    P. E. Shrout, J. L. Fleiss, Intraclass correlations: uses in assessing rater reliability, 1979; K. O. McGraw, S. P.
-    Wong, Forming inferences about some intraclass correlation coefficients, 1996.
+    P. E. Shrout, J. L. Fleiss, Intraclass correlations: uses in assessing rater reliability, 1979; K. O.
+    McGraw, S. P. Wong, Forming inferences about some intraclass correlation coefficients, 1996.
     """
     values = np.asarray(ratings, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < 2:
@@ -187,10 +162,10 @@ def concordance(first: ArrayLike, second: ArrayLike) -> Concordance:
 
     References
     ----------
-    L. I. Lin, A concordance correlation coefficient to evaluate reproducibility, 1989; A note on the concordance
-    correlation coefficient, 2000.
+    L. I. Lin, A concordance correlation coefficient to evaluate reproducibility, 1989; A note on the
+    concordance correlation coefficient, 2000.
     """
-    one, other = _pair(first, second)
+    one, other = paired(first, second)
     for name, values in (("first", one), ("second", other)):
         if np.ptp(values) == 0:
             raise ConfigError(f"the {name} values are all {values[0]:g}; there is nothing to correlate")
@@ -209,7 +184,7 @@ def concordance(first: ArrayLike, second: ArrayLike) -> Concordance:
         + 2 * ccc**2 * (1 - ccc) * moved * accuracy
         - ccc**2 * accuracy**2 * moved**2 / 2
     ) / ((n - 2) * (1 - ccc**2) ** 2)
-    half = _Z * sqrt(max(variance, 0.0))
+    half = Z * sqrt(max(variance, 0.0))
     return Concordance(n, ccc, tanh(atanh(ccc) - half), tanh(atanh(ccc) + half), precision, accuracy)
 
 
@@ -229,17 +204,17 @@ def bland_altman(first: ArrayLike, second: ArrayLike) -> BlandAltman:
     References
     ----------
     J. M. Bland, D. G. Altman, Statistical methods for assessing agreement between two methods of clinical
-    measurement, 1986, which takes limits at 2 sd; Measuring agreement in method comparison studies, 1999, with 1.96
-    and the standard error of limits that is used here.
+    measurement, 1986, which takes limits at 2 sd; Measuring agreement in method comparison studies, 1999,
+    with 1.96 and the standard error of limits that is used here.
     """
-    one, other = _pair(first, second)
+    one, other = paired(first, second)
     difference = one - other
     n = difference.size
     bias, sd = float(difference.mean()), float(difference.std(ddof=1))
     t = t_quantile(0.975, n - 1)
     mean_half = t * sd / sqrt(n)
-    half = t * sd * sqrt(1 / n + _Z**2 / (2 * (n - 1)))
-    low, high = bias - _Z * sd, bias + _Z * sd
+    half = t * sd * sqrt(1 / n + Z**2 / (2 * (n - 1)))
+    low, high = bias - Z * sd, bias + Z * sd
     return BlandAltman(
         n,
         bias,
@@ -255,104 +230,14 @@ def bland_altman(first: ArrayLike, second: ArrayLike) -> BlandAltman:
     )
 
 
-def categories(values: ArrayLike, cutoffs: Sequence[float]) -> NDArray[np.int64]:
-    """Return the category of each value: how many of the cut-offs it reaches.
-
-    Parameters
-    ----------
-    values : array_like of float, shape (n,)
-    cutoffs : sequence of float
-        Ascending; a value that equals one is in the category above it.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        From 0 to the number of cut-offs.
+def paired(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two measurements of the same subjects as float64 arrays of shape (n,).
 
     Raises
     ------
     ConfigError
-        There is no cut-off, or they do not ascend.
+        Lengths differ, there are fewer than 3 subjects, or a value is not finite.
     """
-    edges = np.asarray(cutoffs, dtype=np.float64)
-    if edges.ndim != 1 or edges.size == 0 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
-        raise ConfigError(
-            f"cut-offs {list(cutoffs)} make no categories; give numbers that ascend, such as 5,30"
-        )
-    return np.searchsorted(edges, np.asarray(values, dtype=np.float64), side="right")
-
-
-def weighted_kappa(
-    first: ArrayLike, second: ArrayLike, n_categories: int, weights: Weights | ArrayLike = "linear"
-) -> WeightedKappa:
-    """Return Cohen's weighted kappa with its large-sample standard error.
-
-    Parameters
-    ----------
-    first, second : array_like of int, shape (n,)
-        Categories of the same subjects, from 0; at least 3.
-    n_categories : int
-        At least 2.
-    weights : {"linear", "quadratic"} or array_like of float, shape (n_categories, n_categories)
-        How much of an agreement a pair of categories is: 1 − |i − j| / (c − 1), or 1 − (i − j)² / (c − 1)²; or
-        weights of one's own, 1 where they agree.
-
-    Raises
-    ------
-    ConfigError
-        Lengths differ, there are too few subjects, a value is no category, the weights do not fit, or one side has
-        the same category for all, so that kappa is 0 whatever the other says.
-
-    References
-    ----------
-    J. Cohen, Weighted kappa: nominal scale agreement with provision for scaled disagreement or partial credit, 1968;
-    J. L. Fleiss, J. Cohen, B. S. Everitt, Large sample standard errors of kappa and weighted kappa, 1969.
-    """
-    one, other = _pair(first, second)
-    if n_categories < 2:
-        raise ConfigError(f"{n_categories} categories; give 2 or more")
-    for values in (one, other):
-        wrong = (values != np.floor(values)) | (values < 0) | (values >= n_categories)
-        if wrong.any():
-            raise ConfigError(f"{values[wrong][0]:g} is no category; they are 0 to {n_categories - 1}")
-    for name, values in (("first", one), ("second", other)):
-        if np.ptp(values) == 0:
-            raise ConfigError(f"the {name} values are all in one category, so chance explains all agreement")
-    share = np.zeros((n_categories, n_categories))
-    np.add.at(share, (one.astype(np.int64), other.astype(np.int64)), 1 / one.size)
-    agreed = _weights(n_categories, weights)
-    rows, columns = share.sum(axis=1), share.sum(axis=0)
-    observed, chance = float((agreed * share).sum()), float(rows @ agreed @ columns)
-    if 1 - chance < 1e-12:
-        raise ConfigError("by these weights all categories agree; give less than 1 where they do not")
-    kappa = (observed - chance) / (1 - chance)
-    means = (agreed @ columns)[:, None] + (agreed.T @ rows)[None, :]
-    squares = float((share * (agreed - means * (1 - kappa)) ** 2).sum())
-    variance = (squares - (kappa - chance * (1 - kappa)) ** 2) / (one.size * (1 - chance) ** 2)
-    error = sqrt(max(variance, 0.0))
-    if (one == other).all():
-        return WeightedKappa(one.size, 1.0, 0.0, nan, nan)
-    return WeightedKappa(one.size, kappa, error, max(-1.0, kappa - _Z * error), min(1.0, kappa + _Z * error))
-
-
-def _weights(n_categories: int, weights: Weights | ArrayLike) -> NDArray[np.float64]:
-    if isinstance(weights, str):
-        if weights not in ("linear", "quadratic"):
-            raise ConfigError(f"weights {weights!r}; give linear, quadratic, or a matrix")
-        place = np.arange(n_categories) / (n_categories - 1)
-        apart = np.abs(place[:, None] - place[None, :])
-        return np.asarray(1 - (apart if weights == "linear" else apart**2))
-    matrix = np.asarray(weights, dtype=np.float64)
-    if matrix.shape != (n_categories, n_categories) or not np.isfinite(matrix).all():
-        raise ConfigError(
-            f"weights of shape {matrix.shape} for {n_categories} categories; give a number a pair"
-        )
-    if (np.diag(matrix) != 1).any() or matrix.max() > 1:
-        raise ConfigError("weights are of agreement: 1 where categories are the same, and nowhere more")
-    return matrix
-
-
-def _pair(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.ndim != 1 or one.shape != other.shape:
         raise ConfigError(f"{one.shape} and {other.shape} values; give one of each for every subject")

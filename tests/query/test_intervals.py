@@ -54,9 +54,10 @@ def test_student_t_agrees_with_scipy(sql):
 
 
 def test_by_hand(sql):
-    # Two blocks side by side, 10 of 100 and 30 of 100 positive: p = 0.2, residuals -10 and 10. Windows: two that
-    # hold the left block alone, two the right, two both, which cancel: 2·100 + 2·100. So blocks have 200, windows
-    # 400 / 2 - 200 = 0; the variance is 200 / 200² · (1 + 5/2) = 0.0175, the binomial 0.16 / 200 = 0.0008.
+    # Two blocks side by side, 10 of 100 and 30 of 100 positive: p = 0.2, residuals -10 and 10. Windows: two
+    # that hold the left block alone, two the right, two both, which cancel: 2·100 + 2·100. So blocks have
+    # 200, windows 400 / 2 - 200 = 0; the variance is 200 / 200² · (1 + 5/2) = 0.0175, the binomial 0.16 / 200
+    # = 0.0008.
     number = effective(
         sql, 40, 200, (2, 10**2 + 30**2, 4000, 20000, 2 * 100 + 2 * 900 + 2 * 1600, 24000, 120000)
     )
@@ -81,7 +82,8 @@ WITH counts AS (
   SELECT slide_id, sum(n_positive)::BIGINT AS x, sum(n_called)::BIGINT AS n FROM here GROUP BY ALL
 ),
 slides AS (
-  SELECT *, effective_cells(x, n, {", ".join(SUMS)}) AS number FROM cluster_sums(here) JOIN counts USING (slide_id)
+  SELECT *, effective_cells(x, n, {", ".join(SUMS)}) AS number
+  FROM cluster_sums(here) JOIN counts USING (slide_id)
 ),
 pooled AS (
   SELECT count(*) AS n_slides, sum(x * x) AS xx, sum(x * n) AS xn, sum(n * n) AS nn, sum(x)::BIGINT AS x,
@@ -191,7 +193,8 @@ def test_sums_of_a_large_cohort_stay_exact(sql):
     """50,000 blocks of 10⁷ cells: their windows' squares sum to 8 × 10¹⁹, which is more than BIGINT holds."""
     cells = 10**7
     found = sql.sql(
-        f"WITH blocks AS (SELECT 's' AS slide_id, i % 100 AS block_x, i // 100 AS block_y, {cells} AS n_called, "
+        "WITH blocks AS (SELECT 's' AS slide_id, i % 100 AS block_x, i // 100 AS block_y, "
+        f"{cells} AS n_called, "
         f"{cells} - 1 AS n_positive FROM range(50000) AS r(i)) SELECT block_xx, block_nn, window_nn, "
         "typeof(window_xx) FROM cluster_sums(blocks)"
     ).fetchall()[0]

@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.scoring.agreement import (
-    bland_altman,
-    categories,
-    concordance,
-    icc_a1,
-    weighted_kappa,
-)
+from deepliif_ray.scoring.agreement import bland_altman, concordance, icc_a1
+from deepliif_ray.scoring.kappa import categories, weighted_kappa
 from deepliif_ray.scoring.quantiles import f_quantile, t_quantile
 
 # Shrout and Fleiss 1979, table 2: six subjects, four judges.
@@ -33,7 +28,7 @@ def pairs(table):
 
 
 def test_shrout_and_fleiss():
-    """Table 4 of the paper has 0.29; the interval 0.019 to 0.761 is what R's psych::ICC prints for the same data."""
+    """Table 4 of the paper has 0.29; 0.019 to 0.761 is what R's psych::ICC gives for the same data."""
     found = icc_a1(JUDGES)
     assert (found.n, found.k) == (6, 4)
     assert found.icc == pytest.approx(0.29, abs=0.005)
@@ -43,7 +38,7 @@ def test_shrout_and_fleiss():
 
 
 def test_peak_flow():
-    """The paper: mean difference -2.1, SD 38.8, limits at 2 SD -79.7 and 75.5, interval of the bias -22.0 to 17.8."""
+    """The paper: bias -2.1 (-22.0 to 17.8), SD 38.8, limits at 2 SD -79.7 and 75.5."""
     found = bland_altman(LARGE, MINI)
     assert (found.bias, found.sd) == pytest.approx((-2.1, 38.8), abs=0.05)
     assert (found.bias - 2 * found.sd, found.bias + 2 * found.sd) == pytest.approx((-79.7, 75.5), abs=0.2)
@@ -55,7 +50,7 @@ def test_peak_flow():
 
 
 def test_concordance_of_peak_flow():
-    """By the definition with n in all variances; 0.943 is what Stata's concord and R's epiR give for these data."""
+    """By the definition, with n in all variances; 0.943 is also what Stata's concord gives for these data."""
     found = concordance(LARGE, MINI)
     x, y = np.array(LARGE), np.array(MINI)
     expected = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
@@ -89,7 +84,7 @@ def test_interval_of_icc_covers():
 
 
 def test_kappa_of_fleiss_cohen_and_everitt():
-    """200 subjects: kappa 0.429 with variance .002885, and by the authors' weights 0.507 with variance .003248."""
+    """Of 200 subjects: kappa 0.429, variance .002885; by the authors' weights 0.507, variance .003248."""
     table = [[106, 10, 4], [22, 28, 10], [2, 12, 6]]
     plain = weighted_kappa(*pairs(table), 3, np.eye(3))
     assert plain.kappa == pytest.approx(0.429, abs=0.0005)
@@ -142,7 +137,7 @@ def test_what_holds_for_all(rows, shift, scale):
     for found, value in ((icc, icc.icc), (lin, lin.ccc)):
         assert value <= 1 and found.lower - 1e-9 <= value <= found.upper + 1e-9
         assert found.upper <= 1 + 1e-9
-    assert -1 <= lin.ccc and abs(lin.ccc) <= abs(lin.precision) + 1e-12 and 0 < lin.accuracy <= 1 + 1e-12
+    assert lin.ccc >= -1 and abs(lin.ccc) <= abs(lin.precision) + 1e-12 and 0 < lin.accuracy <= 1 + 1e-12
     assert limits.limit_lower <= limits.bias <= limits.limit_upper
     # Another origin or unit changes nothing, and the other order only signs.
     moved = icc_a1(np.transpose([one, other]) * scale + shift)

@@ -1,7 +1,7 @@
 """Intervals of clustered tissue whose index is known: the clustered ones hold it, the plain ones do not.
 
-What is estimated is the index of tissue of the kind, each simulated slide being a sample of it; benchmarks/coverage.py
-says how it is simulated and prints tables of many kinds.
+What is estimated is the index of tissue of the kind, each simulated slide being a sample of it;
+benchmarks/coverage.py says how it is simulated and prints tables of many kinds.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def found():
 
 
 def test_clustered_intervals_hold_the_index_and_plain_ones_do_not(found):
-    """Of 600 slides 95 % are 570, give or take 5; a third of that is missed by blocks that are thought independent."""
+    """Of 600 slides 95 % are 570, give or take 5."""
     clustered_share, plain = (np.mean([getattr(c, name) for c in found]) for name in ("clustered", "plain"))
     assert 93 <= clustered_share <= 97.5
     assert plain < 50
@@ -77,11 +77,10 @@ def test_a_spatial_bootstrap_gives_the_same_width():
     rng = np.random.default_rng(5)
     kind = Tissue(0.2, 50, 10000, 10000, pixel_um=50)
     positive, total = simulate(kind, 12, rng)
-    ours = clustered.interval(
-        positive.sum((1, 2)), total.sum((1, 2)),
-        clustered.effective_cells(positive.sum((1, 2)), total.sum((1, 2)), clustered.block_sums(positive, total)),
-    )  # fmt: skip
-    theirs = [bootstrap_width(x, n, rng) for x, n in zip(positive, total, strict=True)]
+    x, n = positive.sum((1, 2)), total.sum((1, 2))
+    number = clustered.effective_cells(x, n, clustered.block_sums(positive, total))
+    ours = clustered.interval(x, n, number)
+    theirs = [bootstrap_width(*blocks, rng) for blocks in zip(positive, total, strict=True)]
     assert np.mean(ours[1] - ours[0]) == pytest.approx(np.mean(theirs), rel=0.08)
 
 
@@ -99,8 +98,8 @@ def test_patients_of_two_slides(found):
 def test_a_thousand_slides(index, length, common):
     kind = Tissue(index, length, 8000, 8000, crowded_positive=common, pixel_um=25 if length < 100 else 50)
     share = coverage(kind, 1000, seed=11)
-    # 1,000 slides tell to 0.7 points; 3 % over 200 µm, with cells crowding where they are positive, is so skewed that
-    # 8 mm do not make it quite normal.
+    # 1,000 slides tell to 0.7 points; 3 % over 200 µm, with cells crowding where they are positive, is so
+    # skewed that 8 mm do not make it quite normal.
     assert (91 if index == 0.03 and length == 200 else 93) <= share.clustered <= 97
     assert share.plain < 70
 
