@@ -1,6 +1,7 @@
 """The command line. Importing a module of commands adds them to the application."""
 
 from deepliif_ray.cli import (  # noqa: F401
+    agreement,
     cutoffs,
     evaluation,
     forgetting,

@@ -46,6 +46,11 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             'sql results "FROM slide_quality WHERE len(flags) > 0" --output quality.csv',
             'sql results --sandbox "SELECT count(*) FROM cells"',
         ),
+        "agreement": (
+            "agreement results --marker Ki67",
+            "agreement results --other results-of-another-model",
+            "agreement results --reader pathologist.csv --cutoffs 1,10",
+        ),
     },
     "Run jobs": {
         "run": ("run jobs/reprocess.yaml",),
