@@ -43,8 +43,12 @@ def test_patient_indices_by_hand(cohort):
     assert (found["index_percent"], found["density_per_mm2"]) == (40.0, 5.0)
     assert (found["tissue_mm2"], found["positive_density_per_mm2"]) == (2.0, 2.0)
     # Wilson by hand: (0.4 + z²/20 ± z √(0.024 + z²/400)) / (1 + z²/10), z = 1.96
-    assert found["ci_lower_percent"] == pytest.approx(16.82, abs=0.005)
-    assert found["ci_upper_percent"] == pytest.approx(68.73, abs=0.005)
+    assert found["wilson_lower_percent"] == pytest.approx(16.82, abs=0.005)
+    assert found["wilson_upper_percent"] == pytest.approx(68.73, abs=0.005)
+    # Two slides of 3 in 4 and 1 in 6, each of one block: they tell almost nothing of the patient.
+    assert found["ci_lower_percent"] < 1 and found["ci_upper_percent"] > 99
+    assert (found["mean_of_slides_percent"], found["too_few_cells"]) == (pytest.approx((75 + 100 / 6) / 2), True)
+    assert found["notes"].startswith("all nuclei count, not tumour alone; too few cells (under 500)")
 
 
 def test_nothing_to_divide_by(cohort):
@@ -54,9 +58,8 @@ def test_nothing_to_divide_by(cohort):
         0,
         0.0,
     )
-    assert [without_cells[key] for key in ("index_percent", "ci_lower_percent", "ci_upper_percent")] == [
-        None
-    ] * 3
+    ends = ("ci_lower_percent", "ci_upper_percent", "wilson_lower_percent", "wilson_upper_percent")
+    assert [without_cells[key] for key in ("index_percent", *ends)] == [None] * 5
     without_tissue = row(cohort, "FROM patient_indices WHERE marker = 'CD3'")
     assert (without_tissue["index_percent"], without_tissue["density_per_mm2"]) == (100.0, None)
 
@@ -66,7 +69,8 @@ def test_slide_indices(cohort):
     assert (found["n_called"], found["n_positive"], found["n_negative"]) == (6, 1, 5)
     assert found["index_percent"] == pytest.approx(100 / 6)
     assert (found["density_per_mm2"], found["positive_density_per_mm2"]) == (6.0, 1.0)
-    assert (found["ci_lower_percent"], found["ci_upper_percent"]) == pytest.approx(wilson(1, 6))
+    assert (found["wilson_lower_percent"], found["wilson_upper_percent"]) == pytest.approx(wilson(1, 6))
+    assert (found["ci_lower_percent"], found["ci_upper_percent"]) == (None, None)  # one block tells no spread
 
 
 def test_thresholds_of_ones_own(cohort):

@@ -27,24 +27,24 @@ FROM (
   WHERE is_known_region(region)
 );
 
--- Sums over blocks of 500 um of each slide, for the interval (intervals.sql). They add up over slides.
+-- Sums over blocks and windows of each slide, for the interval (intervals.sql). They add up over slides.
 CREATE OR REPLACE MACRO slide_blocks(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
-SELECT slide_id, n_blocks, blocks_xx, blocks_xn, blocks_nn
-FROM slides AS s
-WHERE is_recorded(cutoffs, region) AND NOT $is_recounted
-UNION ALL
-SELECT
-  slide_id, count(*) AS n_blocks, sum(x * x)::BIGINT AS blocks_xx, sum(x * n)::BIGINT AS blocks_xn,
-  sum(n * n)::BIGINT AS blocks_nn
-FROM (
+WITH blocks AS (
   SELECT
-    c.slide_id, floor(c.x_um / 500)::INT AS block_column, floor(c.y_um / 500)::INT AS block_row,
-    count(*) AS n, count_if(c.positive) AS x
+    c.slide_id, floor(c.x_um / 250)::BIGINT AS block_x, floor(c.y_um / 250)::BIGINT AS block_y,
+    count(*) AS n_called, count_if(c.positive)::BIGINT AS n_positive
   FROM called_cells(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   WHERE NOT is_recorded(cutoffs, region) $or_recounted
   GROUP BY ALL
 )
-GROUP BY slide_id;
+SELECT slide_id, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn
+FROM slides AS s
+WHERE is_recorded(cutoffs, region) AND NOT $is_recounted
+UNION ALL
+SELECT
+  slide_id, n_blocks, block_xx::BIGINT, block_xn::BIGINT, block_nn::BIGINT, window_xx::BIGINT, window_xn::BIGINT,
+  window_nn::BIGINT
+FROM cluster_sums(blocks);
 
 -- Counted cells by strength of the stain; null where the cut-offs say nothing of the marker.
 CREATE OR REPLACE MACRO slide_strengths(cutoffs := NULL, region := NULL, corrections := true) AS TABLE

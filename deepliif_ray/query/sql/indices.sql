@@ -11,21 +11,23 @@ SELECT
   c.slide_id, c.patient_id, c.marker, c.n_called, c.n_positive,
   c.n_called - c.n_positive AS n_negative,
   c.index_percent,
-  clustered_lower_percent(c.n_positive, c.n_called, c.design_effect, c.n_blocks) AS ci_lower_percent,
-  clustered_upper_percent(c.n_positive, c.n_called, c.design_effect, c.n_blocks) AS ci_upper_percent,
+  clustered_lower_percent(c.n_positive, c.n_called, c.effective_cells) AS ci_lower_percent,
+  clustered_upper_percent(c.n_positive, c.n_called, c.effective_cells) AS ci_upper_percent,
   category_of(c.index_percent, n.categories) AS category,
   c.n_called < n.min_cells AS too_few_cells,
   c.tissue_mm2,
   c.n_called / nullif(c.tissue_mm2, 0) AS density_per_mm2,
   c.n_positive / nullif(c.tissue_mm2, 0) AS positive_density_per_mm2,
-  c.design_effect,
+  c.effective_cells,
   wilson_lower_percent(c.n_positive, c.n_called) AS wilson_lower_percent,
   wilson_upper_percent(c.n_positive, c.n_called) AS wilson_upper_percent,
   notes_of(n.brief, c.n_called, n.min_cells, slide_lacks(c.has_region, region), n.standing) AS notes
 FROM (
   SELECT
-    c.*, b.n_blocks,
-    design_effect(c.n_positive, c.n_called, b.n_blocks, b.blocks_xx, b.blocks_xn, b.blocks_nn) AS design_effect
+    c.*,
+    effective_cells(
+      c.n_positive, c.n_called, b.n_blocks, b.block_xx, b.block_xn, b.block_nn, b.window_xx, b.window_xn, b.window_nn
+    ) AS effective_cells
   FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   LEFT JOIN slide_blocks(cutoffs := cutoffs, region := region, corrections := corrections) AS b
     ON c.slide_id = b.slide_id
@@ -40,31 +42,31 @@ CREATE MACRO patient_indices(cutoffs := NULL, region := NULL, corrections := tru
 SELECT
   c.patient_id, c.marker, c.n_slides, c.n_called, c.n_positive,
   c.index_percent,
-  clustered_lower_percent(c.n_positive, c.n_called, c.design_effect, c.n_clusters) AS ci_lower_percent,
-  clustered_upper_percent(c.n_positive, c.n_called, c.design_effect, c.n_clusters) AS ci_upper_percent,
+  clustered_lower_percent(c.n_positive, c.n_called, c.effective_cells) AS ci_lower_percent,
+  clustered_upper_percent(c.n_positive, c.n_called, c.effective_cells) AS ci_upper_percent,
   c.mean_of_slides_percent,
   category_of(c.index_percent, n.categories) AS category,
   c.n_called < n.min_cells AS too_few_cells,
   c.tissue_mm2,
   c.n_called / nullif(c.tissue_mm2, 0) AS density_per_mm2,
   c.n_positive / nullif(c.tissue_mm2, 0) AS positive_density_per_mm2,
-  c.design_effect,
+  c.effective_cells,
   wilson_lower_percent(c.n_positive, c.n_called) AS wilson_lower_percent,
   wilson_upper_percent(c.n_positive, c.n_called) AS wilson_upper_percent,
   notes_of(n.brief, c.n_called, n.min_cells, patient_lacks(c.n_without_region, region), n.standing) AS notes
 FROM (
   SELECT
     c.*,
-    greatest(
-      design_effect(c.n_positive, c.n_called, b.n_blocks, b.blocks_xx, b.blocks_xn, b.blocks_nn),
-      design_effect(c.n_positive, c.n_called, c.n_counted, c.slides_xx, c.slides_xn, c.slides_nn)
-    ) AS design_effect,
-    CASE WHEN c.n_counted > 1 THEN c.n_counted ELSE b.n_blocks END AS n_clusters
+    patient_effective_cells(
+      c.n_positive, c.n_called, b.n_blocks, b.block_xx, b.block_xn, b.block_nn, b.window_xx, b.window_xn, b.window_nn,
+      c.n_counted, c.slides_xx, c.slides_xn, c.slides_nn
+    ) AS effective_cells
   FROM patient_counts(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   LEFT JOIN (
     SELECT
-      s.patient_id, s.marker, sum(b.n_blocks)::BIGINT AS n_blocks, sum(b.blocks_xx) AS blocks_xx,
-      sum(b.blocks_xn) AS blocks_xn, sum(b.blocks_nn) AS blocks_nn
+      s.patient_id, s.marker, sum(b.n_blocks)::BIGINT AS n_blocks, sum(b.block_xx) AS block_xx,
+      sum(b.block_xn) AS block_xn, sum(b.block_nn) AS block_nn, sum(b.window_xx) AS window_xx,
+      sum(b.window_xn) AS window_xn, sum(b.window_nn) AS window_nn
     FROM slide_blocks(cutoffs := cutoffs, region := region, corrections := corrections) AS b
     JOIN slides AS s ON b.slide_id = s.slide_id
     GROUP BY s.patient_id, s.marker

@@ -11,8 +11,8 @@ SELECT
 
 CREATE MACRO slide_blocks(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT
-  NULL::VARCHAR AS slide_id, NULL::BIGINT AS n_blocks, NULL::BIGINT AS blocks_xx, NULL::BIGINT AS blocks_xn,
-  NULL::BIGINT AS blocks_nn;
+  NULL::VARCHAR AS slide_id, NULL::BIGINT AS n_blocks, NULL::BIGINT AS block_xx, NULL::BIGINT AS block_xn,
+  NULL::BIGINT AS block_nn, NULL::BIGINT AS window_xx, NULL::BIGINT AS window_xn, NULL::BIGINT AS window_nn;
 
 CREATE MACRO slide_strengths(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT
