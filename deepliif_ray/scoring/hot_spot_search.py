@@ -13,13 +13,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from deepliif_ray.scoring.squares import Squares, count_within, gather
+from deepliif_ray.scoring.squares import BLOCK, Squares, block_rows, cells_of, count_within, gather
 
 SHARE, DENSITY = 0, 1
 _LOW = (1 << 32) - 1
 _NONE = -1.0  # the score of a circle that does not count
-_PASSES = 6
+_OUTSIDE = -2.0
+_PASSES = 8
 _SPREAD = 0.04  # of squared radii around a guess
+_WIDTH = 0.75  # in sides of squares
 
 
 class Question(NamedTuple):
@@ -32,9 +34,9 @@ class Question(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Of squares that hold cells: best score and most cells of their circles, radii that enclose theirs (µm)."""
+    """Of blocks that hold cells: best score and most cells of their circles, radii between which theirs are (µm)."""
 
-    square: NDArray[np.int64]
+    block: NDArray[np.int64]
     score: NDArray[np.float64]
     n_cells: NDArray[np.int64]
     low: NDArray[np.float64]
@@ -73,62 +75,72 @@ def _score(question: Question, n_cells: int, n_positive: int, radius2: float) ->
 
 
 @njit(cache=True, nogil=True)
-def bound_squares(squares: Squares, question: Question) -> Bounds:
-    """Return bounds of all squares that hold cells."""
-    occupied = 0
-    for s in range(len(squares.start) - 1):
-        occupied += squares.start[s + 1] > squares.start[s]
+def _first_step(squares: Squares, block: int, cells: int, touched: bool, guess: int) -> int:
+    """Return the smallest radius, in half sides of squares, that touches, or has inside, as many cells.
+
+    The search goes from ``guess`` in steps that double, and then halves what is left.
+    """
+    step = squares.side / 2
+    too_low, enough, stride, at = -1, -1, 1, guess
+    while enough < 0 or enough - too_low > 1:
+        inside, outside = count_within(squares, block, at * step)
+        if (outside if touched else inside) & _LOW >= cells:
+            enough = at
+        else:
+            too_low = at
+        if enough < 0:
+            at = too_low + stride
+        elif too_low < 0:
+            at = max(enough - stride, 0)
+            if enough == 0:
+                break
+        else:
+            at = (too_low + enough) // 2
+        stride *= 2
+    return enough
+
+
+@njit(cache=True, nogil=True)
+def bound_blocks(squares: Squares, question: Question) -> Bounds:
+    """Return bounds of all blocks that hold cells."""
+    across = block_rows(squares, 0)[2]
+    blocks = across * ((squares.rows + BLOCK - 1) // BLOCK)
     found = Bounds(
-        np.empty(occupied, np.int64),
-        np.empty(occupied, np.float64),
-        np.empty(occupied, np.int64),
-        np.empty(occupied, np.float64),
-        np.empty(occupied, np.float64),
+        np.empty(blocks, np.int64),
+        np.empty(blocks, np.float64),
+        np.empty(blocks, np.int64),
+        np.empty(blocks, np.float64),
+        np.empty(blocks, np.float64),
     )
-    radius, step, low, at = math.sqrt(question.radius2), squares.side / 2, 0, 0
-    gap = 4
-    for s in range(len(squares.start) - 1):
-        if squares.start[s + 1] == squares.start[s]:
+    radius, step, low, gap, at = math.sqrt(question.radius2), squares.side / 2, 0, 4, 0
+    for block in range(blocks):
+        held = 0
+        for line in range(BLOCK):
+            begin, end = cells_of(squares, block, line)
+            held += end - begin
+        if held == 0:
             continue
         if question.cells == 0:
-            inside, inside_positive, most, positive = count_within(squares, s, radius)
-            fewest = max(inside, question.min_cells)
+            inside, touched = count_within(squares, block, radius)
             found.low[at] = found.high[at] = radius
-            counts = most >= question.min_cells
         else:
-            # Steps at which fewer cells than asked for are touched, and at which as many are inside. Neighbours'
-            # differ little.
-            k = question.cells
-            while low > 0 and count_within(squares, s, low * step)[2] >= k:
-                low -= 1
-            while count_within(squares, s, (low + 1) * step)[2] < k:
-                low += 1
-            inside, inside_positive, _, _ = count_within(squares, s, low * step)
-            high = low + gap
-            enough, _, most, positive = count_within(squares, s, high * step)
-            if enough < k:
-                while enough < k:
-                    high += 1
-                    enough, _, most, positive = count_within(squares, s, high * step)
-            else:
-                while high > low + 1:
-                    fewer = count_within(squares, s, (high - 1) * step)
-                    if fewer[0] < k:
-                        break
-                    high -= 1
-                    most, positive = fewer[2], fewer[3]
-            gap = high - low
-            fewest = k
+            # Neighbours' radii differ little.
+            low = _first_step(squares, block, question.cells, True, low + 1) - 1
+            gap = _first_step(squares, block, question.cells, False, low + gap) - low
+            low, high = max(low, 0), low + gap
+            inside = count_within(squares, block, low * step)[0]
+            touched = count_within(squares, block, high * step)[1]
             found.low[at], found.high[at] = low * step, high * step
-            counts = True
-        found.square[at], found.n_cells[at] = s, most
-        found.score[at] = (
-            _bound(question, positive, inside - inside_positive, fewest, found.low[at] ** 2)
-            if counts
-            else _NONE
-        )
+        n_inside, most = inside & _LOW, touched & _LOW
+        fewest = max(n_inside, question.min_cells)
+        found.block[at], found.n_cells[at], found.score[at] = block, most, _NONE
+        if most >= question.min_cells:
+            fewest_negative = n_inside - (inside >> 32)
+            found.score[at] = _bound(question, touched >> 32, fewest_negative, fewest, found.low[at] ** 2)
         at += 1
-    return found
+    return Bounds(
+        found.block[:at], found.score[:at], found.n_cells[:at], found.low[:at], found.high[:at]
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -187,59 +199,73 @@ def _kth(values: NDArray[np.float64], m: int, k: int) -> float:
 @njit(cache=True, nogil=True)
 def _nearest(
     x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.int64],
-    near: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], m: int, known: int, all_: int,
-    at_x: float, at_y: float, question: Question, best: float, guess: float,
+    near: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], m: int, known: int,
+    at_x: float, at_y: float, least2: float, most2: float, question: Question, best: float, guess: float,
 ) -> tuple[float, int, float, float]:  # fmt: skip
     """Measure the circle of the nearest cells around a place, unless it cannot reach ``best``.
 
-    ``guess`` is its squared radius, roughly; ``known`` the packed count of cells surely in it, ``all_`` of those and
-    of the others that may be, which are the first ``m`` of the arrays. ``near`` is room for as many.
+    Parameters
+    ----------
+    x, y, weight : ndarray, shape (≥ m,)
+        Cells that may be in it.
+    near : tuple of ndarray, shapes (≥ m,)
+        Room for as many.
+    m, known : int
+        How many these are; the packed count of the cells that surely are within ``least2``.
+    at_x, at_y : float
+    least2, most2 : float
+        Squared distances within which it is sought; the cells given are all that may be within the second.
+    question : Question
+    best, guess : float
+        A score to be reached; its squared radius, roughly.
 
     Returns
     -------
     bound : float
-        Of its score.
+        Of its score; -2 if its squared radius does not lie between ``least2`` and ``most2``.
     packed : int
         Its cells; 0 if it was not measured.
     radius2, guess : float
         Its squared radius; a guess for a circle near by.
     """
     k = question.cells
-    low2, high2 = -1.0, math.inf
-    low, high = known, all_
+    low2, high2, low, high = least2, most2, -1, -1
     for _ in range(_PASSES):
-        smaller2, larger2 = guess * (1 - _SPREAD), guess * (1 + _SPREAD)
+        smaller2, larger2 = max(guess * (1 - _SPREAD), least2), min(guess * (1 + _SPREAD), most2)
+        if not low2 <= smaller2 <= larger2 <= high2:
+            break
         smaller, larger = _count_two(x, y, weight, m, at_x, at_y, smaller2, larger2)
         smaller += known
         larger += known
         if larger & _LOW < k:
             low2, low = larger2, larger
+            guess = larger2 * max(k / max(larger & _LOW, 1), 1 + _SPREAD)
         elif smaller & _LOW >= k:
             high2, high = smaller2, smaller
+            guess = smaller2 * min(k / (smaller & _LOW), 1 - _SPREAD)
         else:
             low2, low, high2, high = smaller2, smaller, larger2, larger
-        bound = _bound(question, high >> 32, (low & _LOW) - (low >> 32), k, low2)
-        if low2 > 0 and high2 < math.inf:
-            share = (k - (low & _LOW)) / ((high & _LOW) - (low & _LOW))
-            guess = low2 + (high2 - low2) * share
-        elif low2 > 0:
-            guess = max(low2 * k / (low & _LOW), low2 * 1.02)
-        else:
-            guess = min(high2 * k / (high & _LOW), high2 * 0.98)
-        if bound < best:
-            return bound, 0, 0.0, guess
-        if low2 > 0 and (high & _LOW) - (low & _LOW) <= max(k // 8, 16):
+            guess = low2 + (high2 - low2) * (k - (low & _LOW)) / ((high & _LOW) - (low & _LOW))
             break
+    if low < 0:
+        low = known + _count(x, y, weight, m, at_x, at_y, low2)
+    if high < 0:
+        high = known + _count(x, y, weight, m, at_x, at_y, high2)
+    n_low, n_high = low & _LOW, high & _LOW
+    if not n_low < k <= n_high:
+        return _OUTSIDE, 0, 0.0, guess
+    bound = _bound(question, high >> 32, n_low - (low >> 32), k, low2)
+    if bound < best:
+        return bound, 0, 0.0, guess
     between = 0
     to_order, distance2, its_weight = near
     for j in range(m):
         dx, dy = x[j] - at_x, y[j] - at_y
         d2 = dx * dx + dy * dy
-        if low2 < d2 <= high2:
-            to_order[between] = distance2[between] = d2
-            its_weight[between] = weight[j]
-            between += 1
-    radius2 = _kth(to_order, between, k - (low & _LOW))
+        to_order[between] = distance2[between] = d2
+        its_weight[between] = weight[j]
+        between += low2 < d2 <= high2
+    radius2 = _kth(to_order, between, k - n_low)
     packed = low
     for j in range(between):
         packed += its_weight[j] if distance2[j] <= radius2 else 0
@@ -280,7 +306,6 @@ def search(
     order: NDArray[np.int64],
     circles: Circles,
     chosen: NDArray[np.float64],
-    best: int,
 ) -> int:
     """Return the cell, in the order of squares, whose circle is best and overlaps none that is chosen; -1 for none.
 
@@ -290,48 +315,60 @@ def search(
     question : Question
     bounds : Bounds
     order : ndarray of int64
-        Which squares to search, in which order; the sooner a good circle is found, the less is looked at.
+        Which blocks to search, in which order; the sooner a good circle is found, the less is looked at.
     circles : Circles
         What is known; more when this is done.
     chosen : ndarray of float64, shape (c, 3)
         x, y, radius of circles, µm.
-    best : int
-        A cell whose measured circle is to be beaten, or -1.
     """
     n = len(squares.x)
     x, y, weight = np.empty(n, np.float64), np.empty(n, np.float64), np.empty(n, np.int64)
-    near = (np.empty(n, np.float64), np.empty(n, np.float64), np.empty(n, np.int64))
-    score, most = (circles.bound[best], circles.n_cells[best]) if best >= 0 else (0.0, 0)
+    near = (np.empty(n + 1, np.float64), np.empty(n + 1, np.float64), np.empty(n + 1, np.int64))
+    best, score, most = -1, 0.0, 0
     for j in order:
         if bounds.score[j] < score or (bounds.score[j] == score and bounds.n_cells[j] < most):
             continue
-        gathered, m, known, all_, guess = False, 0, 0, 0, 0.0
-        low = bounds.low[j]
-        for i in range(squares.start[bounds.square[j]], squares.start[bounds.square[j] + 1]):
-            if circles.bound[i] < score or _overlaps(squares.x[i], squares.y[i], low, chosen):
-                continue
-            if circles.n_cells[i] == 0:
-                if not gathered:
-                    m, known, all_ = gather(squares, bounds.square[j], low, bounds.high[j], x, y, weight)
-                    gathered = True
-                if not 0 < guess < math.inf:
-                    guess = (low**2 + bounds.high[j] ** 2) / 2
-                if question.cells == 0:
-                    radius2 = question.radius2
-                    packed = known + _count(x, y, weight, m, squares.x[i], squares.y[i], radius2)
-                    bound = _score(question, packed & _LOW, packed >> 32, radius2)
-                else:
-                    bound, packed, radius2, guess = _nearest(
-                        x, y, weight, near, m, known, all_, squares.x[i], squares.y[i], question, score, guess
-                    )
-                circles.bound[i], circles.radius2[i] = bound, radius2
-                circles.n_cells[i], circles.n_positive[i] = packed & _LOW, packed >> 32
-                if packed == 0:
+        gathered, m, known, guess = False, 0, 0, 0.0
+        low, high = bounds.low[j], bounds.high[j]
+        block, middle = bounds.block[j], (low + high) / 2
+        nearest, farthest = low, high
+        for line in range(BLOCK):
+            begin, end = cells_of(squares, block, line)
+            for i in range(begin, end):
+                at_x, at_y = squares.x[i], squares.y[i]
+                if circles.bound[i] < score or _overlaps(at_x, at_y, low, chosen):
                     continue
-            if (
-                circles.bound[i] >= score
-                and better(squares, circles, i, best)
-                and not _overlaps(squares.x[i], squares.y[i], math.sqrt(circles.radius2[i]), chosen)
-            ):
-                best, score, most = i, circles.bound[i], circles.n_cells[i]
+                while circles.n_cells[i] == 0:
+                    if not gathered:
+                        # Most circles are of nearly one size; what is gathered for all sizes that there may be is
+                        # twice as much.
+                        nearest = max(low, middle - _WIDTH * squares.side)
+                        farthest = min(high, middle + _WIDTH * squares.side)
+                        m, known = gather(squares, block, nearest, farthest, x, y, weight)
+                        gathered = True
+                        guess = middle**2
+                    if question.cells == 0:
+                        radius2 = question.radius2
+                        packed = known + _count(x, y, weight, m, at_x, at_y, radius2)
+                        bound = _score(question, packed & _LOW, packed >> 32, radius2)
+                    else:
+                        bound, packed, radius2, guess = _nearest(
+                            x, y, weight, near, m, known, at_x, at_y,
+                            nearest**2 if nearest > 0 else -1.0, farthest**2,
+                            question, score, guess if guess > 0 else middle**2,
+                        )  # fmt: skip
+                        if bound == _OUTSIDE:
+                            m, known = gather(squares, block, low, high, x, y, weight)
+                            nearest, farthest, guess = low, high, middle**2
+                            continue
+                    circles.bound[i], circles.radius2[i] = bound, radius2
+                    circles.n_cells[i], circles.n_positive[i] = packed & _LOW, packed >> 32
+                    break
+                if (
+                    circles.n_cells[i] > 0
+                    and circles.bound[i] >= score
+                    and better(squares, circles, i, best)
+                    and not _overlaps(at_x, at_y, math.sqrt(circles.radius2[i]), chosen)
+                ):
+                    best, score, most = i, circles.bound[i], circles.n_cells[i]
     return best

@@ -15,7 +15,7 @@ from deepliif_ray.scoring.hot_spot_search import (
     Circles,
     Question,
     better,
-    bound_squares,
+    bound_blocks,
     search,
 )
 from deepliif_ray.scoring.squares import Squares, sort_into_squares
@@ -23,7 +23,7 @@ from deepliif_ray.scoring.squares import Squares, sort_into_squares
 MIN_CELLS = 500
 """Fewest cells of a circle of a given area whose share counts."""
 _THREADS = 2
-_FIRST = 2_000
+_FIRST = 500  # blocks
 _FEW = 20_000  # cells for which a second thread is not worth its start
 _FARTHEST_UM = 1e9
 _UM2_PER_MM2 = 1e6
@@ -127,18 +127,20 @@ def hot_spots(
     circles = Circles(
         np.full(n, np.inf), np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.float64)
     )
-    bounds = bound_squares(squares, question)
-    # The most promising squares first, the others as they lie, since the memory of neighbours is near.
-    ranked = np.lexsort((-bounds.n_cells, -bounds.score))
-    order = np.concatenate([ranked[:_FIRST], np.sort(ranked[_FIRST:])])
+    bounds = bound_blocks(squares, question)
     parts = 1 if n < _FEW else _THREADS
-    orders = [np.concatenate([order[part:_FIRST:parts], rest]) for part, rest in enumerate(np.array_split(order[_FIRST:], parts))]
+    # The most promising blocks first, the others as they lie: then the memory of neighbours is near.
+    ranked = np.lexsort((-bounds.n_cells, -bounds.score))
+    first, rest = ranked[:_FIRST], np.sort(ranked[_FIRST:])
+    orders = [
+        np.concatenate([first[part::parts], some]) for part, some in enumerate(np.array_split(rest, parts))
+    ]
     chosen = np.empty((0, 3))
     found: list[HotSpot] = []
     with ThreadPoolExecutor(parts) as pool:
         while len(found) < count:
             ends = [
-                pool.submit(search, squares, question, bounds, orders[part], circles, chosen, -1)
+                pool.submit(search, squares, question, bounds, orders[part], circles, chosen)
                 for part in range(parts)
             ]
             best = -1

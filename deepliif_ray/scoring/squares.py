@@ -13,6 +13,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 _CELLS_PER_SQUARE = 4.0
+BLOCK = 3
+"""Squares along the side of a block; what is known of the surroundings is shared by all cells of one."""
 _MOST_SQUARES = 16_000_000
 POSITIVE = 1 << 32
 """What a positive cell adds to a packed count beside its 1: cells in the low half, positives in the high one."""
@@ -28,14 +30,13 @@ class Squares(NamedTuple):
     ----------
     x, y : ndarray of float64, shape (n,)
         Centroids as they were given, µm, in the order of squares.
-    weight : ndarray of int64, shape (n,)
-        1, and `POSITIVE` more for a positive cell.
+    positive : ndarray of bool, shape (n,)
     index : ndarray of int64, shape (n,)
         Place of each cell in the arrays that were given.
-    start : ndarray of int64, shape (rows * columns + 1,)
-        Where the cells of each square begin.
-    positives : ndarray of int64, shape (n + 1,)
-        Positive cells before each cell.
+    start : ndarray of int32, shape (rows * columns + 1,)
+        Where the cells of each square begin, which is the number of cells before.
+    positives : ndarray of int32, shape (rows * columns + 1,)
+        Positive cells before each square.
     columns, rows : int
     side : float
         Of a square, µm.
@@ -43,10 +44,10 @@ class Squares(NamedTuple):
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    weight: NDArray[np.int64]
+    positive: NDArray[np.bool_]
     index: NDArray[np.int64]
-    start: NDArray[np.int64]
-    positives: NDArray[np.int64]
+    start: NDArray[np.int32]
+    positives: NDArray[np.int32]
     columns: int
     rows: int
     side: float
@@ -65,7 +66,8 @@ def sort_into_squares(
     """
     left, top = float(x_um.min()), float(y_um.min())
     width, height = float(x_um.max()) - left, float(y_um.max()) - top
-    side = _bounded(math.sqrt(width * height / len(x_um) * _CELLS_PER_SQUARE), width, height)
+    alone = _CELLS_PER_SQUARE / len(x_um)  # the part of all squares that one is to be
+    side = _bounded(max(math.sqrt(width * height * alone), max(width, height) * alone), width, height)
     for _ in range(4):
         columns, rows = int(width / side) + 1, int(height / side) + 1
         squares = Squares(
@@ -96,35 +98,34 @@ def _sorted(
     x_um: NDArray[np.float64], y_um: NDArray[np.float64], positive: NDArray[np.bool_],
     left: float, top: float, side: float, columns: int, rows: int,
 ) -> tuple[
-    NDArray[np.float64], NDArray[np.float64], NDArray[np.int64],
-    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64],
+    NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_],
+    NDArray[np.int64], NDArray[np.int32], NDArray[np.int32],
 ]:  # fmt: skip
     n = len(x_um)
     square = np.empty(n, np.int32)
-    start = np.zeros(rows * columns + 1, np.int64)
+    start = np.zeros(rows * columns + 1, np.int32)
+    positives = np.zeros(rows * columns + 1, np.int32)
     for i in range(n):
         column = min(int((x_um[i] - left) / side), columns - 1)
         row = min(int((y_um[i] - top) / side), rows - 1)
         square[i] = row * columns + column
         start[square[i] + 1] += 1
+        positives[square[i] + 1] += positive[i]
     for s in range(rows * columns):
         start[s + 1] += start[s]
+        positives[s + 1] += positives[s]
     place = start[:-1].copy()
     x, y = np.empty(n, np.float64), np.empty(n, np.float64)
-    weight, index = np.empty(n, np.int64), np.empty(n, np.int64)
+    is_positive, index = np.empty(n, np.bool_), np.empty(n, np.int64)
     for i in range(n):
         to = place[square[i]]
         place[square[i]] += 1
-        x[to], y[to], index[to] = x_um[i], y_um[i], i
-        weight[to] = 1 + POSITIVE if positive[i] else 1
-    positives = np.zeros(n + 1, np.int64)
-    for i in range(n):
-        positives[i + 1] = positives[i] + (weight[i] >> 32)
-    return x, y, weight, index, start, positives
+        x[to], y[to], is_positive[to], index[to] = x_um[i], y_um[i], positive[i], i
+    return x, y, is_positive, index, start, positives
 
 
 @njit(cache=True, nogil=True)
-def _crowd(start: NDArray[np.int64]) -> float:
+def _crowd(start: NDArray[np.int32]) -> float:
     total = 0.0
     for s in range(len(start) - 1):
         count = start[s + 1] - start[s]
@@ -133,114 +134,127 @@ def _crowd(start: NDArray[np.int64]) -> float:
 
 
 @njit(cache=True, nogil=True)
-def reach(radius: float, side: float) -> tuple[float, float]:
-    """Return a radius in sides of squares: what is surely within, and what may be."""
-    sides = radius / side
-    return sides * (1 - _RELATIVE_SLACK) - _SLACK, sides * (1 + _RELATIVE_SLACK) + _SLACK
+def block_rows(squares: Squares, block: int) -> tuple[int, int, int]:
+    """Return the first row and column of squares of a block, and how many blocks lie side by side."""
+    across = (squares.columns + BLOCK - 1) // BLOCK
+    return block // across * BLOCK, block % across * BLOCK, across
 
 
 @njit(cache=True, nogil=True)
-def half_span(reach: float, apart: int) -> int:
-    """Return how many squares to each side all lie within ``reach`` of all of a square, ``apart`` rows off; or -1."""
-    up = abs(apart) + 1
-    if reach < up:
-        return -1
-    return int(math.sqrt(reach * reach - up * up)) - 1
+def cells_of(squares: Squares, block: int, line: int) -> tuple[int, int]:
+    """Return where the cells of a block begin and end that lie in its ``line``-th row of squares."""
+    row, column, _ = block_rows(squares, block)
+    if row + line >= squares.rows:
+        return 0, 0
+    base = (row + line) * squares.columns
+    return squares.start[base + column], squares.start[base + min(column + BLOCK, squares.columns)]
 
 
 @njit(cache=True, nogil=True)
-def half_span_touched(reach: float, apart: int) -> int:
-    """Return how many squares to each side come within ``reach`` of a square, ``apart`` rows off; or -1."""
-    up = max(abs(apart) - 1, 0)
-    if reach < up:
-        return -1
-    return int(math.sqrt(reach * reach - up * up)) + 1
+def _surely(radius: float, side: float) -> float:
+    """Return a radius in sides of squares, made smaller by what rounding may do."""
+    return radius / side * (1 - _RELATIVE_SLACK) - _SLACK
 
 
 @njit(cache=True, nogil=True)
-def count_within(squares: Squares, square: int, radius: float) -> tuple[int, int, int, int]:
-    """Count cells around all of a square.
+def _maybe(radius: float, side: float) -> float:
+    return radius / side * (1 + _RELATIVE_SLACK) + _SLACK
+
+
+@njit(cache=True, nogil=True)
+def _touched(squares: Squares, reach: float, row: int, column: int, r: int) -> tuple[int, int]:
+    """Return which squares of row ``r``, from and to before, may be within ``reach`` of some point of a block."""
+    apart = max(row - r - 1, r - row - BLOCK, 0)
+    if reach < apart:
+        return 0, 0
+    beyond = int(math.sqrt(reach * reach - apart * apart)) + 1
+    base = r * squares.columns
+    return base + max(column - beyond, 0), base + min(column + BLOCK + beyond, squares.columns)
+
+
+@njit(cache=True, nogil=True)
+def _inside(squares: Squares, reach: float, row: int, column: int, r: int, none: int) -> tuple[int, int]:
+    """Return which squares of row ``r`` are within ``reach`` of every point of a block; ``none`` twice for none."""
+    apart = max(row + BLOCK - r, r - row + 1)
+    if reach < apart:
+        return none, none
+    far = int(math.sqrt(reach * reach - apart * apart))
+    first, last = max(column + BLOCK - far, 0), min(column + far, squares.columns)
+    if first >= last:
+        return none, none
+    return r * squares.columns + first, r * squares.columns + last
+
+
+@njit(cache=True, nogil=True)
+def packed(squares: Squares, first: int, last: int) -> int:
+    """Return the packed count of the cells in the squares from ``first`` to the one before ``last``."""
+    positives = squares.positives[last] - squares.positives[first]
+    return (squares.start[last] - squares.start[first]) + POSITIVE * positives
+
+
+@njit(cache=True, nogil=True)
+def count_within(squares: Squares, block: int, radius: float) -> tuple[int, int]:
+    """Count cells around all of a block.
 
     Returns
     -------
-    inside, inside_positive, touched, touched_positive : int
-        Those that are within ``radius`` of every point of the square, and those that may be of some.
+    inside, touched : int
+        Packed counts of cells that are within ``radius`` of every point of the block, and that may be of some.
     """
-    row, column = square // squares.columns, square % squares.columns
-    surely, maybe = reach(radius, squares.side)
-    inside = inside_positive = touched = touched_positive = 0
+    row, column, _ = block_rows(squares, block)
+    surely, maybe = _surely(radius, squares.side), _maybe(radius, squares.side)
     rows = int(maybe) + 1
-    for r in range(max(row - rows, 0), min(row + rows, squares.rows - 1) + 1):
-        half = half_span_touched(maybe, r - row)
-        if half < 0:
-            continue
-        base = r * squares.columns
-        first = squares.start[base + max(column - half, 0)]
-        last = squares.start[base + min(column + half, squares.columns - 1) + 1]
-        if first == last:
-            continue
-        touched += last - first
-        touched_positive += squares.positives[last] - squares.positives[first]
-        half = half_span(surely, r - row)
-        if half >= 0:
-            first = squares.start[base + max(column - half, 0)]
-            last = squares.start[base + min(column + half, squares.columns - 1) + 1]
-            inside += last - first
-            inside_positive += squares.positives[last] - squares.positives[first]
-    return inside, inside_positive, touched, touched_positive
+    inside = touched = 0
+    for r in range(max(row - rows, 0), min(row + BLOCK + rows, squares.rows)):
+        first, last = _touched(squares, maybe, row, column, r)
+        touched += packed(squares, first, last)
+        first, last = _inside(squares, surely, row, column, r, last)
+        inside += packed(squares, first, last)
+    return inside, touched
 
 
 @njit(cache=True, nogil=True)
 def gather(
     squares: Squares,
-    square: int,
+    block: int,
     within: float,
     beyond: float,
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     weight: NDArray[np.int64],
-) -> tuple[int, int, int]:
-    """Copy the cells of which is not known whether they lie within a distance of a point in the square.
+) -> tuple[int, int]:
+    """Copy the cells of which is not known whether they lie within a distance of a point in a block.
 
     Parameters
     ----------
     squares : Squares
-    square : int
+    block : int
     within, beyond : float
         A distance between these two is meant, µm.
     x, y, weight : ndarray, shape (n,)
-        Take the copies.
+        Take the copies; a weight is the packed count of one cell.
 
     Returns
     -------
-    copied : int
-    surely, all : int
-        The packed counts of the cells that lie within ``within`` of every point of the square, and of these with
-        the copied ones.
+    copied, surely : int
+        How many; the packed count of the cells that lie within ``within`` of every point of the block.
     """
-    row, column = square // squares.columns, square % squares.columns
-    surely = reach(within, squares.side)[0]
-    maybe = reach(beyond, squares.side)[1]
+    row, column, _ = block_rows(squares, block)
+    surely, maybe = _surely(within, squares.side), _maybe(beyond, squares.side)
     rows = int(maybe) + 1
-    copied = known = all_ = 0
-    for r in range(max(row - rows, 0), min(row + rows, squares.rows - 1) + 1):
-        half = half_span_touched(maybe, r - row)
-        if half < 0:
+    copied = known = 0
+    for r in range(max(row - rows, 0), min(row + BLOCK + rows, squares.rows)):
+        first, last = _touched(squares, maybe, row, column, r)
+        if squares.start[first] == squares.start[last]:
             continue
-        base = r * squares.columns
-        first = squares.start[base + max(column - half, 0)]
-        last = squares.start[base + min(column + half, squares.columns - 1) + 1]
-        all_ += (last - first) + ((squares.positives[last] - squares.positives[first]) << 32)
-        half = half_span(surely, r - row)
-        skip_from = skip_to = last
-        if half >= 0 and first < last:
-            skip_from = squares.start[base + max(column - half, 0)]
-            skip_to = squares.start[base + min(column + half, squares.columns - 1) + 1]
-            known += (skip_to - skip_from) + (
-                (squares.positives[skip_to] - squares.positives[skip_from]) << 32
-            )
-        for begin, end in ((first, skip_from), (skip_to, last)):
-            for i in range(begin, end):
-                x[copied], y[copied], weight[copied] = squares.x[i], squares.y[i], squares.weight[i]
-                copied += 1
-    return copied, known, all_
+        skip_from, skip_to = _inside(squares, surely, row, column, r, last)
+        known += packed(squares, skip_from, skip_to)
+        for part in range(2):
+            begin = squares.start[skip_to if part else first]
+            length = squares.start[last if part else skip_from] - begin
+            for i in range(length):
+                x[copied + i] = squares.x[begin + i]
+                y[copied + i] = squares.y[begin + i]
+                weight[copied + i] = 1 + POSITIVE * squares.positive[begin + i]
+            copied += length
+    return copied, known
