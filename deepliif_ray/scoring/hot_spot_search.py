@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from deepliif_ray.scoring.squares import BLOCK, Squares, block_rows, cells_of, count_within, gather
+from deepliif_ray.scoring.squares import BLOCK, Squares, cells_of, count_within, gather
 
 SHARE, DENSITY = 0, 1
 _LOW = (1 << 32) - 1
@@ -75,16 +75,17 @@ def _score(question: Question, n_cells: int, n_positive: int, radius2: float) ->
 
 
 @njit(cache=True, nogil=True)
-def _first_step(squares: Squares, block: int, cells: int, touched: bool, guess: int) -> int:
-    """Return the smallest radius, in half sides of squares, that touches, or has inside, as many cells.
+def _first_step(squares: Squares, block: int, cells: int, which: int, guess: int) -> int:
+    """Return the smallest radius, in half sides of squares, within which as many cells are surely, or may be.
+
+    ``which`` is 0 or 1, the place in what `count_within` returns.
 
     The search goes from ``guess`` in steps that double, and then halves what is left.
     """
     step = squares.side / 2
     too_low, enough, stride, at = -1, -1, 1, guess
     while enough < 0 or enough - too_low > 1:
-        inside, outside = count_within(squares, block, at * step)
-        if (outside if touched else inside) & _LOW >= cells:
+        if count_within(squares, block, at * step)[which] & _LOW >= cells:
             enough = at
         else:
             too_low = at
@@ -103,8 +104,7 @@ def _first_step(squares: Squares, block: int, cells: int, touched: bool, guess: 
 @njit(cache=True, nogil=True)
 def bound_blocks(squares: Squares, question: Question) -> Bounds:
     """Return bounds of all blocks that hold cells."""
-    across = block_rows(squares, 0)[2]
-    blocks = across * ((squares.rows + BLOCK - 1) // BLOCK)
+    blocks = ((squares.columns + BLOCK - 1) // BLOCK) * ((squares.rows + BLOCK - 1) // BLOCK)
     found = Bounds(
         np.empty(blocks, np.int64),
         np.empty(blocks, np.float64),
@@ -113,6 +113,7 @@ def bound_blocks(squares: Squares, question: Question) -> Bounds:
         np.empty(blocks, np.float64),
     )
     radius, step, low, gap, at = math.sqrt(question.radius2), squares.side / 2, 0, 4, 0
+    zero, one = np.int64(0), np.int64(1)  # numba would compile once more for each literal
     for block in range(blocks):
         held = 0
         for line in range(BLOCK):
@@ -125,8 +126,8 @@ def bound_blocks(squares: Squares, question: Question) -> Bounds:
             found.low[at] = found.high[at] = radius
         else:
             # Neighbours' radii differ little.
-            low = _first_step(squares, block, question.cells, True, low + 1) - 1
-            gap = _first_step(squares, block, question.cells, False, low + gap) - low
+            low = _first_step(squares, block, question.cells, one, low + 1) - 1
+            gap = _first_step(squares, block, question.cells, zero, low + gap) - low
             low, high = max(low, 0), low + gap
             inside = count_within(squares, block, low * step)[0]
             touched = count_within(squares, block, high * step)[1]
@@ -257,7 +258,7 @@ def _nearest(
     bound = _bound(question, high >> 32, n_low - (low >> 32), k, low2)
     if bound < best:
         return bound, 0, 0.0, guess
-    between = 0
+    between = np.int64(0)
     to_order, distance2, its_weight = near
     for j in range(m):
         dx, dy = x[j] - at_x, y[j] - at_y
@@ -324,7 +325,7 @@ def search(
     n = len(squares.x)
     x, y, weight = np.empty(n, np.float64), np.empty(n, np.float64), np.empty(n, np.int64)
     near = (np.empty(n + 1, np.float64), np.empty(n + 1, np.float64), np.empty(n + 1, np.int64))
-    best, score, most = -1, 0.0, 0
+    best, score, most = np.int64(-1), 0.0, np.int64(0)
     for j in order:
         if bounds.score[j] < score or (bounds.score[j] == score and bounds.n_cells[j] < most):
             continue

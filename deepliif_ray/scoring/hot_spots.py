@@ -116,7 +116,8 @@ def hot_spots(
     ----------
     S. C. Y. Leung et al., "Analytical validation of a standardized scoring protocol for Ki67: phase 3 of an
     international multicenter collaboration", npj Breast Cancer 2, 16014 (2016): 500 cells of a hot spot.
-    S. Robertson et al., "Re-evaluating Ki67 in hot spots": see Leung et al. for hot spots above the global index.
+    M. Kulldorff, "A spatial scan statistic", Communications in Statistics – Theory and Methods 26, 1481–1496 (1997):
+    the maximum over many windows has a distribution of its own.
     """
     x, y, is_positive = _checked(x_um, y_um, positive)
     question, radius_um = _question(cells, area_mm2, by, count, min_cells)

@@ -134,16 +134,16 @@ def _crowd(start: NDArray[np.int32]) -> float:
 
 
 @njit(cache=True, nogil=True)
-def block_rows(squares: Squares, block: int) -> tuple[int, int, int]:
-    """Return the first row and column of squares of a block, and how many blocks lie side by side."""
+def block_place(squares: Squares, block: int) -> tuple[int, int]:
+    """Return the first row and column of squares of a block; blocks are counted row by row."""
     across = (squares.columns + BLOCK - 1) // BLOCK
-    return block // across * BLOCK, block % across * BLOCK, across
+    return block // across * BLOCK, block % across * BLOCK
 
 
 @njit(cache=True, nogil=True)
 def cells_of(squares: Squares, block: int, line: int) -> tuple[int, int]:
     """Return where the cells of a block begin and end that lie in its ``line``-th row of squares."""
-    row, column, _ = block_rows(squares, block)
+    row, column = block_place(squares, block)
     if row + line >= squares.rows:
         return 0, 0
     base = (row + line) * squares.columns
@@ -201,7 +201,7 @@ def count_within(squares: Squares, block: int, radius: float) -> tuple[int, int]
     inside, touched : int
         Packed counts of cells that are within ``radius`` of every point of the block, and that may be of some.
     """
-    row, column, _ = block_rows(squares, block)
+    row, column = block_place(squares, block)
     surely, maybe = _surely(radius, squares.side), _maybe(radius, squares.side)
     rows = int(maybe) + 1
     inside = touched = 0
@@ -239,7 +239,7 @@ def gather(
     copied, surely : int
         How many; the packed count of the cells that lie within ``within`` of every point of the block.
     """
-    row, column, _ = block_rows(squares, block)
+    row, column = block_place(squares, block)
     surely, maybe = _surely(within, squares.side), _maybe(beyond, squares.side)
     rows = int(maybe) + 1
     copied = known = 0
