@@ -1,0 +1,15 @@
+"""``python -m deepliif_ray.scoring``: compile the kernels of hot spots now, so that the first question is quick.
+
+As ``python -m deepliif_ray.cells`` does for those that measure cells.
+"""
+
+from deepliif_ray.scoring.hot_spots import hot_spots
+
+
+def compile_kernels() -> None:
+    """Call every kernel once with the kinds of arrays that it is given."""
+    hot_spots([0.0, 1.0], [0.0, 1.0], [True, False], cells=1)
+
+
+if __name__ == "__main__":
+    compile_kernels()
