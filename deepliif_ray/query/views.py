@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.query.described import described
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
@@ -61,7 +62,8 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     -------
     duckdb.DuckDBPyConnection
         With ``cells``, ``slides``, ``failures``, ``runs``, ``called_cells``, ``slide_indices``,
-        ``patient_indices``, ``slide_quality``, ``damaged``, ``leftovers``, ``retired`` and ``markers``; and
+        ``patient_indices``, ``slide_quality``, ``damaged``, ``leftovers``, ``retired`` and ``markers``, each
+        column of which ``described`` explains; and
         for other thresholds the table macros ``call_cells(…)``, ``slide_indices_at(…)``,
         ``patient_indices_at(…)`` (see
         ``query/sql/called_cells.sql``) and ``slide_quality_at(…)`` (see ``query/sql/quality.sql``). Times
@@ -78,6 +80,7 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     ledger, damaged = sound_ledger(url)
     tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
     tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
+    tables["described"] = described()
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
@@ -110,7 +113,7 @@ def derived() -> list[str]:
     DuckDB looks into a view when another is made on it, and into each file behind it; so until all are made
     ``cells`` has none.
     """
-    names = ("intervals", "called_cells", "quality", "notes", "indices")
+    names = ("intervals", "called_cells", "quality", "notes", "indices", "described")
     return [_cells_of([]), *(_sql(name) for name in names), "DROP VIEW cells"]
 
 
