@@ -39,6 +39,9 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             'sql results "SELECT patient_id FROM patient_indices WHERE index_percent > 30"',
             'sql results "FROM slide_quality WHERE len(flags) > 0" --output quality.csv',
             'sql results --sandbox "SELECT count(*) FROM cells"',
+            "sql results",
+            "sql results --describe patient_indices",
+            "sql results --file questions.sql --format markdown",
         ),
     },
     "Run jobs": {
