@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -11,21 +13,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.described import described
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
-from deepliif_ray.tables.damage import footer_problem, sound_ledger
-from deepliif_ray.tables.ledger import Ledger, joined_rows
+from deepliif_ray.tables.damage import sound_ledger
+from deepliif_ray.tables.ledger import Ledger
 from deepliif_ray.tables.records import Damage
-from deepliif_ray.tables.schema import column_names, later_columns, schema_version, table_schema
+from deepliif_ray.tables.schema import column_names, later_columns, table_schema
 
 _SQL = Path(__file__).parent / "sql"
-_VERSIONS = range(1, schema_version("cells") + 1)
+# GEOMETRY to whoever opens an exported database, unless he says what is said below.
+_OWN = {"boundary": "c.boundary::BLOB AS boundary"}
 _DAMAGED = pa.schema([(name, pa.string()) for name in ("object", "kind", "slide_id", "problem")])
 _LISTED = 3
 _log = logging.getLogger(__name__)
-
+Place = Callable[[str], str]
 
 SANDBOX = {
     "temp_directory": "''",
@@ -77,34 +81,63 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
         The store does not answer.
     """
     url = os.fspath(results)
-    ledger, damaged = sound_ledger(url)
-    tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
-    tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
-    tables["described"] = described()
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )
+    if sandbox or needs_root(url):
+        connection.register_filesystem(RootedFileSystem(url))
+        places = make_views(connection, url, RootedFileSystem.place)
+    else:
+        places = make_views(connection, url, partial(storage.join, storage.absolute(url)))
+    if sandbox:
+        lock(connection, places)
+    return connection
+
+
+def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -> list[str]:
+    """Make the tables, views and macros of `connect` in a database that is empty.
+
+    Parameters
+    ----------
+    connection : DuckDBPyConnection
+    url : str
+        URL of the results.
+    place : function of str
+        What DuckDB is to call an object of the results, given its path in them.
+
+    Returns
+    -------
+    list of str
+        What DuckDB calls the cells objects that are read.
+    """
+    ledger, damaged = sound_ledger(url)
+    tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
+    tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
+    tables["described"] = described()
     # Leaves boundary as WKB: the geometry type is not in every version, and few readers understand it.
     connection.execute("SET enable_geoparquet_conversion = false")
     connection.execute("CREATE SCHEMA stored")
     for name, table in tables.items():
         _create_table(connection, name, table)
         connection.execute(f"CREATE VIEW {name} AS FROM stored.{name}")
-    cells, places = _cells_view(connection, url, tables["slides"], damaged, rooted=sandbox or needs_root(url))
+    cells, places = _cells_view(connection, url, tables["slides"], damaged, place)
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     if damaged:
-        _log.warning("%s", _described(url, damaged))
+        _log.warning("%s", told(url, damaged))
     if _has_same_content(tables["slides"]):
         connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
     for statement in (*derived(), cells):
         connection.execute(statement)
-    if sandbox:
-        connection.execute(f"SET allowed_paths = [{places}]")
-        for name, value in SANDBOX.items():
-            connection.execute(f"SET {name} = {value}")
-    return connection
+    return places
+
+
+def lock(connection: duckdb.DuckDBPyConnection, places: list[str]) -> None:
+    """Leave a connection no file but ``places``, and nothing that could be changed back."""
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, places))}]")
+    for name, value in SANDBOX.items():
+        connection.execute(f"SET {name} = {value}")
 
 
 def derived() -> list[str]:
@@ -144,7 +177,7 @@ def _sql(name: str) -> str:
     return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _described(url: str, damaged: list[Damage]) -> str:
+def told(url: str, damaged: list[Damage]) -> str:
     """Return one line that says what is damaged, and what that means for answers."""
     named = ", ".join(list(dict.fromkeys(damage.object for damage in damaged))[:_LISTED])
     cells = len({damage.slide_id for damage in damaged if damage.kind == "cells"})
@@ -167,36 +200,13 @@ def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Ta
 
 
 def _cells_view(
-    connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, damaged: list[Damage], *, rooted: bool
-) -> tuple[str, str]:
-    """Return what makes the view of cells, without those that are damaged, and the files behind it as SQL."""
+    connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, damaged: list[Damage], place: Place
+) -> tuple[str, list[str]]:
+    """Return what makes the view of cells, without those that are damaged, and the files behind it."""
     _create_table(connection, "no_cells", table_schema("cells").empty_table())
-    lost = {damage.object for damage in damaged}
-    # Several slides may share an object, which is read once.
-    versions = {
-        path: version or 1
-        for path, version in zip(
-            slides.column("cells_path").to_pylist(), slides.column("cells_version").to_pylist(), strict=True
-        )
-        if path and path not in lost
-    }
-    if rooted:
-        connection.register_filesystem(RootedFileSystem(url))
-        places = {path: f"{RootedFileSystem.protocol}://{path}" for path in versions}
-    else:
-        root = storage.absolute(url)
-        places = {path: storage.join(root, path) for path in versions}
-    # An object of several slides may still hold one that was scored again since: then its slides are picked.
-    partial = {path for path in versions if _holds_more(slides, path)}
-    groups = [[path for path in versions if versions[path] == v and path not in partial] for v in _VERSIONS]
-    selects = []
-    for paths in [*groups, *([path] for path in partial)]:
-        while paths and (problem := footer_problem(storage.join(url, paths[0]))) is not None:
-            # DuckDB takes columns from the first one, and opens the others when it needs them.
-            damaged += _slides_of(slides, paths.pop(0), problem)
-        if paths:
-            selects.append(_select(paths, places, versions[paths[0]], partial=paths[0] in partial))
-    return _cells_of(selects), ", ".join(map(_quoted, places.values()))
+    found = cells_objects(url, slides, damaged)
+    selects = [_select(objects, place) for objects in found]
+    return _cells_of(selects), [place(path) for objects in found for path in objects.paths]
 
 
 def _cells_of(selects: list[str]) -> str:
@@ -204,34 +214,20 @@ def _cells_of(selects: list[str]) -> str:
     return Template(_sql("cells")).substitute(columns=columns, selects="".join(selects))
 
 
-def _slides_of(slides: pa.Table, path: str, problem: str) -> list[Damage]:
-    ids = slides.filter(pc.equal(slides.column("cells_path"), path)).column("slide_id").to_pylist()
-    return [Damage(path, "cells", slide, f"{problem}; score the slide again") for slide in ids]
-
-
-def _select(paths: list[str], places: dict[str, str], version: int, *, partial: bool) -> str:
-    """Return what reads cells objects of one version, as one part of the view."""
-    later = later_columns("cells", version)
+def _select(objects: CellsObjects, place: Place) -> str:
+    """Return what reads cells objects, as one part of the view."""
+    later = later_columns("cells", objects.version)
     columns = [
-        f"c.{name}" if name not in later else "s.attempt" if name == "attempt" else "NULL"
+        _OWN.get(name, f"c.{name}") if name not in later else "s.attempt" if name == "attempt" else "NULL"
         for name in column_names("cells")
     ]
-    form = "cells_of_older" if later else "cells_of_some" if partial else "cells_of_files"
+    form = "cells_of_older" if later else "cells_of_some" if objects.partial else "cells_of_files"
     return Template(_sql(form)).substitute(
         columns=", ".join(columns),
-        files=", ".join(_quoted(places[path]) for path in paths),
-        path=_quoted(paths[0]) if partial else "NULL",
+        files=", ".join(_quoted(place(path)) for path in objects.paths),
+        path=_quoted(objects.paths[0]) if objects.partial else "NULL",
     )
 
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _holds_more(slides: pa.Table, path: str) -> bool:
-    """Tell whether an object of several slides holds cells that no record counts any more."""
-    rows = joined_rows(path)
-    if rows is None:
-        return False
-    counted = pc.sum(slides.filter(pc.equal(slides.column("cells_path"), path)).column("n_cells")).as_py()
-    return bool(counted != rows)
