@@ -2,6 +2,7 @@
 
 from deepliif_ray.cli import (  # noqa: F401
     evaluation,
+    export,
     indices,
     jobs,
     manifest,

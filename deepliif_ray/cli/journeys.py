@@ -43,6 +43,7 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "sql results --describe patient_indices",
             "sql results --file questions.sql --format markdown",
         ),
+        "export": (),
     },
     "Run jobs": {
         "run": ("run jobs/reprocess.yaml",),
@@ -66,6 +67,10 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
 WITHIN = {
     "manifest scan": (
         "manifest scan s3://bucket/slides --pattern '{patient_id}/{marker}/{slide_id}.svs' --output all.csv",
+    ),
+    "export duckdb": (
+        "export duckdb results results.duckdb",
+        "export duckdb s3://bucket/results results.duckdb --overwrite",
     ),
     "jobs list": ("jobs list --address http://head:8265",),
     "jobs logs": ("jobs logs ID --follow",),
