@@ -124,8 +124,7 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
     cells, places = _cells_view(connection, url, tables["slides"], damaged, place)
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
-    if damaged:
-        _log.warning("%s", told(url, damaged))
+    warn(url, damaged)
     if _has_same_content(tables["slides"]):
         connection.execute(_sql("same_content"))  # changes the table: once, and not where it is handed on to
     for statement in (*derived(), cells):
@@ -177,15 +176,21 @@ def _sql(name: str) -> str:
     return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def told(url: str, damaged: list[Damage]) -> str:
-    """Return one line that says what is damaged, and what that means for answers."""
+def warn(url: str, damaged: list[Damage]) -> None:
+    """Log one line that says what is damaged, if anything is, and what that means for answers."""
+    if not damaged:
+        return
     named = ", ".join(list(dict.fromkeys(damage.object for damage in damaged))[:_LISTED])
     cells = len({damage.slide_id for damage in damaged if damage.kind == "cells"})
     without = f"; cells and called_cells lack those of {cells} slides" * (cells > 0)
     more = ", …" * (len({damage.object for damage in damaged}) > _LISTED)
-    return (
-        f"{url}: damaged and passed over: {named}{more}{without}; list all with "
-        "`deepliif-ray check`, mend with `deepliif-ray check --repair` and by scoring the manifest again"
+    _log.warning(
+        "%s: damaged and passed over: %s%s%s; list all with `deepliif-ray check`, mend with `deepliif-ray "
+        "check --repair` and by scoring the manifest again",
+        url,
+        named,
+        more,
+        without,
     )
 
 
