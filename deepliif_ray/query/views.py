@@ -81,18 +81,35 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
         The store does not answer.
     """
     url = os.fspath(results)
+    connection, places = opened(url, rooted=sandbox or needs_root(url))
+    if sandbox:
+        lock(connection, places)
+    return connection
+
+
+def opened(url: str, *, rooted: bool) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
+    """Open results in a database in memory; errors as of `connect`.
+
+    Parameters
+    ----------
+    url : str
+        URL of the results.
+    rooted : bool
+        Let DuckDB read cells through `RootedFileSystem`, and not by their own paths.
+
+    Returns
+    -------
+    DuckDBPyConnection, list of str
+        The connection, and what DuckDB calls the cells objects.
+    """
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )
-    if sandbox or needs_root(url):
-        connection.register_filesystem(RootedFileSystem(url))
-        places = make_views(connection, url, RootedFileSystem.place)
-    else:
-        places = make_views(connection, url, partial(storage.join, storage.absolute(url)))
-    if sandbox:
-        lock(connection, places)
-    return connection
+    if not rooted:
+        return connection, make_views(connection, url, partial(storage.join, storage.absolute(url)))
+    connection.register_filesystem(RootedFileSystem(url))
+    return connection, make_views(connection, url, RootedFileSystem.place)
 
 
 def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -> list[str]:
