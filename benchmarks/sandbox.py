@@ -6,7 +6,8 @@ Makes results of that many cells if there are none, with values drawn at random 
 """
 
 import argparse
-import statistics
+import resource
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepliif_ray.query import Limits, ask, connect
+from deepliif_ray.query import ask, connect
 from deepliif_ray.tables.schema import table_schema
 from tests.query import fake_results as fake
 
@@ -45,6 +46,7 @@ def make(results: Path, slides: int, cells: int) -> None:
             columns[field.name] = pa.array(random.integers(0, high, cells)).cast(field.type)
         else:
             columns[field.name] = pa.repeat(pa.scalar(values.get(field.name, ""), field.type), cells)
+    records = []
     for number in range(slides):
         slide, patient, marker = f"S{number:04d}", f"P{number // 2:04d}", ("Ki67", "CD3")[number % 2]
         attempt = uuid.uuid4().hex[:8]
@@ -54,28 +56,29 @@ def make(results: Path, slides: int, cells: int) -> None:
         (results / path).parent.mkdir(parents=True, exist_ok=True)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         pq.write_table(table, results / path, compression="zstd")
-        fake.commit(
-            str(results),
-            slide,
-            [],
-            patient_id=patient,
-            marker=marker,
-            attempt=attempt,
-            cells_path=path,
-            n_cells=cells,
-            slide_version="v",
-            slide_fingerprint=slide,
-        )
+        record = {"slide_id": slide, "patient_id": patient, "marker": marker, "attempt": attempt}
+        record |= {"cells_path": path, "n_cells": cells, "slide_version": "v", "slide_fingerprint": slide}
+        records.append(fake.commit(str(results / "one"), slide, []) | record)
+    # One object, as a run of hundreds of slides leaves.
+    fake.write(str(results / "slides" / "all.parquet"), "slides", records)
+    shutil.rmtree(results / "one")
 
 
-def timed(call: Callable[[], object], rounds: int) -> float:
-    """Return the median of the seconds that a call takes."""
-    spent = []
+def timed(call: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Return the least seconds that a call takes, by the clock, and of processors with its processes."""
+    clock, processors = [], []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), cpu()
         call()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
+        clock.append(time.perf_counter() - began)
+        processors.append(cpu() - spent)
+    return min(clock), min(processors)
+
+
+def cpu() -> float:
+    """Return the seconds of processors that this process and those it waited for have had."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def main() -> None:
@@ -91,14 +94,18 @@ def main() -> None:
     results = str(given.results)
     connection = connect(results)
     for name, query in QUERIES.items():
-        opened = timed(lambda query=query: connection.sql(query).to_arrow_table(), given.rounds)
-        asked = timed(lambda query=query: ask(results, query), given.rounds)
-        sandbox = timed(lambda query=query: ask(results, query, sandbox=Limits()), given.rounds)
-        assert ask(results, query).equals(ask(results, query, sandbox=True))
-        print(
-            f"{name}: open connection {opened:.2f} s, ask {asked:.2f} s, sandbox {sandbox:.2f} s "
-            f"({sandbox / opened:.2f} x the open connection, {sandbox / asked:.2f} x ask)"
-        )
+        ways: dict[str, Callable[[], pa.Table]] = {
+            "open connection": lambda query=query: connection.sql(query).to_arrow_table(),
+            "ask": lambda query=query: ask(results, query),
+            "sandbox": lambda query=query: ask(results, query, sandbox=True),
+        }
+        answers = [way() for way in ways.values()]
+        assert all(answer.equals(answers[0]) for answer in answers)
+        spent = {way: timed(call, given.rounds) for way, call in ways.items()}
+        print(f"{name}:")
+        for way, (clock, processors) in spent.items():
+            ratio = clock / spent["open connection"][0]
+            print(f"  {way:16} {clock:6.2f} s ({ratio:.2f} x), {processors:6.2f} s of processors")
 
 
 if __name__ == "__main__":
