@@ -1,9 +1,9 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
 Seven names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
-runs), `connect` opens the results for SQL, `optimize` joins their objects, `check` verifies them, `forget`
-takes a patient or slide out of them, `load_model` gives a model to use on arrays of pixels, and `train`
-makes one.
+runs), `connect` opens the results for SQL, `scan_cells` their cells as a data frame, `optimize` joins their
+objects, `check` verifies them, `forget` takes a patient or slide out of them, `load_model` gives a model to use on
+arrays of pixels, and `train` makes one.
 They are imported when first used.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepliif_ray.models import load_model
     from deepliif_ray.query import connect
     from deepliif_ray.tables.forget import ForgetSummary
+    from deepliif_ray.query.frames import scan_cells
     from deepliif_ray.tables.optimize import OptimizeSummary, optimize
     from deepliif_ray.training.run.train import train
 
@@ -35,6 +36,7 @@ __all__ = [
     "forget",
     "load_model",
     "optimize",
+    "scan_cells",
     "score",
     "train",
 ]
@@ -50,6 +52,7 @@ _HOMES = {
     "forget": "deepliif_ray.engine.run.forget",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",
+    "scan_cells": "deepliif_ray.query.frames",
     "score": "deepliif_ray.engine.score",
     "train": "deepliif_ray.training.run.train",
 }

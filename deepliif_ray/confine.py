@@ -24,7 +24,7 @@ import platform
 import resource
 import struct
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 NETWORK, FILES = "network", "files"
@@ -52,7 +52,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on all ar
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 # Rights over files by the version of Landlock that brought them: of the first, all but those of reading files
 # and folders.
-_READING = 0b1100
+_READ_FILE, _READING = 0b100, 0b1100
 _RIGHTS = ((1, 0b1_1111_1111_0011), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
 _TCP, _SCOPES = (4, 0b11), (6, 0b11)
 
@@ -139,19 +139,26 @@ def confine() -> tuple[str, ...]:
     return (*((FILES,) if files else ()), *((NETWORK,) if network else ()))
 
 
-def close_files() -> None:
+def close_files(but: Iterable[str] = ()) -> None:
     """Let this thread, and those that it begins, open no file any more but what the kernel tells of itself.
 
     What is open stays, and so do ``/proc`` and ``/sys``, in which libraries look up processors and memory.
     Call it after the last import, and after `confine` gave up `FILES`, which also closes other processes'
-    part of ``/proc``.
+    part of ``/proc``, and changing files.
+
+    Parameters
+    ----------
+    but : iterable of str
+        Files that stay to be read, and are not to be changed. One that is not there is passed over.
 
     Raises
     ------
     OSError
         It cannot be done.
     """
-    if not _landlock(ctypes.CDLL(None, use_errno=True), ((1, _READING),), but=("/proc", "/sys")):
+    libc = ctypes.CDLL(None, use_errno=True)
+    stay = [("/proc", _READING), ("/sys", _READING), *((path, _READ_FILE) for path in but)]
+    if not _landlock(libc, ((1, _READING),), stay):
         raise OSError(ctypes.get_errno(), "files cannot be closed to this process")
 
 
@@ -164,8 +171,10 @@ def described(gave_up: Collection[str]) -> str:
     return f"cannot {', '.join(refused)}" + (f"; CAN {', '.join(possible)}" if possible else "")
 
 
-def _landlock(libc: ctypes.CDLL, taken: tuple[tuple[int, int], ...], but: tuple[str, ...] = ()) -> bool:
-    """Take rights over files away, ``but`` below these folders; tell whether it was done."""
+def _landlock(
+    libc: ctypes.CDLL, taken: tuple[tuple[int, int], ...], but: Iterable[tuple[str, int]] = ()
+) -> bool:
+    """Take rights over files away, ``but`` these at and below these paths; tell whether it was done."""
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     if version < 1:
         return False
@@ -176,10 +185,13 @@ def _landlock(libc: ctypes.CDLL, taken: tuple[tuple[int, int], ...], but: tuple[
     if rules < 0:
         return False
     try:
-        for folder in but:
-            parent = os.open(folder, os.O_PATH)
+        for path, kept in but:
             try:
-                rule = struct.pack("=Qi", rights, parent)
+                parent = os.open(path, os.O_PATH)
+            except FileNotFoundError:
+                continue
+            try:
+                rule = struct.pack("=Qi", rights & kept, parent)
                 if libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, rule, 0) != 0:
                     return False
             finally:

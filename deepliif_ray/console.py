@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 import sys
 import time
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # Arrow is slow to import, and help and mistakes need none
 
 _QUIET_SECONDS = 15.0
 _SHARES = ("plan", "read", "infer", "measure", "write", "finalize")
+_MARKS = re.compile(r"[\\|*`\[\]~]")
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -37,9 +39,16 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     PARQUET = "parquet"
+    MARKDOWN = "markdown"
 
 
-_SUFFIXES = {".csv": Format.CSV, ".json": Format.JSON, ".parquet": Format.PARQUET, ".txt": Format.TABLE}
+_SUFFIXES = {
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".parquet": Format.PARQUET,
+    ".txt": Format.TABLE,
+    ".md": Format.MARKDOWN,
+}
 
 
 def _plain(value: Any) -> Any:
@@ -165,6 +174,8 @@ def show(table: "pa.Table", form: Format | None, output: Path | None = None) -> 
         content = sink.getvalue().to_pybytes()
     elif form is Format.TABLE:
         content = _rendered(table).encode()
+    elif form is Format.MARKDOWN:
+        content = _markdown(table).encode()
     elif form is Format.JSON:
         content = (json.dumps(rows(table), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
     else:
@@ -198,13 +209,35 @@ def _csv_field(value: Any) -> str:
     return text if is_plain else '"' + text.replace('"', '""') + '"'
 
 
-def _rendered(table: "pa.Table") -> str:
+def _markdown(table: "pa.Table") -> str:
+    """Return a table as GitHub's Markdown shows one, with values as for the eye."""
+    lines = [
+        [_inert(name) for name in table.column_names],
+        ["---:" if _is_numeric(field) else "---" for field in table.schema],
+    ]
+    for row in table.to_pylist(maps_as_pydicts="lossy"):
+        lines.append([_inert(v if isinstance(v, str) else _text(v)) for v in row.values()])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _inert(text: str) -> str:
+    """Return ``text`` as Markdown shows it literally, in a cell of a table."""
+    text = _MARKS.sub(r"\\\g<0>", text).replace("&", "&amp;").replace("<", "&lt;")
+    return visible("<br>".join(text.replace("\r\n", "\n").replace("\r", "\n").split("\n")))
+
+
+def _is_numeric(field: "pa.Field[Any]") -> bool:
     import pyarrow as pa
 
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return any(is_kind(field.type) for is_kind in kinds)
+
+
+def _rendered(table: "pa.Table") -> str:
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for field in table.schema:
-        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        grid.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if _is_numeric(field) else "left"
+        grid.add_column(field.name, justify=justify, overflow="fold")
     for row in table.to_pylist(maps_as_pydicts="lossy"):
         grid.add_row(*(Text(_text(value)) for value in row.values()))
     terminal = sys.stdout.isatty()

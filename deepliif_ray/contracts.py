@@ -23,7 +23,7 @@ def load(name: str) -> dict[str, Any]:
     ----------
     name : str
         File name in ``schemas/`` without ``.yaml``: ``cells``, ``slides``, ``failures``, ``runs``,
-        ``patients``, ``manifest`` or ``markers``.
+        ``patients``, ``views``, ``manifest`` or ``markers``.
 
     Returns
     -------

@@ -4,13 +4,15 @@ python docs/make_data_dictionary.py
 """
 
 from pathlib import Path
+from typing import Any
 
 from deepliif_ray import contracts
+from deepliif_ray.query import described
 
 TARGET = Path(__file__).with_name("data-dictionary.md")
 TABLES = {
     "manifest": "What a manifest may hold.",
-    "cells": "One row per cell: measurements, no thresholded opinion.",
+    "cells": described.TABLES["cells"][1],
     "slides": "One row per scored slide: its commit record.",
     "failures": "One row per failed attempt; the view shows the newest one of slides not scored since.",
     "runs": "One row per run.",
@@ -26,16 +28,9 @@ sql`: these show only slides that are complete. Times are UTC.
 On disk, results are Parquet files: `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…`.
 `_staging/…` is work in progress.
 
-Besides the tables below there are these views and tables:
-
-- `called_cells`: the `cells` that are counted, with `positive`
-- `slide_indices`: as `patient_indices`, by slide
-- `slide_quality`: quality control of slides ([monitoring](monitoring.md))
-- `damaged`: objects that were passed over (`object`, `kind`, `slide_id`, `problem`)
-- `leftovers`: slides that the newest manifest lists no more (`slide_id`, `patient_id`, `marker`, `uri`,
-  `manifest_uri`, `renamed_to`; see [manifests](manifests.md))
-- `retired`: slides that `score --prune` left out (`slide_id`, `patient_id`, `marker`, `uri`, `retired_at`)
-- `markers`: markers that have a name (`name`, `aliases`, `localisation`, `note`, `caution`, `brief`)
+Below are the stored tables, then the [views](#views) that are made of them and the
+[table macros](#table-macros), which are views with parameters. The same in SQL:
+`FROM described('slide_quality')`.
 
 ## With other tools
 
@@ -65,28 +60,41 @@ given another type or meaning.
 """
 
 
+HEADINGS = "| column | type | unit | description | source |\n|---|---|---|---|---|"
+
+
 def text() -> str:
     """Return the whole page."""
     parts = [HEAD]
     for name, title in TABLES.items():
         schema = contracts.load(name)
-        parts += [
-            f"## {name}\n\n{title} Schema version {schema['version']}.\n",
-            "| column | type | unit | description | source |\n|---|---|---|---|---|",
-        ]
-        for column in schema["columns"]:
-            certain = column.get("required", not column.get("nullable", True))
-            kind = column["type"] + ("" if certain else ", may be missing")
-            cells = (
-                f"`{column['name']}`",
-                kind,
-                column.get("unit", ""),
-                column["description"],
-                column.get("source", ""),
-            )
-            parts.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
-        parts.append("")
+        parts += [f"## {name}\n\n{title} Schema version {schema['version']}.\n"]
+        parts += [HEADINGS, *map(row, schema["columns"]), ""]
+    parts.append("## Views\n")
+    shown = set(described.TABLES)
+    for entry in described.entries():
+        if entry.parameters is None and entry.name not in shown:
+            parts += [f"### {entry.name}\n\n{entry.says}\n", HEADINGS, *map(row, entry.columns), ""]
+    parts.append("## Table macros\n")
+    for entry in described.entries():
+        if entry.parameters is not None:
+            parts.append(f"### {entry.name}(…)\n\n{entry.says}\n")
+            parts += [HEADINGS.replace("column", "parameter"), *map(row, entry.parameters), ""]
     return "\n".join(parts)
+
+
+def row(column: dict[str, Any]) -> str:
+    """Return a column or parameter as a row of a table."""
+    certain = column.get("required", not column.get("nullable", False))
+    kind = column["type"] + ("" if certain else ", may be missing")
+    cells = (
+        f"`{column['name']}`",
+        kind,
+        column.get("unit", ""),
+        " ".join(column["description"].split()),
+        column.get("source", ""),
+    )
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":

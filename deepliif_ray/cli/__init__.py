@@ -4,6 +4,7 @@ from deepliif_ray.cli import (  # noqa: F401
     agreement,
     cutoffs,
     evaluation,
+    export,
     forgetting,
     indices,
     jobs,

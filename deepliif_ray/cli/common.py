@@ -47,7 +47,9 @@ FormatOption = Annotated[
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", help="File to write to: .csv, .json, .parquet or .txt; else standard output."),
+    typer.Option(
+        "--output", help="File to write to: .csv, .json, .parquet, .md or .txt; else standard output."
+    ),
 ]
 
 

@@ -45,12 +45,16 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             'sql results "SELECT patient_id FROM patient_indices WHERE index_percent > 30"',
             'sql results "FROM slide_quality WHERE len(flags) > 0" --output quality.csv',
             'sql results --sandbox "SELECT count(*) FROM cells"',
+            "sql results",
+            "sql results --describe patient_indices",
+            "sql results --file questions.sql --format markdown",
         ),
         "agreement": (
             "agreement results --marker Ki67",
             "agreement results --other results-of-another-model",
             "agreement results --reader pathologist.csv --cutoffs 1,10",
         ),
+        "export": (),
     },
     "Run jobs": {
         "run": ("run jobs/reprocess.yaml",),
@@ -74,6 +78,10 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
 WITHIN = {
     "manifest scan": (
         "manifest scan s3://bucket/slides --pattern '{patient_id}/{marker}/{slide_id}.svs' --output all.csv",
+    ),
+    "export duckdb": (
+        "export duckdb results results.duckdb",
+        "export duckdb s3://bucket/results results.duckdb --overwrite",
     ),
     "jobs list": ("jobs list --address http://head:8265",),
     "jobs logs": ("jobs logs ID --follow",),

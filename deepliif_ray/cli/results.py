@@ -1,7 +1,9 @@
 """Commands that show results, ask them, and look after them."""
 
 import json
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +19,10 @@ from deepliif_ray.console import (
     time_left,
     where_time_went,
 )
+from deepliif_ray.errors import QueryError
 
 if TYPE_CHECKING:
+    from deepliif_ray.query import Session
     from deepliif_ray.watching import Watcher
 
 
@@ -114,8 +118,19 @@ def _follow(watcher: "Watcher", interval: float) -> None:
 def sql(
     results: ResultsArgument,
     query: Annotated[
-        str, typer.Argument(help="SQL over cells, slides, failures, called_cells, patient_indices, …")
-    ],
+        str | None,
+        typer.Argument(
+            help="SQL over cells, slides, failures, called_cells, patient_indices, …; not given: what is "
+            "typed at a terminal, else standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Statements to answer in order, separated by semicolons.")
+    ] = None,
+    describe: Annotated[
+        str | None, typer.Option("--describe", metavar="VIEW", help="Explain the columns of a view.")
+    ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
     sandbox: Annotated[
@@ -130,12 +145,57 @@ def sql(
     ] = 60.0,
     sandbox_gb: Annotated[float, typer.Option(min=0.1, help="Memory that a sandboxed query may take.")] = 4.0,
 ) -> None:
-    """Ask SQL of the committed results."""
-    from deepliif_ray.query import Limits, ask
+    """Ask SQL of the committed results: one query, a file of them, or one after another at a terminal."""
+    from deepliif_ray.query import Limits, Session, ask
 
-    chosen_format(form, output)
-    limits = Limits(sandbox_seconds, int(sandbox_gb * 1e9)) if sandbox else False
-    show(ask(results, query, sandbox=limits), form, output)
+    if sum(given is not None for given in (query, file, describe)) > 1:
+        raise typer.BadParameter("give one of QUERY, --file and --describe")
+    form = chosen_format(form, output)
+    limits = Limits(sandbox_seconds, int(sandbox_gb * 1e9)) if sandbox else None
+    if describe is not None:
+        name = describe.replace("'", "''")
+        show(ask(results, f"SELECT * EXCLUDE (view) FROM described('{name}')"), form, output)
+    elif query is not None:
+        show(ask(results, query, sandbox=limits or False), form, output)
+    elif file is None and sys.stdin.isatty() and sys.stdout.isatty():
+        if output is not None:
+            raise typer.BadParameter("--output is for a QUERY or --file; at the prompt there is .output FILE")
+        with Session(results, limits) as session:
+            from deepliif_ray.cli.shell import run_shell
+
+            run_shell(results, session, form)
+    else:
+        with Session(results, limits) as session:
+            _answer_all(session, _read(file), form, output)
+
+
+def _read(file: Path | None) -> str:
+    """Return the statements of a file, or of standard input."""
+    named = "standard input" if file is None else str(file)
+    try:
+        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise QueryError(f"{named}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise QueryError(f"{named}: is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _answer_all(session: "Session", text: str, form: Format, output: Path | None) -> None:
+    """Answer statements in order; all of them are looked at before the first is answered."""
+    queries = session.statements(text)
+    if not queries:
+        raise QueryError("there is no statement to answer; write SQL such as FROM patient_indices;")
+    if len(queries) > 1 and (output is not None or form is Format.PARQUET):
+        raise QueryError(
+            f"{len(queries)} statements have {len(queries)} answers, and one file of this format holds one; "
+            "write each to a file of its own"
+        )
+    for number, query in enumerate(queries):
+        if number:
+            typer.echo()
+        show(session.answer(query), form, output)
+        sys.stdout.flush()
 
 
 @app.command()

@@ -26,6 +26,11 @@ class RootedFileSystem(RangesFileSystem):
         The location that becomes the root.
     """
 
+    @classmethod
+    def place(cls, path: str) -> str:
+        """Return what DuckDB calls the object at ``path`` in the results."""
+        return f"{cls.protocol}://{path}"
+
     def __init__(self, url: str) -> None:
         place = partial(storage.join, url)
         super().__init__(

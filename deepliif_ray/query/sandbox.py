@@ -2,13 +2,15 @@
 
 DuckDB can be told to leave files, network and settings alone, but not to keep to its memory: some functions
 take what they do not count. So the query runs in a process of its own (`deepliif_ray.query.sandbox_child`)
-with limits that the system keeps. This process opens the results, hands over the tables, serves the bytes of
-cells that the query reads, and takes what comes back up to a size.
+with limits that the system keeps. This process opens the results, hands over the tables, and takes what comes
+back up to a size. Cells on this machine the other process may open itself, them alone and only to read, where
+the system can hold it to that; of others this one serves the bytes that the query reads.
 """
 
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,12 +27,14 @@ from deepliif_ray import confine
 from deepliif_ray.errors import DeepliifRayError, QueryError, StorageError
 from deepliif_ray.query import sandbox_child as child
 from deepliif_ray.query.reading import check_reads, check_types, unique_names
-from deepliif_ray.query.rooted import RootedFileSystem
-from deepliif_ray.query.views import SANDBOX, connect, layers
+from deepliif_ray.query.rooted import RootedFileSystem, needs_root
+from deepliif_ray.query.views import SANDBOX, layers, opened
 
 _log = logging.getLogger(__name__)
 _START_LIMIT_S = 120
 _THREADS = 2
+_OPEN_FILES = 64
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 _OUT_OF_MEMORY = ("failed to allocate", "out of memory", "cannot allocate", "bad_alloc", "memoryerror")
 
 
@@ -63,19 +67,28 @@ def ask_sandboxed(results: str, query: str, limits: Limits) -> pa.Table:
     ResultsError, StorageError
         See `connect`.
     """
-    process = _Process(limits)  # starts while the results are opened
+    process = _Process(limits)
     try:
-        task, tables, served = _task(results, query, limits)
-        return _Exchange(results, process, served, limits).run(task, tables)
+        exchange = _Exchange(results, process, limits)
+        # It goes on starting while the results are opened.
+        may_open = confine.FILES in exchange.begin() and not needs_root(results)
+        task, tables, served = _task(results, query, limits, may_open)
+        return exchange.run(task, tables, served)
     finally:
         process.end()
 
 
 def _task(
-    results: str, query: str, limits: Limits
+    results: str, query: str, limits: Limits, may_open: bool
 ) -> tuple[dict[str, Any], list[pa.Table], RootedFileSystem | None]:
-    """Return what the other process is told, the tables in the order told, and what it may read."""
-    with connect(results, sandbox=True) as connection:
+    """Return what the other process is told, the tables in the order told, and what is served to it."""
+    connection, places = opened(results, rooted=not may_open)
+    # DuckDB keeps each object open that it has begun to read, and each thread has its own.
+    open_files = _OPEN_FILES + (_THREADS + 1) * len(places) * may_open
+    if open_files > max(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        connection.close()
+        return _task(results, query, limits, may_open=False)
+    with connection:
         try:
             check_reads(connection, query)
         except duckdb.Error as error:
@@ -88,7 +101,6 @@ def _task(
         ).fetchall()
         (cells,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'cells'").fetchall()
         statements = list(layers(connection, cells[0]))
-        ((places,),) = connection.execute("SELECT current_setting('allowed_paths')").fetchall()
     settings = SANDBOX | {"memory_limit": f"'{limits.memory * 3 // 4} bytes'", "threads": str(_THREADS)}
     locked = settings.pop("lock_configuration")
     quoted = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
@@ -104,8 +116,10 @@ def _task(
         ],
         "query": query,
         "places": places,
+        "is_served": not may_open,
+        "open_files": open_files,
     }
-    return task, tables, RootedFileSystem(results) if places else None
+    return task, tables, RootedFileSystem(results) if places and not may_open else None
 
 
 class _Process:
@@ -169,22 +183,32 @@ def too_large(limits: Limits) -> str:
 class _Exchange:
     """One query, from the task to the answer."""
 
-    def __init__(
-        self, results: str, process: _Process, served: RootedFileSystem | None, limits: Limits
-    ) -> None:
-        self._results, self._process, self._served, self._limits = results, process, served, limits
+    def __init__(self, results: str, process: _Process, limits: Limits) -> None:
+        self._results, self._process, self._limits = results, process, limits
+        self._served: RootedFileSystem | None = None
         self._link: Connection = process.link
         self._batches: list[pa.Table] = []
         self._left = limits.answer
         self._trouble: StorageError | None = None
         self._allowed: frozenset[str] = frozenset()
 
-    def run(self, task: dict[str, Any], tables: list[pa.Table]) -> pa.Table:
-        prefix = f"{RootedFileSystem.protocol}://"
-        self._allowed = frozenset(place.removeprefix(prefix) for place in task.pop("places"))
+    def begin(self) -> list[str]:
+        """Return what the other process gave up, as soon as it did."""
+        self._deadline = time.monotonic() + _START_LIMIT_S
+        try:
+            gave_up: list[str] = json.loads(self._receive())
+        except _GONE as error:
+            raise self._refused(self._process.died_of(self._limits)) from error
+        if not set(confine.EVERYTHING) <= set(gave_up):
+            _log.warning("the process that runs this query %s", confine.described(gave_up))
+        return gave_up
+
+    def run(self, task: dict[str, Any], tables: list[pa.Table], served: RootedFileSystem | None) -> pa.Table:
+        """Return the answer to a task."""
+        prefix, self._served = f"{RootedFileSystem.protocol}://", served
+        self._allowed = frozenset(place.removeprefix(prefix) for place in task["places"])
         try:
             self._deadline = time.monotonic() + _START_LIMIT_S
-            self._warn_of(json.loads(self._receive()))
             self._link.send_bytes(json.dumps(task).encode())
             for table in tables:
                 sink = pa.BufferOutputStream()
@@ -194,14 +218,10 @@ class _Exchange:
             self._until_done()
             self._deadline = time.monotonic() + self._limits.seconds
             self._until_done()
-        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        except _GONE as error:
             raise self._refused(self._process.died_of(self._limits)) from error
         answer = pa.concat_tables(self._batches)
         return answer.rename_columns(unique_names(answer.column_names))
-
-    def _warn_of(self, gave_up: list[str]) -> None:
-        if not set(confine.EVERYTHING) <= set(gave_up):
-            _log.warning("the process that runs this query %s", confine.described(gave_up))
 
     def _until_done(self) -> None:
         """Answer what is asked until the other side is done."""

@@ -1,9 +1,11 @@
 """The process that runs SQL of people who are not trusted, started by `deepliif_ray.query.sandbox`.
 
-It is given the tables and the statements that make the views, asks for bytes of cells over the one descriptor
-it shares with its parent, and sends the answer back there, batch by batch. It has no credentials, may take no
-more memory and time than it was told, and where the system has the means (`deepliif_ray.confine`) it has no
-network, starts no program, writes no file, and from the first table on opens none.
+It is given the tables and the statements that make the views, and sends the answer back over the one
+descriptor it shares with its parent, batch by batch. It has no credentials, may take no more memory and time
+than it was told, and where the system has the means (`deepliif_ray.confine`) it has no network, starts no
+program, writes no file, and from the first table on opens none but the cells objects that it was told of.
+Where the system has not, or cells are not files of this machine, it opens none at all and asks its parent for
+bytes of cells.
 Messages begin with a byte that says what they are; the rest is JSON, text, Arrow, or bytes of an object.
 """
 
@@ -41,11 +43,12 @@ def serve(link: Connection, memory: int) -> None:
     import duckdb
     import pyarrow as pa
 
-    from deepliif_ray.query.ranges import RangesFileSystem
-
-    if confine.FILES in gave_up:
-        confine.close_files()  # all is imported, and DuckDB's threads are still to begin
     task = json.loads(link.recv_bytes())
+    if task["is_served"]:
+        from deepliif_ray.query.ranges import RangesFileSystem
+    if confine.FILES in gave_up:
+        # All is imported, and DuckDB's threads are still to begin.
+        confine.close_files(but=[] if task["is_served"] else task["places"])
     tables = {name: pa.ipc.open_stream(link.recv_bytes()).read_all() for name in task["tables"]}
     turn = threading.Lock()  # DuckDB reads from several threads
 
@@ -61,7 +64,8 @@ def serve(link: Connection, memory: int) -> None:
         connection = duckdb.connect(
             config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
         )
-        connection.register_filesystem(RangesFileSystem(lambda path: json.loads(ask(path)), ask))
+        if task["is_served"]:
+            connection.register_filesystem(RangesFileSystem(lambda path: json.loads(ask(path)), ask))
         connection.execute("CREATE SCHEMA stored")
         for name, table in tables.items():
             connection.register("arriving", table)
@@ -71,7 +75,7 @@ def serve(link: Connection, memory: int) -> None:
             connection.execute(statement)
         _tell(link, turn, DONE, "")  # the views are there; from here on it is the query
         confine.limit_memory(memory, SAID)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (task["open_files"],) * 2)
         connection.execute("BEGIN TRANSACTION READ ONLY")  # refuses what writes inside a WITH
         answer = connection.sql(task["query"])
         if answer is None:

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from string import Template
 
 import duckdb
@@ -11,21 +12,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.derived import derived, read_sql
+from deepliif_ray.query.described import described
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import intensity, registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
 from deepliif_ray.tables.cutoffs import BUILTIN, VALUES, read_cutoffs
-from deepliif_ray.tables.damage import footer_problem, sound_ledger
-from deepliif_ray.tables.ledger import Ledger, joined_rows
+from deepliif_ray.tables.damage import sound_ledger
+from deepliif_ray.tables.ledger import Ledger
 from deepliif_ray.tables.records import Damage
-from deepliif_ray.tables.schema import column_names, later_columns, schema_version, table_schema
+from deepliif_ray.tables.schema import column_names, later_columns, table_schema
 
-_VERSIONS = range(1, schema_version("cells") + 1)
+# GEOMETRY to whoever opens an exported database, unless he says what is said below.
+_OWN = {"boundary": "c.boundary::BLOB AS boundary"}
 _DAMAGED = pa.schema([(name, pa.string()) for name in ("object", "kind", "slide_id", "problem")])
 _LISTED = 3
 _log = logging.getLogger(__name__)
-
+Place = Callable[[str], str]
 
 SANDBOX = {
     "temp_directory": "''",
@@ -76,13 +80,57 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
         The store does not answer.
     """
     url = os.fspath(results)
-    ledger, damaged = sound_ledger(url)
-    tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
-    tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
+    connection, places = opened(url, rooted=sandbox or needs_root(url))
+    if sandbox:
+        lock(connection, places)
+    return connection
+
+
+def opened(url: str, *, rooted: bool) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
+    """Open results in a database in memory; errors as of `connect`.
+
+    Parameters
+    ----------
+    url : str
+        URL of the results.
+    rooted : bool
+        Let DuckDB read cells through `RootedFileSystem`, and not by their own paths.
+
+    Returns
+    -------
+    DuckDBPyConnection, list of str
+        The connection, and what DuckDB calls the cells objects.
+    """
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )
+    if not rooted:
+        return connection, make_views(connection, url, partial(storage.join, storage.absolute(url)))
+    connection.register_filesystem(RootedFileSystem(url))
+    return connection, make_views(connection, url, RootedFileSystem.place)
+
+
+def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -> list[str]:
+    """Make the tables, views and macros of `connect` in a database that is empty.
+
+    Parameters
+    ----------
+    connection : DuckDBPyConnection
+    url : str
+        URL of the results.
+    place : function of str
+        What DuckDB is to call an object of the results, given its path in them.
+
+    Returns
+    -------
+    list of str
+        What DuckDB calls the cells objects that are read.
+    """
+    ledger, damaged = sound_ledger(url)
+    tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
+    tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
+    tables["described"] = described()
     # Leaves boundary as WKB: the geometry type is not in every version, and few readers understand it.
     connection.execute("SET enable_geoparquet_conversion = false")
     connection.execute("CREATE SCHEMA stored")
@@ -92,21 +140,23 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
     _create_table(connection, "cutoff_sets", _cutoff_sets(url))
     for statement in read_sql("annotations").split(";\n\n"):
         connection.execute(statement)
-    cells, places = _cells_view(connection, url, tables["slides"], damaged, rooted=sandbox or needs_root(url))
+    cells, places = _cells_view(connection, url, tables["slides"], damaged, place)
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
     connection.execute("CREATE TABLE stored.lost AS SELECT DISTINCT slide_id FROM damaged WHERE kind = 'cells'")
-    if damaged:
-        _log.warning("%s", _described(url, damaged))
+    warn(url, damaged)
     if _has_same_content(tables["slides"]):
         connection.execute(read_sql("same_content"))  # changes the table: once, and not where it is handed on to
     for statement in layers(connection, cells):
         connection.execute(statement)
-    if sandbox:
-        connection.execute(f"SET allowed_paths = [{places}]")
-        for name, value in SANDBOX.items():
-            connection.execute(f"SET {name} = {value}")
-    return connection
+    return places
+
+
+def lock(connection: duckdb.DuckDBPyConnection, places: list[str]) -> None:
+    """Leave a connection no file but ``places``, and nothing that could be changed back."""
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, places))}]")
+    for name, value in SANDBOX.items():
+        connection.execute(f"SET {name} = {value}")
 
 
 def layers(connection: duckdb.DuckDBPyConnection, cells: str) -> Iterator[str]:
@@ -164,15 +214,21 @@ def _has_same_content(slides: pa.Table) -> bool:
     return bool(pc.count_distinct(slides.column("slide_fingerprint")).as_py() < slides.num_rows)
 
 
-def _described(url: str, damaged: list[Damage]) -> str:
-    """Return one line that says what is damaged, and what that means for answers."""
+def warn(url: str, damaged: list[Damage]) -> None:
+    """Log one line that says what is damaged, if anything is, and what that means for answers."""
+    if not damaged:
+        return
     named = ", ".join(list(dict.fromkeys(damage.object for damage in damaged))[:_LISTED])
     cells = len({damage.slide_id for damage in damaged if damage.kind == "cells"})
     without = f"; cells and called_cells lack those of {cells} slides" * (cells > 0)
     more = ", …" * (len({damage.object for damage in damaged}) > _LISTED)
-    return (
-        f"{url}: damaged and passed over: {named}{more}{without}; list all with "
-        "`deepliif-ray check`, mend with `deepliif-ray check --repair` and by scoring the manifest again"
+    _log.warning(
+        "%s: damaged and passed over: %s%s%s; list all with `deepliif-ray check`, mend with `deepliif-ray "
+        "check --repair` and by scoring the manifest again",
+        url,
+        named,
+        more,
+        without,
     )
 
 
@@ -187,36 +243,13 @@ def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Ta
 
 
 def _cells_view(
-    connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, damaged: list[Damage], *, rooted: bool
-) -> tuple[str, str]:
-    """Return what makes the view of cells, without those that are damaged, and the files behind it as SQL."""
+    connection: duckdb.DuckDBPyConnection, url: str, slides: pa.Table, damaged: list[Damage], place: Place
+) -> tuple[str, list[str]]:
+    """Return what makes the view of cells, without those that are damaged, and the files behind it."""
     _create_table(connection, "no_cells", table_schema("cells").empty_table())
-    lost = {damage.object for damage in damaged}
-    # Several slides may share an object, which is read once.
-    versions = {
-        path: version or 1
-        for path, version in zip(
-            slides.column("cells_path").to_pylist(), slides.column("cells_version").to_pylist(), strict=True
-        )
-        if path and path not in lost
-    }
-    if rooted:
-        connection.register_filesystem(RootedFileSystem(url))
-        places = {path: f"{RootedFileSystem.protocol}://{path}" for path in versions}
-    else:
-        root = storage.absolute(url)
-        places = {path: storage.join(root, path) for path in versions}
-    # An object of several slides may still hold one that was scored again since: then its slides are picked.
-    partial = {path for path in versions if _holds_more(slides, path)}
-    groups = [[path for path in versions if versions[path] == v and path not in partial] for v in _VERSIONS]
-    selects = []
-    for paths in [*groups, *([path] for path in partial)]:
-        while paths and (problem := footer_problem(storage.join(url, paths[0]))) is not None:
-            # DuckDB takes columns from the first one, and opens the others when it needs them.
-            damaged += _slides_of(slides, paths.pop(0), problem)
-        if paths:
-            selects.append(_select(paths, places, versions[paths[0]], partial=paths[0] in partial))
-    return _cells_of(selects), ", ".join(map(_quoted, places.values()))
+    found = cells_objects(url, slides, damaged)
+    selects = [_select(objects, place) for objects in found]
+    return _cells_of(selects), [place(path) for objects in found for path in objects.paths]
 
 
 def _cells_of(selects: list[str]) -> str:
@@ -224,34 +257,20 @@ def _cells_of(selects: list[str]) -> str:
     return Template(read_sql("cells")).substitute(columns=columns, selects="".join(selects))
 
 
-def _slides_of(slides: pa.Table, path: str, problem: str) -> list[Damage]:
-    ids = slides.filter(pc.equal(slides.column("cells_path"), path)).column("slide_id").to_pylist()
-    return [Damage(path, "cells", slide, f"{problem}; score the slide again") for slide in ids]
-
-
-def _select(paths: list[str], places: dict[str, str], version: int, *, partial: bool) -> str:
-    """Return what reads cells objects of one version, as one part of the view."""
-    later = later_columns("cells", version)
+def _select(objects: CellsObjects, place: Place) -> str:
+    """Return what reads cells objects, as one part of the view."""
+    later = later_columns("cells", objects.version)
     columns = [
-        f"c.{name}" if name not in later else "s.attempt" if name == "attempt" else "NULL"
+        _OWN.get(name, f"c.{name}") if name not in later else "s.attempt" if name == "attempt" else "NULL"
         for name in column_names("cells")
     ]
-    form = "cells_of_older" if later else "cells_of_some" if partial else "cells_of_files"
+    form = "cells_of_older" if later else "cells_of_some" if objects.partial else "cells_of_files"
     return Template(read_sql(form)).substitute(
         columns=", ".join(columns),
-        files=", ".join(_quoted(places[path]) for path in paths),
-        path=_quoted(paths[0]) if partial else "NULL",
+        files=", ".join(_quoted(place(path)) for path in objects.paths),
+        path=_quoted(objects.paths[0]) if objects.partial else "NULL",
     )
 
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _holds_more(slides: pa.Table, path: str) -> bool:
-    """Tell whether an object of several slides holds cells that no record counts any more."""
-    rows = joined_rows(path)
-    if rows is None:
-        return False
-    counted = pc.sum(slides.filter(pc.equal(slides.column("cells_path"), path)).column("n_cells")).as_py()
-    return bool(counted != rows)

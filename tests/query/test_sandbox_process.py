@@ -192,6 +192,81 @@ def test_a_process_that_a_query_took_over_is_alone(one, monkeypatch, tmp_path):
     assert path.read_text() == "x"
 
 
+OPENING = """
+import json, os, runpy, sys, duckdb
+
+def tried(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError:
+        return False
+    return True
+
+def take_over(**_):
+    cells, others, link = PATHS
+    raise duckdb.Error(json.dumps({
+        "reads": tried(open, cells, "rb"),
+        "reads through a link": tried(open, link, "rb"),
+        "changes": [
+            tried(open, cells, "r+b"), tried(open, cells, "ab"), tried(os.truncate, cells, 0),
+            tried(os.unlink, cells), tried(os.rename, cells, cells + "x"), tried(os.link, cells, cells + "y"),
+            tried(os.chmod, cells, 0o666), tried(os.open, cells, os.O_RDWR),
+            tried(open, "/proc/self/fd/%d" % os.open(cells, os.O_RDONLY), "r+b"),
+        ],
+        "reads others": [other for other in others if tried(open, other, "rb") or tried(os.listdir, other)],
+    }))
+
+duckdb.connect = take_over
+runpy.run_path(CHILD, run_name="__main__")
+"""
+
+
+def test_a_process_that_a_query_took_over_reads_these_cells_and_nothing_beside_them(tmp_path, monkeypatch):
+    root = tmp_path / "results"
+    lost = fake.commit(str(root), "a", [fake.cell()], second=1)
+    kept = fake.commit(str(root), "a", [fake.cell()], second=2)
+    cells = root / kept["cells_path"]
+    before = cells.read_bytes()
+    link = tmp_path / "link"
+    link.symlink_to(cells)
+    others = [cells.parent, root, root / lost["cells_path"], *(root / "slides").iterdir(), "/etc/passwd"]
+    paths = (str(cells), [*map(str, others), f"{root}/slides/../{lost['cells_path']}"], str(link))
+    bad = tmp_path / "bad.py"
+    bad.write_text(OPENING.replace("PATHS", repr(paths)).replace("CHILD", repr(sandbox.child.__file__)))
+    monkeypatch.setattr(sandbox.child, "__file__", str(bad))
+    told = []
+    monkeypatch.setattr(sandbox._log, "warning", lambda form, words: told.append(words))
+    with pytest.raises(QueryError) as caught:
+        ask(str(root), "SELECT 1", sandbox=True)
+    found = json.loads(str(caught.value).removeprefix(f"{root}: "))
+    if told:
+        pytest.skip(f"the process that runs SQL {told[0]}")
+    # A link to them is another name of theirs: what counts is the file.
+    assert found["reads"] and found["reads through a link"]
+    assert found["reads others"] == [] and not any(found["changes"])
+    assert cells.read_bytes() == before and sorted(cells.parent.iterdir()) == sorted(
+        root / record["cells_path"] for record in (kept, lost)
+    )
+
+
+def test_more_cells_objects_than_files_that_it_may_have_open(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    record = fake.commit(root, "s", [fake.cell(k) for k in range(3)], attempt="x")
+    content = (tmp_path / record["cells_path"]).read_bytes()
+    paths = [f"cells/marker={'CD3' if i % 2 else 'Ki67'}/{i}.parquet" for i in range(300)]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    records = [{**record, "slide_id": f"s{i}", "cells_path": path} for i, path in enumerate(paths)]
+    fake.write(f"{root}/slides/all.parquet", "slides", records)
+    query = "SELECT marker, count(*), sum(area_px), max(boundary) FROM cells GROUP BY ALL ORDER BY ALL"
+    outside = ask(root, query)
+    assert ask(root, query, sandbox=True).equals(outside)
+    # A system that gives a process few has them served.
+    monkeypatch.setattr(sandbox.resource, "getrlimit", lambda _: (256, 256))
+    assert ask(root, query, sandbox=True).equals(outside)
+
+
 ASKING = """
 import json, sys
 from multiprocessing.connection import Connection
@@ -216,9 +291,9 @@ def test_only_cells_are_served_and_a_process_that_is_not_alone_is_told(one, monk
     assert "the process that runs this query is not confined by this system" in caplog.text
 
 
-def test_trouble_with_the_store_stays_what_it_is(one, monkeypatch):
-    with connect(one):
-        pass
+def test_trouble_with_the_store_stays_what_it_is(tmp_path, monkeypatch):
+    one = f"memory://trouble/{tmp_path.name}"
+    fake.commit(one, "a", [fake.cell()])
 
     def fail(self, path, start=None, end=None, **_):
         raise StorageError(f"{path}: cannot be read (gone)")
