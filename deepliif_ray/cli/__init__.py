@@ -1,12 +1,14 @@
 """The command line. Importing a module of commands adds them to the application."""
 
 from deepliif_ray.cli import (  # noqa: F401
+    corrections,
     evaluation,
     indices,
     jobs,
     manifest,
     neg_to_pos,
     panels,
+    regions,
     results,
     scoring,
     training,
