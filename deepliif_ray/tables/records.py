@@ -15,6 +15,8 @@ from deepliif_ray.tables.rows import rows_table, unpack_row
 from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
 
 RECORD_TABLES = ("slides", "failures", "runs")
+ANNOTATION_TABLES = ("regions", "region_cells", "corrections")
+"""What people say of slides; see `deepliif_ray.annotations`."""
 _SCORE_AGAIN = "score its slide again, and `deepliif-ray check --repair` tidies up"
 _READ_AHEAD, _SHARE = 2048, 128
 _log = logging.getLogger(__name__)
