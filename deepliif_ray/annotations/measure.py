@@ -1,6 +1,5 @@
 """What is measured in the regions of a slide: cells, areas, tissue."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -67,10 +66,14 @@ def with_areas(row: dict[str, Any], regions: pa.Table, *, read_slide: bool) -> p
     mm2_per_px = row["mpp"] ** 2 / 1e6
     areas = shapely.from_wkb(regions.column("geometry").to_pylist())
     keys = [class_key(name) for name in regions.column("class").to_pylist()]
-    out = shapely.union_all(areas[regions.column("excludes").to_numpy(zero_copy_only=False)])
-    excluding = {key for key, no in zip(keys, regions.column("excludes").to_pylist(), strict=True) if no}
-    together = {key: _union(areas, keys, key) for key in dict.fromkeys(keys)}
+    excludes = regions.column("excludes").to_numpy(zero_copy_only=False)
+    excluding = {key for key, no in zip(keys, excludes.tolist(), strict=True) if no}
+    # Far faster than union_all where many regions lie apart.
+    unite = shapely.disjoint_subset_union_all
+    together = {key: unite(areas[[its == key for its in keys]]) for key in dict.fromkeys(keys)}
+    out = unite(areas[excludes])
     together = {k: area if k in excluding else shapely.difference(area, out) for k, area in together.items()}
+    size_of = {key: float(area.area) * mm2_per_px for key, area in together.items()}
     tissue: Any = None
     reason: str | None = "the slide was not read, as was asked for"
     if read_slide:
@@ -87,7 +90,7 @@ def with_areas(row: dict[str, Any], regions: pa.Table, *, read_slide: bool) -> p
     whole = None if tissue is None else tissue.mm2 - tissue.within(out)
     columns = {
         "area_mm2": pa.array(shapely.area(areas) * mm2_per_px),
-        "class_area_mm2": pa.array([shapely.area(together[key]) * mm2_per_px for key in keys]),
+        "class_area_mm2": pa.array([size_of[key] for key in keys]),
         "class_tissue_mm2": pa.array([in_class[key] for key in keys], pa.float64()),
         "slide_tissue_mm2": whole,
         "tissue_reason": reason,
@@ -96,7 +99,3 @@ def with_areas(row: dict[str, Any], regions: pa.Table, *, read_slide: bool) -> p
     for name, values in (columns | {name: row[name] for name in said}).items():
         regions = with_column(regions, name, values)
     return regions
-
-
-def _union(areas: Any, keys: Sequence[str], key: str) -> Any:
-    return shapely.union_all([area for area, its in zip(areas, keys, strict=True) if its == key])
