@@ -41,8 +41,8 @@ def cell_at(number, x, y, half=5, **more):
     ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     wkb = fake.struct.pack("<BIII10d", 1, 3, 1, 5, *(float(v) for point in ring for v in point))
     boxed = {"bbox_x0": left, "bbox_y0": top, "bbox_x1": right + 1, "bbox_y1": bottom + 1, "boundary": wkb}
-    size = (2 * half + 1) ** 2
-    return fake.cell(number, x=float(x), y=float(y), **boxed, **{"area_px": size, **more})
+    size = {"area_px": (2 * half + 1) ** 2}
+    return fake.cell(number, x=float(x), y=float(y), **(boxed | size | more))
 
 
 def listing(results):
