@@ -91,6 +91,12 @@ class LeaseLostError(DeepliifRayError):
     reason = "taken_over"
 
 
+class AnnotationError(DeepliifRayError):
+    """A file of regions or corrections cannot be used; nothing of it was imported."""
+
+    reason = "annotation"
+
+
 class QueryError(DeepliifRayError):
     """A query cannot be answered."""
 

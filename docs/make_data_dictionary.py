@@ -16,6 +16,9 @@ TABLES = {
     "slides": "One row per scored slide: its commit record.",
     "failures": "One row per failed attempt; the view shows the newest one of slides not scored since.",
     "runs": "One row per run.",
+    "regions": "One row per region that a person drew on a slide ([annotations](annotations.md)).",
+    "region_cells": "One row per cell and region that it lies in.",
+    "corrections": "One row per correction of a cell by a person.",
     "patients": "The view `patient_indices`: one row per patient and marker.",
 }
 HEAD = """# Data dictionary
@@ -25,7 +28,8 @@ Written from [`schemas/`](../schemas), which the code loads, by `python docs/mak
 This page explains every column of the results. Read them through `deepliif_ray.connect` or `deepliif-ray
 sql`: these show only slides that are complete. Times are UTC.
 
-On disk, results are Parquet files: `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…`.
+On disk, results are Parquet files: `cells/marker=<marker>/…`, `slides/…`, `failures/…` and `runs/…`; where
+people drew regions or corrected cells `regions/…`, `region_cells/…` and `corrections/…`.
 `_staging/…` is work in progress.
 
 Below are the stored tables, then the [views](#views) that are made of them and the

@@ -49,7 +49,17 @@ INSIDE = {
     "slide_access": {"errors", "storage", "manifest", "slides"},
     "tables": {"errors", "storage", "contracts"},
     "manifest": {"errors", "storage", "contracts", "scoring"},
-    "query": {"errors", "storage", "contracts", "scoring", "tables", "confine"},
+    "annotations": {
+        "errors",
+        "extras",
+        "storage",
+        "contracts",
+        "tables",
+        "manifest",
+        "slides",
+        "slide_access",
+    },
+    "query": {"errors", "storage", "contracts", "scoring", "tables", "confine", "annotations"},
     "report": {"errors", "storage", "contracts", "scoring", "tables", "query"},
     "engine": COMPOSING | {"cluster"},
     "training": COMPOSING | {"cluster", "evaluation", "validation"},
@@ -67,12 +77,13 @@ OWNERS = {
     "openslide": {"slides"},
     "pyarrow.dataset": OUTSIDE_WORLD | {"query"},
     "pyarrow.fs": OUTSIDE_WORLD | {"query"},
-    "pyarrow.parquet": OUTSIDE_WORLD | {"glue"},
+    "pyarrow.parquet": OUTSIDE_WORLD | {"annotations", "glue"},
     "pydantic": {"validation", "config", "jobs", "training"},
     "ray": {"cluster", "engine", "jobs", "training"},
     "torch": {"models", "training"},
     "safetensors": {"models", "training"},
     "optuna": {"training"},
+    "shapely": {"annotations"},
     "tensorboardX": {"training"},
 }
 # What others may take from storage: nothing that leads to a file system whose trouble nobody tries again.
@@ -167,9 +178,36 @@ def test_every_area_has_its_rule(area):
     assert area in INSIDE or area == "cli"
 
 
+def at_import(path):
+    """Return the names of the package that a file imports when it is imported, and that these import then."""
+    waiting, seen = [path], set()
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
+        tops = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        for name in set(imported(tops)) - seen:
+            seen.add(name)
+            if name.startswith(f"{PACKAGE}."):
+                place = ROOT / Path(*name.split("."))
+                files = (place.with_suffix(".py"), place / "__init__.py", place.parent.with_suffix(".py"))
+                waiting += [file for file in files if file.is_file()]
+    return seen
+
+
+def test_questions_need_nothing_that_reads_slides():
+    found = at_import(ROOT / PACKAGE / "annotations" / "current.py")
+    heavy = ("slides", "slide_access", "slides.grid")
+    assert f"{PACKAGE}.tables.records.Damage" in found and "shapely" not in found
+    assert not [name for name in found if name.startswith(PACKAGE) and area_of(name) in heavy]
+    assert f"{PACKAGE}.slide_access.open_entry" in at_import(ROOT / PACKAGE / "annotations" / "tissue.py")
+    for path in (ROOT / PACKAGE / "query").glob("*.py"):
+        assert not [name for name in at_import(path) if name.startswith(f"{PACKAGE}.slide_access")]
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
+        ("annotations.current", "from deepliif_ray.query import connect"),
+        ("query.views", "import shapely"),
         ("cells.labels", "import torch"),
         ("cells.labels", "from pathlib import Path"),
         ("cells.labels", "from deepliif_ray import storage"),

@@ -2,6 +2,7 @@
 
 from deepliif_ray.cli import (  # noqa: F401
     agreement,
+    corrections,
     cutoffs,
     evaluation,
     export,
@@ -11,6 +12,7 @@ from deepliif_ray.cli import (  # noqa: F401
     manifest,
     neg_to_pos,
     panels,
+    regions,
     results,
     scoring,
     training,

@@ -16,6 +16,7 @@ from deepliif_ray import __version__
 from deepliif_ray.cli.journeys import Group
 from deepliif_ray.console import Format, ProgressLine, describe, errors, visible
 from deepliif_ray.errors import (
+    AnnotationError,
     ConfigError,
     DeepliifRayError,
     ManifestError,
@@ -102,7 +103,7 @@ def _terminate(*_: object) -> None:
 def _guarded(command: Callable[[], Any]) -> int:
     try:
         command()
-    except (ConfigError, ManifestError, ModelError, QueryError, ResultsError) as error:
+    except (AnnotationError, ConfigError, ManifestError, ModelError, QueryError, ResultsError) as error:
         _say(error)
         return USAGE
     except DeepliifRayError as error:

@@ -29,6 +29,10 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
         "optimize": ("optimize results",),
         "forget": ("forget results --patient P-17 --dry-run", "forget results --slide S-001 --slide S-002"),
     },
+    "Annotate": {
+        "regions": (),
+        "corrections": (),
+    },
     "Ask": {
         "index": (
             "index results",
@@ -83,6 +87,20 @@ WITHIN = {
         "export duckdb results results.duckdb",
         "export duckdb s3://bucket/results results.duckdb --overwrite",
     ),
+    "regions import": (
+        "regions import results S-001.geojson",
+        "regions import results drawn.geojson.gz --slide S-001 --author 'A. Reader'",
+    ),
+    "regions list": ("regions list results", "regions list results --all"),
+    "regions drop": ("regions drop results 20260301T101500000000-0a1b2c3d",),
+    "regions export": ("regions export results S-001 S-001.geojson",),
+    "regions refresh": ("regions refresh results",),
+    "corrections import": (
+        "corrections import results corrections.csv",
+        "corrections import results S-001.geojson --reach-um 3",
+    ),
+    "corrections list": ("corrections list results",),
+    "corrections drop": ("corrections drop results 20260301T101500000000-0a1b2c3d",),
     "jobs list": ("jobs list --address http://head:8265",),
     "jobs logs": ("jobs logs ID --follow",),
     "jobs stop": ("jobs stop ID",),

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepliif_ray import storage
+from deepliif_ray.annotations.current import attach
 from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.derived import derived, read_sql
 from deepliif_ray.query.described import described
@@ -125,12 +126,14 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
     Returns
     -------
     list of str
-        What DuckDB calls the cells objects that are read.
+        What DuckDB calls the objects of cells, and of cells of regions, that are read.
     """
     ledger, damaged = sound_ledger(url)
     tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
     tables |= {"retired": _retired(ledger), "leftovers": leftovers(ledger), "markers": _markers(url)}
-    tables["described"] = described()
+    said = attach(url, tables["slides"])
+    damaged += said.damaged
+    tables |= {"regions": said.regions, "corrections": said.corrections, "described": described()}
     # Leaves boundary as WKB: the geometry type is not in every version, and few readers understand it.
     connection.execute("SET enable_geoparquet_conversion = false")
     connection.execute("CREATE SCHEMA stored")
@@ -138,8 +141,9 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
         _create_table(connection, name, table)
         connection.execute(f"CREATE VIEW {name} AS FROM stored.{name}")
     _create_table(connection, "cutoff_sets", _cutoff_sets(url))
-    for statement in read_sql("annotations").split(";\n\n"):
-        connection.execute(statement)
+    _create_table(connection, "region_cells", said.region_cells)
+    of_regions = [place(path) for path in said.region_cells_paths]
+    connection.execute(_annotations(of_regions))
     cells, places = _cells_view(connection, url, tables["slides"], damaged, place)
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
@@ -149,7 +153,13 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
         connection.execute(read_sql("same_content"))  # changes the table: once, and not where it is handed on to
     for statement in layers(connection, cells):
         connection.execute(statement)
-    return places
+    return [*places, *of_regions]
+
+
+def _annotations(files: list[str]) -> str:
+    """Return the statements that make tables and views of annotations; ``files`` hold cells of regions."""
+    part = Template(read_sql("parts/region_cells")).substitute(files=", ".join(map(_quoted, files)))
+    return Template(read_sql("annotations")).substitute(region_cells=part if files else "")
 
 
 def lock(connection: duckdb.DuckDBPyConnection, places: list[str]) -> None:

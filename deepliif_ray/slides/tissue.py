@@ -155,6 +155,8 @@ class TissueMask:
         Whether each square holds tissue.
     size : float
         Side of a square in level-0 pixels; those at the right and bottom may be cut by the slide's edge.
+    square : tuple of float
+        Exact width and height of a square that is not cut, in level-0 pixels: sides of levels are rounded.
     area_px : float
         Area of the tissue in level-0 pixels.
     mean : ndarray of float32, shape (rows, columns, 3)
@@ -173,6 +175,7 @@ class TissueMask:
 
     mask: NDArray[np.bool_]
     size: float
+    square: tuple[float, float]
     area_px: float
     mean: NDArray[np.float32]
     white: NDArray[np.floating]
@@ -233,6 +236,7 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     return TissueMask(
         mask=mask,
         size=size,
+        square=(factor * slide.width / level.width, factor * slide.height / level.height),
         area_px=float(heights @ mask @ widths) * whole,
         mean=mean,
         white=white,

@@ -9,18 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from deepliif_ray import storage
 from deepliif_ray.errors import StorageMissingError
 from deepliif_ray.tables.ledger import Ledger, joined_rows
-from deepliif_ray.tables.records import RECORD_TABLES, Damage, parse_record, read_if_there, read_records
+from deepliif_ray.tables.records import (
+    ANNOTATION_TABLES,
+    RECORD_TABLES,
+    Damage,
+    parse_record,
+    read_if_there,
+    read_records,
+)
 from deepliif_ray.tables.retire import ORPHAN_AGE, read_notes, stored_cells
 from deepliif_ray.tables.rows import carries_row, rows_table, unpack_row
 from deepliif_ray.tables.schema import TABLE_KEY
 
 DAMAGED_FOLDER = "_damaged"
 FORGET_FOLDER = "_forget"
+_THEN = {
+    "runs": "",
+    "regions": "import their file again",
+    "corrections": "import their file again",
+    "region_cells": "`regions refresh` measures them anew",
+}
+"""What brings back what was moved away, where scoring does not."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,8 @@ class Finding:
     object : str
         Path, relative to the results.
     kind : str
-        ``slides``, ``failures``, ``runs``, ``cells``, ``note``, ``staging``, ``forget`` or ``temporary``.
+        ``slides``, ``failures``, ``runs``, ``cells``, ``regions``, ``region_cells``, ``corrections``,
+        ``note``, ``staging``, ``forget`` or ``temporary``.
     slide_id : str or None
         The slide that it belongs to, where it is one that is known.
     problem : str
@@ -98,6 +114,7 @@ def _all(results: str, report: CheckReport) -> Iterator[Finding]:
     for name in RECORD_TABLES:
         yield from _check_records(results, name, report)
     yield from _check_cells(results, report)
+    yield from _check_annotations(results, report)
     damaged: list[Damage] = []
     report.checked["note"] = len(read_notes(results, damaged)) + len(damaged)
     for damage in damaged:
@@ -185,6 +202,40 @@ def _cells_problem(url: str, path: str, rows: list[dict[str, Any]]) -> str | Non
     return None
 
 
+def _check_annotations(results: str, report: CheckReport) -> Iterator[Finding]:
+    """Read the objects of regions and corrections; regions say how many rows their region_cells have."""
+    expected: dict[str, int] = {}
+    for kind in ANNOTATION_TABLES:
+        folder = storage.join(results, kind)
+        for url in storage.list_files(folder, ".parquet"):
+            name = url[len(folder) :].lstrip("/")
+            content = read_if_there(url)
+            if content is None:  # dropped, or measured anew meanwhile
+                continue
+            report.checked[kind] += 1
+            table = parse_record(url, content, kind, "import the file again")
+            if isinstance(table, str):
+                problem = table
+                if kind == "regions":
+                    expected[name] = -1  # its cells are not left over
+            elif kind == "regions":
+                expected[name] = pc.sum(table.column("n_cells"), min_count=0).as_py()
+                continue
+            elif kind == "region_cells" and name not in expected:
+                problem = "no regions belong to it: its import was stopped; `regions refresh` removes it"
+                yield Finding(f"{kind}/{name}", kind, None, problem, is_wrong=False)
+                continue
+            elif kind == "region_cells" and table.num_rows != expected[name] >= 0:
+                problem = f"{table.num_rows} rows, its regions have {expected[name]} cells; `regions refresh`"
+            else:
+                continue
+            yield Finding(f"{kind}/{name}", kind, None, problem)
+    for name in expected:
+        if not storage.exists(storage.join(results, "region_cells", name)):
+            problem = "it is gone, but there are its regions; `regions refresh` measures them anew"
+            yield Finding(f"region_cells/{name}", "region_cells", None, problem)
+
+
 def _left_over(results: str, report: CheckReport) -> Iterator[Finding]:
     """Find staged work, which the next run goes on from, and what was begun and never finished."""
     folder = storage.join(results, "_staging")
@@ -218,9 +269,9 @@ def _mend(results: str, found: Finding) -> Finding:
     if not found.is_wrong:
         return found
     content = read_if_there(url)
+    then = _THEN.get(found.kind, "scoring the manifest again measures its slides anew")
     if content is None:
-        return replace(found, mended="scoring the manifest again measures its slides anew")
+        return replace(found, mended=then)
     storage.write_bytes(storage.join(results, DAMAGED_FOLDER, found.object), content)
     storage.remove(url)
-    then = "" if found.kind == "runs" else "; scoring the manifest again measures its slides anew"
-    return replace(found, mended=f"moved to {DAMAGED_FOLDER}/{then}")
+    return replace(found, mended=f"moved to {DAMAGED_FOLDER}/{then and '; ' + then}")

@@ -8,6 +8,7 @@ Layout, below any fsspec URL::
     runs/<run_id>.parquet                       one row
     cells/marker=<Marker>/joined-<rows>-<name>.parquet, slides/joined-<name>.parquet, …
                                                 what `optimize` made of many of these
+    regions/…, region_cells/…, corrections/…    what people say of slides (see `deepliif_ray.annotations`)
     _staging/…, _optimize/…, _lease/…           work in progress, not part of the results
     _damaged/…                                  what `check` moved out of the way
     _forget/…                                   whom a `forget` takes out at the moment

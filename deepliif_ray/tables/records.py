@@ -15,6 +15,9 @@ from deepliif_ray.tables.rows import rows_table, unpack_row
 from deepliif_ray.tables.schema import TABLE_KEY, VERSION_KEY, schema_version, table_schema
 
 RECORD_TABLES = ("slides", "failures", "runs")
+ANNOTATION_TABLES = ("regions", "region_cells", "corrections")
+"""What people say of slides; see `deepliif_ray.annotations`."""
+_SCORE_AGAIN = "score its slide again, and `deepliif-ray check --repair` tidies up"
 _READ_AHEAD, _SHARE = 2048, 128
 _log = logging.getLogger(__name__)
 
@@ -28,7 +31,8 @@ class Damage:
     object : str
         Its path, relative to the results.
     kind : str
-        What it is: ``slides``, ``failures``, ``runs`` or ``cells``.
+        What it is: ``slides``, ``failures``, ``runs``, ``cells``, ``regions``, ``region_cells`` or
+        ``corrections``.
     slide_id : str or None
         The slide that it belongs to, where that is known.
     problem : str
@@ -151,8 +155,16 @@ def read_if_there(url: str) -> bytes | None:
         return None
 
 
-def parse_record(url: str, content: bytes, name: str) -> pa.Table | str:
+def parse_record(url: str, content: bytes, name: str, advice: str = _SCORE_AGAIN) -> pa.Table | str:
     """Return the rows that an object of table ``name`` holds in its columns, or what is wrong with it.
+
+    Parameters
+    ----------
+    url : str
+    content : bytes
+    name : str
+    advice : str
+        What to do about an object that is damaged.
 
     Raises
     ------
@@ -178,7 +190,7 @@ def parse_record(url: str, content: bytes, name: str) -> pa.Table | str:
         return table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         said = " ".join(str(error).split())
-        return f"damaged record ({said}); score its slide again, and `deepliif-ray check --repair` tidies up"
+        return f"damaged record ({said}); {advice}"
 
 
 def _with_newer_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:

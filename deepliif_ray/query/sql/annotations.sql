@@ -1,19 +1,30 @@
--- What people drew and said of slides: see docs/annotations.md.
-CREATE TABLE stored.corrected (slide_id VARCHAR, cell_id BIGINT, call VARCHAR);
+-- What people drew on slides and said of cells: see docs/annotations.md. Rows of region_cells count where the attempt is
+-- that of the slide's record. $region_cells reads the objects that hold them, if there are any.
+CREATE TABLE stored.corrected AS
+SELECT slide_id, cell_id, call
+FROM stored.corrections
+WHERE is_current;
 
-CREATE TABLE stored.region_areas (slide_id VARCHAR, class VARCHAR, class_tissue_mm2 DOUBLE, slide_tissue_mm2 DOUBLE);
+CREATE VIEW region_cells AS
+SELECT slide_id, cell_id, class, region_id, excludes
+FROM stored.region_cells
+$region_cells;
+
+CREATE TABLE stored.region_areas AS
+SELECT
+  slide_id, any_value(class) AS class, bool_or(excludes) AS excludes, max(class_area_mm2) AS class_area_mm2,
+  CASE WHEN count(class_tissue_mm2) = count(*) THEN max(class_tissue_mm2) END AS class_tissue_mm2,
+  CASE WHEN count(slide_tissue_mm2) = count(*) THEN max(slide_tissue_mm2) END AS slide_tissue_mm2
+FROM stored.regions
+GROUP BY slide_id, lower(class);
 
 CREATE VIEW region_areas AS FROM stored.region_areas;
-
-CREATE TABLE stored.region_cells (slide_id VARCHAR, cell_id BIGINT, class VARCHAR);
-
-CREATE VIEW region_cells AS FROM stored.region_cells;
 
 -- Slides of which the record's counts do not hold, and those whose record has no sums over blocks.
 CREATE TABLE stored.annotated AS
 SELECT slide_id FROM stored.corrected
 UNION
-SELECT slide_id FROM stored.region_areas WHERE lower(class) = 'exclude' OR ends_with(class, '*');
+SELECT slide_id FROM stored.region_areas WHERE excludes;
 
 CREATE TABLE stored.recounted AS
 SELECT slide_id FROM stored.annotated

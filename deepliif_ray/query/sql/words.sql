@@ -18,9 +18,6 @@ CREATE MACRO is_known_region(region) AS
                || '. Bring regions in with `deepliif-ray regions import`')
   END;
 
--- Cells in regions of these classes never count, as QuPath passes over classes that are called so.
-CREATE MACRO is_excluding(class) AS lower(class) = 'exclude' OR ends_with(class, '*');
-
 CREATE MACRO is_recorded(cutoffs, region) AS typeof(cutoffs) = '"NULL"' AND region IS NULL;
 
 -- The name of the range that an index lies in; see `categories` of the view markers.

@@ -3,5 +3,5 @@ AND is_known_region(region)
     FROM region_cells AS r WHERE r.slide_id = c.slide_id AND r.cell_id = c.cell_id AND lower(r.class) = lower(region)
   ))
   AND NOT EXISTS (
-    FROM region_cells AS r WHERE r.slide_id = c.slide_id AND r.cell_id = c.cell_id AND is_excluding(r.class)
+    FROM region_cells AS r WHERE r.slide_id = c.slide_id AND r.cell_id = c.cell_id AND r.excludes
   )
