@@ -16,6 +16,7 @@ TABLES = {
     "failures": ("failures", "One row per slide that could not be scored, and was not since."),
     "runs": ("runs", "One row per run."),
     "patient_indices": ("patients", "One row per patient and marker, with their index."),
+    "regions": ("regions", "One row per region that counts: of each slide's newest import."),
 }
 """Views that show a contract as it is: its name, and what a row is."""
 DESCRIBED = pa.schema(
@@ -66,16 +67,30 @@ def entries() -> tuple[Entry, ...]:
     }
     of = {table: found[name].columns for name, (table, _) in TABLES.items()}
     for name, view in contract["views"].items():
-        known = [of[other] for other in view.get("like", ())]
+        known = [_known(other, of) for other in view.get("like", ())]
         of[name] = list(_columns(name, view["columns"], known))
         found[name] = Entry(name, view["says"], None, of[name])
     macros = []
     for name, macro in contract["macros"].items():
-        takes, gives = macro["takes"], found[macro["gives"]]
-        parameters = contract["parameters"][takes] if isinstance(takes, str) else takes
-        says = macro.get("says", f"As the view {gives.name}, at thresholds of your choice.")
-        macros.append(Entry(name, says, parameters, gives.columns))
+        parameters = [
+            column
+            for taken in macro["takes"]
+            for column in (contract["parameters"][taken] if isinstance(taken, str) else [taken])
+        ]
+        if "gives" in macro:
+            columns = found[macro["gives"]].columns
+        else:
+            known = [_known(other, of) for other in macro.get("like", ())]
+            columns = of[name] = list(_columns(name, macro["columns"], known))
+        says = macro.get("says", f"As the view {macro.get('gives')}, with cut-offs and regions of your choice.")
+        macros.append(Entry(name, says, parameters, columns))
     return (*found.values(), *macros)
+
+
+def _known(name: str, of: dict[str, list[Column]]) -> list[Column]:
+    """Return the columns of a view or macro that is described already, else those of a stored table."""
+    columns: list[Column] = of[name] if name in of else contracts.load(name)["columns"]
+    return columns
 
 
 def _columns(view: str, written: list[str | Column], known: list[list[Column]]) -> Iterator[Column]:
@@ -98,7 +113,7 @@ def described() -> pa.Table:
     told = set()
     for entry in entries():
         listed = [("parameter", each) for each in entry.parameters or ()]
-        if entry.name not in told:  # else a view of this name has the columns
+        if entry.name not in told:  # else a view of this name has them
             listed += [("column", each) for each in entry.columns]
         told.add(entry.name)
         for kind, each in listed:
@@ -118,6 +133,8 @@ def sql_type(text: str) -> str:
     nested = re.fullmatch(r"(list|map|struct)<(.+)>", text)
     if nested is None:
         return re.sub(r"\w+", lambda word: _TYPES.get(word[0], word[0]), text)
+    if nested[1] == "list":
+        return f"{sql_type(nested[2])}[]"
     parts = [" ".join(map(sql_type, part.split(":"))) for part in nested[2].split(",")]
     parts = [" ".join(part.split()) for part in parts]
-    return f"{parts[0]}[]" if nested[1] == "list" else f"{nested[1].upper()}({', '.join(parts)})"
+    return f"{nested[1].upper()}({', '.join(parts)})"

@@ -192,11 +192,13 @@ def _retired(ledger: Ledger) -> pa.Table:
 def _markers(url: str) -> pa.Table:
     """Return the markers that have a name: the usual, and those that were given with these results."""
     registry = registry_with(read_markers(url), url)
-    rows = [
-        asdict(marker) | asdict(marker.scoring) | {"brief": marker.brief} for marker in registry.markers.values()
-    ]
+    rows = []
+    for marker in registry.markers.values():
+        ranges = [{"category": c.name, **asdict(c)} for c in marker.scoring.categories]
+        scoring = asdict(marker.scoring) | {"categories": ranges}
+        rows.append(asdict(marker) | scoring | {"brief": marker.brief})
     texts = pa.list_(pa.string())
-    category = {"name": pa.string(), "to_percent": pa.float64(), "inclusive": pa.bool_()}
+    category = {"category": pa.string(), "to_percent": pa.float64(), "inclusive": pa.bool_()}
     fields = dict.fromkeys(("name", "note", "caution", "brief"), pa.string())
     fields |= {"aliases": texts, "localisation": texts, "score": pa.string(), "min_cells": pa.int64()}
     fields |= {"positive_from_percent": pa.float64(), "categories": pa.list_(pa.struct(category))}

@@ -1,5 +1,5 @@
--- What people drew on slides and said of cells: see docs/annotations.md. Rows of region_cells count where the attempt is
--- that of the slide's record. $region_cells reads the objects that hold them, if there are any.
+-- What people drew on slides and said of cells: see docs/annotations.md. The view region_cells ends with what reads the
+-- objects that hold them, if there are any; a row counts where its attempt is that of the slide's record.
 CREATE TABLE stored.corrected AS
 SELECT slide_id, cell_id, call
 FROM stored.corrections

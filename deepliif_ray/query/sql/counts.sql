@@ -18,7 +18,7 @@ FROM (
   FROM slides AS s
   $joined
   LEFT JOIN (
-    SELECT c.slide_id, count(*) AS n_called, count_if(c.positive) AS n_positive
+    SELECT c.slide_id, count(*) AS n_called, count_if(c.positive)::BIGINT AS n_positive
     FROM called_cells(cutoffs := cutoffs, region := region, corrections := corrections) AS c
     WHERE NOT is_recorded(cutoffs, region)
     GROUP BY c.slide_id
@@ -68,8 +68,8 @@ JOIN slide_cutoffs(cutoffs := cutoffs) AS f ON s.slide_id = f.slide_id
 $joined
 LEFT JOIN (
   SELECT
-    c.slide_id, count(*) AS n_called, count_if(c.strength = 1) AS n_weak, count_if(c.strength = 2) AS n_moderate,
-    count_if(c.strength = 3) AS n_strong
+    c.slide_id, count(*) AS n_called, count_if(c.strength = 1)::BIGINT AS n_weak, count_if(c.strength = 2)::BIGINT AS n_moderate,
+    count_if(c.strength = 3)::BIGINT AS n_strong
   FROM called_cells(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   GROUP BY c.slide_id
 ) AS g ON s.slide_id = g.slide_id
@@ -94,7 +94,7 @@ FROM (
     avg(100 * n_positive / nullif(n_called, 0)) AS mean_percent,
     count(tissue_mm2) AS n_with_tissue,
     fsum(tissue_mm2) AS sum_tissue_mm2,  -- compensated, as the order of summing varies
-    count_if(n_called > 0) AS n_counted, sum(n_positive::HUGEINT * n_positive) AS slides_xx,
+    count_if(n_called > 0)::BIGINT AS n_counted, sum(n_positive::HUGEINT * n_positive) AS slides_xx,
     sum(n_positive::HUGEINT * n_called) AS slides_xn, sum(n_called::HUGEINT * n_called) AS slides_nn
   FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections)
   GROUP BY patient_id, marker

@@ -14,7 +14,7 @@ WITH fields AS (
   SELECT
     c.slide_id, any_value(c.patient_id) AS patient_id,
     floor(c.y_um / field_um)::INT AS field_row, floor(c.x_um / field_um)::INT AS field_column,
-    count(*) AS n_called, count_if(c.positive) AS n_positive, 100 * n_positive / n_called AS index_percent
+    count(*) AS n_called, count_if(c.positive)::BIGINT AS n_positive, 100 * n_positive / n_called AS index_percent
   FROM called_cells(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   WHERE c.marker = of_marker AND CASE
     WHEN field_um > 0 AND min_cells > 0 AND coalesce(n_fields, 1) > 0
@@ -55,7 +55,7 @@ given AS (
 )
 SELECT
   s.slide_id, s.patient_id, s.field_row, s.field_column,
-  s.field_column * field_um AS x_um, s.field_row * field_um AS y_um,
+  (s.field_column * field_um)::DOUBLE AS x_um, (s.field_row * field_um)::DOUBLE AS y_um,
   s.n_called, s.n_positive, s.index_percent, s.kind,
   100 * s.n_of_kind / s.n_of_slide AS kind_area_percent,
   g.n_given IS NOT NULL AND list_contains(

@@ -15,8 +15,8 @@ patient AS (
     patient_id, 100 * sum(n_positive) / nullif(sum(n_called), 0) AS index_percent, sum(n_called) AS n_called,
     count(n_called) = count_if(has_region) AND count_if(has_region) > 0 AS is_countable,
     any_value(min_cells) AS min_cells, any_value(limit_percent) AS limit_percent,
-    count_if(n_called >= min_cells AND is_positive) AS n_positive_slides,
-    count_if(n_called >= min_cells AND NOT is_positive) AS n_negative_slides
+    count_if(n_called >= min_cells AND is_positive)::BIGINT AS n_positive_slides,
+    count_if(n_called >= min_cells AND NOT is_positive)::BIGINT AS n_negative_slides
   FROM slide
   GROUP BY patient_id
 )

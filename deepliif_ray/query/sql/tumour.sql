@@ -41,8 +41,8 @@ placed AS (
 ),
 counted AS (
   SELECT
-    c.slide_id, count_if(NOT p.is_immune) AS n_tumour, count_if(NOT p.is_immune AND c.positive) AS n_tumour_positive,
-    count_if(p.is_immune AND c.positive) AS n_immune_positive
+    c.slide_id, count_if(NOT p.is_immune)::BIGINT AS n_tumour, count_if(NOT p.is_immune AND c.positive)::BIGINT AS n_tumour_positive,
+    count_if(p.is_immune AND c.positive)::BIGINT AS n_immune_positive
   FROM called_cells(cutoffs := cutoffs, corrections := corrections) AS c
   JOIN placed AS p ON c.slide_id = p.slide_id AND c.cell_id = p.cell_id
   WHERE c.marker = of_marker

@@ -25,7 +25,7 @@ CREATE MACRO category_of(percent, categories) AS
   CASE WHEN percent IS NOT NULL THEN list_filter(
     categories,
     lambda c: c.to_percent IS NULL OR percent < c.to_percent OR (c.inclusive AND percent = c.to_percent)
-  )[1].name END;
+  )[1].category END;
 
 CREATE MACRO holds_everywhere(cutoffs) AS
   NOT is_cutoff_name(cutoffs) AND cutoff(cutoffs, 'size_thresh') IS NOT NULL
