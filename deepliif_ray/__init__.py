@@ -1,8 +1,9 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Six names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
+A few names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
 runs), `connect` opens the results for SQL, `optimize` joins their objects, `check` verifies them,
-`load_model` gives a model to use on arrays of pixels, and `train` makes one.
+`load_model` gives a model to use on arrays of pixels, and `train` makes one. `hot_spots` and `spatial` say
+where on their slides positive cells lie.
 They are imported when first used.
 """
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from deepliif_ray.engine.run.record import RunSummary
     from deepliif_ray.engine.score import score
     from deepliif_ray.models import load_model
+    from deepliif_ray.places import hot_spots, spatial
     from deepliif_ray.query import connect
     from deepliif_ray.tables.optimize import OptimizeSummary, optimize
     from deepliif_ray.training.run.train import train
@@ -28,9 +30,11 @@ __all__ = [
     "__version__",
     "check",
     "connect",
+    "hot_spots",
     "load_model",
     "optimize",
     "score",
+    "spatial",
     "train",
 ]
 
@@ -41,9 +45,11 @@ _HOMES = {
     "ScoreConfig": "deepliif_ray.config",
     "check": "deepliif_ray.engine.run.check",
     "connect": "deepliif_ray.query",
+    "hot_spots": "deepliif_ray.places",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",
     "score": "deepliif_ray.engine.score",
+    "spatial": "deepliif_ray.places",
     "train": "deepliif_ray.training.run.train",
 }
 

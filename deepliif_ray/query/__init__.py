@@ -1,7 +1,7 @@
 """Committed results as SQL views; the only place that imports DuckDB."""
 
-from deepliif_ray.query.ask import ask, ask_all
+from deepliif_ray.query.ask import ask, ask_all, asking
 from deepliif_ray.query.sandbox import Limits
 from deepliif_ray.query.views import connect
 
-__all__ = ["Limits", "ask", "ask_all", "connect"]
+__all__ = ["Limits", "ask", "ask_all", "asking", "connect"]

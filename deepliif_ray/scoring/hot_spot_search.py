@@ -139,9 +139,7 @@ def bound_blocks(squares: Squares, question: Question) -> Bounds:
             fewest_negative = n_inside - (inside >> 32)
             found.score[at] = _bound(question, touched >> 32, fewest_negative, fewest, found.low[at] ** 2)
         at += 1
-    return Bounds(
-        found.block[:at], found.score[:at], found.n_cells[:at], found.low[:at], found.high[:at]
-    )
+    return Bounds(found.block[:at], found.score[:at], found.n_cells[:at], found.low[:at], found.high[:at])
 
 
 @njit(cache=True, nogil=True)

@@ -183,7 +183,7 @@ def _question(
     if by not in ("share", "density"):
         raise ConfigError(f"by is {by!r}; give 'share' or 'density'")
     for name, number in (("cells", cells), ("count", count), ("min_cells", min_cells)):
-        if number is not None and (int(number) != number or number < 1):
+        if number is not None and (not number >= 1 or number % 1):
             raise ConfigError(f"{name} is {number}; give a whole number of at least 1")
     kind = SHARE if by == "share" else DENSITY
     if cells is not None:
@@ -201,14 +201,15 @@ def _question(
 def _checked(
     x_um: ArrayLike, y_um: ArrayLike, positive: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    x, y = (np.ascontiguousarray(values, dtype=np.float64) for values in (x_um, y_um))
-    is_positive = np.ascontiguousarray(positive, dtype=np.bool_)
+    # Arrays that can be written to, as the kernels are compiled for no others.
+    x, y = (np.require(values, np.float64, ["C", "W"]) for values in (x_um, y_um))
+    is_positive = np.require(positive, np.bool_, ["C", "W"])
     if not x.shape == y.shape == is_positive.shape or x.ndim != 1:
         raise ConfigError(
             f"x_um, y_um and positive are of shapes {x.shape}, {y.shape} and {is_positive.shape}; give three "
             "arrays with one value a cell"
         )
-    if len(x) and not max(np.abs(x).max(), np.abs(y).max()) <= _FARTHEST_UM:
+    if not (np.all(np.abs(x) <= _FARTHEST_UM) and np.all(np.abs(y) <= _FARTHEST_UM)):
         raise ConfigError(
             f"a centroid is not finite or farther away than {_FARTHEST_UM:g} µm; give cells of one slide with "
             "coordinates in µm"

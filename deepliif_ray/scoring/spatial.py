@@ -233,7 +233,7 @@ def hexagon_entropy(
     points, is_positive = _points(x_um, y_um), _flags(positive, x_um)
     _positive("side_um", side_um)
     for name, number in (("min_cells", min_cells), ("bins", bins)):
-        if int(number) != number or number < 1:
+        if not number >= 1 or number % 1:
             raise ConfigError(f"{name} is {number}; give a whole number of at least 1")
     if len(points) and np.abs(points).max() / side_um > 1e9:
         raise ConfigError(f"side_um is {side_um}, far too small for a slide; give a side in µm, such as 250")
@@ -320,7 +320,9 @@ def _observed(
 def _points(x_um: ArrayLike, y_um: ArrayLike) -> Floats:
     x, y = np.asarray(x_um, dtype=np.float64), np.asarray(y_um, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ConfigError(f"x_um and y_um are of shapes {x.shape} and {y.shape}; give one value a cell in each")
+        raise ConfigError(
+            f"x_um and y_um are of shapes {x.shape} and {y.shape}; give one value a cell in each"
+        )
     points = np.stack([x, y], axis=1)
     if not np.isfinite(points).all():
         raise ConfigError("a centroid is not finite; give the coordinates of cells of one slide in µm")

@@ -70,9 +70,7 @@ def sort_into_squares(
     side = _bounded(max(math.sqrt(width * height * alone), max(width, height) * alone), width, height)
     for _ in range(4):
         columns, rows = int(width / side) + 1, int(height / side) + 1
-        squares = Squares(
-            *_sorted(x_um, y_um, positive, left, top, side, columns, rows), columns, rows, side
-        )
+        squares = Squares(*_sorted(x_um, y_um, positive, left, top, side, columns, rows), columns, rows, side)
         # How many others a cell has in its square, of all cells on average: more than the mean over the squares
         # where tissue is not all over the slide.
         crowd = _crowd(squares.start)
