@@ -2,8 +2,9 @@
 
     python -m benchmarks.hot_spots [--cells 3000000] [--sample 20000] [--only uniform]
 
-The tree answers for a sample of the circles, as for all of them it takes minutes; its time is scaled up. Seconds are
-of the clock and, in brackets, of the processor: on a machine that does other work too the first says less.
+The tree answers for a sample of the circles, as for all of them it takes minutes; its time is scaled up.
+Seconds are of the clock and, in brackets, of the processor: on a machine that does other work too the first
+says less.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,9 +95,8 @@ def measured(names: list[str], n: int, sample: int) -> Iterator[str]:
                 for by in ("share", "density"):
                     told = []
                     for count in (1, 5):
-                        clock, processor, spots = _timed(
-                            lambda count=count: hot_spots(*cells, by=by, count=count, **size)
-                        )
+                        ask = partial(hot_spots, *cells, by=by, count=count, **size)
+                        clock, processor, spots = _timed(ask)
                         assert len(spots) == count
                         told.append(f"{clock:.1f} ({processor:.1f}) s")
                     yield f"| {name} | {index:.0%} | {of} | {by} | {' | '.join(told)} | {tree} |"

@@ -1,8 +1,8 @@
-"""Where on their slides positive cells lie: hot spots and spatial results of committed cells, slide by slide."""
+"""Where on their slides positive cells lie: hot spots and spatial results of committed cells."""
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -70,8 +70,8 @@ def hot_spots(
 ) -> pa.Table:
     """Find the hot spots of slides, exactly, among the cells that count at the published thresholds.
 
-    What a hot spot is, `deepliif_ray.scoring.hot_spots.hot_spots` says. A slide that has none, or fewer than asked
-    for, is named in a warning of the log.
+    What a hot spot is, `deepliif_ray.scoring.hot_spots.hot_spots` says. A slide that has none, or fewer
+    than asked for, is named in a warning of the log.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def hot_spots(
     Returns
     -------
     pyarrow.Table
-        A row a hot spot, by slide and ``rank``: its centre (``x`` and ``y`` in level-0 px), radius, area, cells,
-        positive cells, share and density of these, and the slide's ``notes``.
+        A row a hot spot, by slide and ``rank``: its centre (``x`` and ``y`` in level-0 px), radius, area,
+        cells, positive cells, share and density of these, and the slide's ``notes``.
 
     Raises
     ------
@@ -122,7 +122,8 @@ def find_hot_spots(
     lacking: list[str] = []
     with _slides_of(results, marker, slides, lacking) as found:
         for slide, x_um, y_um, positive in found:
-            spots = _of(slide, lambda p=(x_um, y_um, positive): scoring.hot_spots(*p, count=count, **options))
+            with _naming(slide):
+                spots = scoring.hot_spots(x_um, y_um, positive, count=count, **options)
             if len(spots) < count:
                 lacking.append(f"slide {slide['slide_id']!r}: {_why(len(x_um), len(spots), count, options)}")
             rows += [
@@ -145,8 +146,8 @@ def _why(n: int, found: int, count: int, options: dict[str, Any]) -> str:
         return f"no hot spot: every circle of {cells} cells has all of them at one place, so no density"
     fewest = options.get("min_cells") or (scoring.MIN_CELLS if options.get("by") != "density" else 1)
     return (
-        f"no hot spot: no circle of {area:g} mm² holds {fewest} of its {n} counted cells; ask for a larger circle or "
-        "fewer cells (min_cells)"
+        f"no hot spot: no circle of {area:g} mm² holds {fewest} of its {n} counted cells; ask for a larger "
+        "circle or fewer cells (min_cells)"
     )
 
 
@@ -174,8 +175,9 @@ def spatial(
     radius_um : float
         What is near, for the shares of positive cells.
     ripley_um : sequence of float
-        Radii of Ripley's L. What is observed is taken to be the smallest upright rectangle around all counted cells.
-        Where tissue does not fill it, all cells seem clustered, and L says more of the tissue than of the marker.
+        Radii of Ripley's L. What is observed is taken to be the smallest upright rectangle around all
+        counted cells. Where tissue does not fill it, all cells seem clustered, and L says more of the
+        tissue than of the marker.
     hexagon_um, hexagon_cells, hexagon_classes
         Side of a hexagon, fewest cells of one that counts, and classes of the index; see
         `deepliif_ray.scoring.spatial.hexagon_entropy`. The defaults are this software's, not from a paper.
@@ -184,10 +186,10 @@ def spatial(
     -------
     pyarrow.Table
         A row a slide. ``nearest_positive_um``: median distance of positive cells to the nearest other one.
-        ``share_near_percent`` and ``share_near_positive_percent``: share of positive among the other cells within
-        the radius, averaged over all cells, and over positive ones, that have another one so near.
-        ``l_minus_r_<radius>_um``: Ripley's L of the positive cells, less the radius. ``n_hexagons``, ``entropy_bits``
-        and ``pair_entropy_bits``: of the hexagons. Null where there are too few cells.
+        ``share_near_percent`` and ``share_near_positive_percent``: share of positive among the other cells
+        within the radius, averaged over all cells, and over positive ones, that have another one so near.
+        ``l_minus_r_<radius>_um``: Ripley's L of the positive cells, less the radius. ``n_hexagons``,
+        ``entropy_bits`` and ``pair_entropy_bits``: of the hexagons. Null where there are too few cells.
 
     Raises
     ------
@@ -223,15 +225,16 @@ def find_spatial(
     hexagon_cells: int = 50,
     hexagon_classes: int = 10,
 ) -> Found:
-    """Tell how cells lie, and of the slides of which nothing can be told; parameters and errors as of `spatial`."""
-    hexagons = {"side_um": hexagon_um, "min_cells": hexagon_cells, "bins": hexagon_classes}
+    """Tell how cells lie, and of slides of which nothing can be told; otherwise as `spatial`."""
     columns = [f"l_minus_r_{radius:g}_um" for radius in ripley_um]
     if len(set(columns)) < len(columns):
         raise ConfigError("a radius of Ripley's L is given twice; leave one out")
 
     def measured(x_um: NDArray[Any], y_um: NDArray[Any], positive: NDArray[Any]) -> dict[str, Any]:
         shares = share_within_percent(x_um, y_um, positive, radius_um)
-        grid = hexagon_entropy(x_um, y_um, positive, **hexagons)
+        grid = hexagon_entropy(
+            x_um, y_um, positive, side_um=hexagon_um, min_cells=hexagon_cells, bins=hexagon_classes
+        )
         few = {"x_um": x_um[positive], "y_um": y_um[positive]}
         window = (x_um.min(), y_um.min(), x_um.max(), y_um.max()) if len(x_um) else (0.0, 0.0, 0.0, 0.0)
         if window[0] < window[2] and window[1] < window[3]:
@@ -257,7 +260,8 @@ def find_spatial(
     lacking: list[str] = []
     with _slides_of(results, marker, slides, lacking) as found:
         for slide, *of_cells in found:
-            values = _of(slide, lambda of_cells=of_cells: measured(*of_cells))
+            with _naming(slide):
+                values = measured(*of_cells)
             rows.append(_named(slide) | values | {"notes": slide["notes"]})
     schema = pa.schema(_OF_SLIDE | kinds | {"notes": _TEXT})
     return Found(pa.Table.from_pylist(rows, schema=schema), lacking)
@@ -280,9 +284,10 @@ def _named(slide: dict[str, Any]) -> dict[str, Any]:
     return {name: slide[name] for name in _OF_SLIDE}
 
 
-def _of(slide: dict[str, Any], measure: Callable[[], Any]) -> Any:
+@contextmanager
+def _naming(slide: dict[str, Any]) -> Iterator[None]:
     try:
-        return measure()
+        yield
     except ConfigError as error:
         raise ConfigError(f"slide {slide['slide_id']!r}: {error}") from error
 
@@ -297,14 +302,14 @@ def _warned(found: Found) -> pa.Table:
 def _slides_of(
     results: str, marker: str, slides: Sequence[str] | None, lacking: list[str]
 ) -> Iterator[Iterator[tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any]]]]:
-    """Give the slides of a marker one by one, each with the cells that count; the damaged are told in ``lacking``."""
+    """Give the slides of a marker one by one with the cells that count; damaged ones go to ``lacking``."""
     name = registry_with(read_markers(results), results).read(marker)[0].name
     with asking(results) as answer:
         of_marker = answer(
             "SELECT s.slide_id, s.patient_id, s.marker, s.mpp, i.notes, d.problem "
             "FROM slides AS s JOIN slide_indices AS i USING (slide_id) "
-            "LEFT JOIN (SELECT slide_id, any_value(problem) AS problem FROM damaged WHERE kind = 'cells' GROUP BY 1) "
-            "AS d USING (slide_id) WHERE s.marker = ? ORDER BY s.patient_id, s.slide_id",
+            "LEFT JOIN (SELECT slide_id, any_value(problem) AS problem FROM damaged WHERE kind = 'cells' "
+            "GROUP BY 1) AS d USING (slide_id) WHERE s.marker = ? ORDER BY s.patient_id, s.slide_id",
             [name],
         ).to_pylist()
         if not of_marker:
@@ -316,8 +321,8 @@ def _slides_of(
             unknown = sorted(set(slides) - {slide["slide_id"] for slide in of_marker})
             if unknown:
                 raise QueryError(
-                    f"{results}: no slide of {name} is called {', '.join(map(repr, unknown))}; `SELECT slide_id, "
-                    "marker FROM slides` lists them"
+                    f"{results}: no slide of {name} is called {', '.join(map(repr, unknown))}; "
+                    "`SELECT slide_id, marker FROM slides` lists them"
                 )
 
         def each() -> Iterator[tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:

@@ -49,8 +49,8 @@ def hot_spots(
 ) -> None:
     """Show the hot spots of slides: the circles with the highest share, or density, of positive cells.
 
-    Every circle around a counted cell is compared, so the answer is exact. It has no interval: the best of many
-    circles lies above the index even where tissue is the same all over.
+    Every circle around a counted cell is compared, so the answer is exact. It has no interval: the best of
+    many circles lies above the index even where tissue is the same all over.
 
     The table on the screen is short; --format csv or --output have every column.
     """
@@ -99,9 +99,9 @@ def spatial(
 ) -> None:
     """Show how positive cells lie on slides: nearest neighbours, clustering, heterogeneity.
 
-    Median distance of positive cells to the next; share of positive among the cells near; Ripley's L less its radius,
-    about 0 for positive cells at random and more for clusters, observed in the rectangle around all counted cells
-    (so tissue that does not fill it seems clustered); entropy of the index of hexagons.
+    Median distance of positive cells to the next; share of positive among the cells near; Ripley's L less
+    its radius, about 0 for positive cells at random and more for clusters, observed in the rectangle around
+    all counted cells (so tissue that does not fill it seems clustered); entropy of the index of hexagons.
 
     The table on the screen is short; --format csv or --output have every column.
     """
@@ -122,9 +122,9 @@ def spatial(
     short = {
         "slide_id": "slide",
         "n_positive": "positive",
-        "nearest_positive_um": "nearest µm",
+        "nearest_positive_um": "nearest",
         "share_near_percent": "near %",
-        "share_near_positive_percent": "near positive %",
+        "share_near_positive_percent": "near pos. %",
         f"l_minus_r_{radii[0]:g}_um": f"L−r {radii[0]:g}",
         f"l_minus_r_{radii[-1]:g}_um": f"L−r {radii[-1]:g}",
         "entropy_bits": "entropy",

@@ -53,9 +53,10 @@ def ask_all(results: str, queries: Mapping[str, str]) -> dict[str, pa.Table]:
 
 @contextmanager
 def asking(results: str) -> Iterator[Callable[..., pa.Table]]:
-    """Open results for many questions of this software's own: a function of SQL and the values of its parameters.
+    """Open results for many questions of this software's own.
 
-    All are answered of one moment. Questions of others are for `ask`, which looks at what they do.
+    What is given is a function of SQL and of the values of its parameters, which returns a table. All are
+    answered of one moment. Questions of others are for `ask`, which looks at what they do.
 
     Raises
     ------
