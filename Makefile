@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml requirements-torch.lock $(LOCKS)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
 	$(BIN)/python -m deepliif_ray.cells
+	$(BIN)/python -m deepliif_ray.scoring
 	touch $@
 
 demo: install

@@ -1,9 +1,9 @@
 """Score whole cohorts of IHC slides with DeepLIIF on Ray, and query the result with SQL.
 
-Seven names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
+A few names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
 runs), `connect` opens the results for SQL, `scan_cells` their cells as a data frame, `optimize` joins their
 objects, `check` verifies them, `forget` takes a patient or slide out of them, `load_model` gives a model to use on
-arrays of pixels, and `train` makes one.
+arrays of pixels, and `train` makes one. `hot_spots` and `spatial` say where on their slides positive cells lie.
 They are imported when first used.
 """
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deepliif_ray.engine.run.record import RunSummary
     from deepliif_ray.engine.score import score
     from deepliif_ray.models import load_model
+    from deepliif_ray.places import hot_spots, spatial
     from deepliif_ray.query import connect
     from deepliif_ray.tables.forget import ForgetSummary
     from deepliif_ray.query.frames import scan_cells
@@ -34,10 +35,12 @@ __all__ = [
     "check",
     "connect",
     "forget",
+    "hot_spots",
     "load_model",
     "optimize",
     "scan_cells",
     "score",
+    "spatial",
     "train",
 ]
 
@@ -50,10 +53,12 @@ _HOMES = {
     "check": "deepliif_ray.engine.run.check",
     "connect": "deepliif_ray.query",
     "forget": "deepliif_ray.engine.run.forget",
+    "hot_spots": "deepliif_ray.places",
     "load_model": "deepliif_ray.models",
     "optimize": "deepliif_ray.tables.optimize",
     "scan_cells": "deepliif_ray.query.frames",
     "score": "deepliif_ray.engine.score",
+    "spatial": "deepliif_ray.places",
     "train": "deepliif_ray.training.run.train",
 }
 

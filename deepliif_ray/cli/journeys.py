@@ -45,6 +45,15 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "cutoffs results --marker ER --by site",
             "cutoffs results --marker ER --control S-900 --control S-901 --save er-2026",
         ),
+        "hot-spots": (
+            "hot-spots results --marker Ki67",
+            "hot-spots results --marker Ki67 --area-mm2 0.16 --count 3 --output spots.csv",
+            "hot-spots results --marker CD8 --area-mm2 0.5 --by density --slide S-001",
+        ),
+        "spatial": (
+            "spatial results --marker Ki67",
+            "spatial results --marker CD8 --radius-um 30 --ripley-um 20 --ripley-um 80",
+        ),
         "sql": (
             'sql results "SELECT patient_id FROM patient_indices WHERE index_percent > 30"',
             'sql results "FROM slide_quality WHERE len(flags) > 0" --output quality.csv',

@@ -1,6 +1,8 @@
 """Questions and their answers, each a table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -47,3 +49,28 @@ def ask_all(results: str, queries: Mapping[str, str]) -> dict[str, pa.Table]:
                 return {name: answer_of(connection.sql(query)) for name, query in queries.items()}
         except duckdb.Error as error:
             raise QueryError(f"{results}: {error}") from error
+
+
+@contextmanager
+def asking(results: str) -> Iterator[Callable[..., pa.Table]]:
+    """Open results for many questions of this software's own.
+
+    What is given is a function of SQL and of the values of its parameters, which returns a table. All are
+    answered of one moment. Questions of others are for `ask`, which looks at what they do.
+
+    Raises
+    ------
+    QueryError
+        DuckDB cannot answer.
+    ResultsError, StorageError
+        See `connect`.
+    """
+    with connect(results) as connection:
+
+        def answer(query: str, values: Sequence[Any] = ()) -> pa.Table:
+            try:
+                return answer_of(connection.sql(query, params=list(values)))
+            except duckdb.Error as error:
+                raise QueryError(f"{results}: {error}") from error
+
+        yield answer

@@ -1,4 +1,4 @@
-"""``python -m deepliif_ray.scoring``: compile the kernels of hot spots now, so that the first question is quick.
+"""``python -m deepliif_ray.scoring``: compile the kernels of hot spots now, not at the first question.
 
 As ``python -m deepliif_ray.cells`` does for those that measure cells.
 """

@@ -1,9 +1,9 @@
 """The best circle around a cell, found exactly: kernels of `deepliif_ray.scoring.hot_spots`.
 
-For each square an upper bound of the score of all circles around its cells is counted from whole squares. Squares are
-looked at from the best bound down, until none can win. Within one, the cells whose side of the circle is not known are
-copied once and counted for each circle. A circle is measured exactly only if its own bound can still win. What was
-found out stays, so that the next best circle costs little.
+For each square an upper bound of the score of all circles around its cells is counted from whole squares.
+Squares are looked at from the best bound down, until none can win. Within one, the cells whose side of the
+circle is not known are copied once and counted for each circle. A circle is measured exactly only if its
+own bound can still win. What was found out stays, so that the next best circle costs little.
 """
 
 import math
@@ -34,7 +34,7 @@ class Question(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Of blocks that hold cells: best score and most cells of their circles, radii between which theirs are (µm)."""
+    """Of blocks that hold cells: best score and most cells of their circles, and least and largest radius."""
 
     block: NDArray[np.int64]
     score: NDArray[np.float64]
@@ -44,7 +44,7 @@ class Bounds(NamedTuple):
 
 
 class Circles(NamedTuple):
-    """What is known of the circle around each cell: a bound of its score; and, if measured, cells, not 0, and more."""
+    """Of the circle around each cell: a bound of its score, and what was measured; no cells if it was not."""
 
     bound: NDArray[np.float64]
     n_cells: NDArray[np.int64]
@@ -113,7 +113,7 @@ def bound_blocks(squares: Squares, question: Question) -> Bounds:
         np.empty(blocks, np.float64),
     )
     radius, step, low, gap, at = math.sqrt(question.radius2), squares.side / 2, 0, 4, 0
-    zero, one = np.int64(0), np.int64(1)  # numba would compile once more for each literal
+    zero, one = int(np.int64(0)), int(np.int64(1))  # numba would compile once more for each literal
     for block in range(blocks):
         held = 0
         for line in range(BLOCK):
@@ -139,9 +139,7 @@ def bound_blocks(squares: Squares, question: Question) -> Bounds:
             fewest_negative = n_inside - (inside >> 32)
             found.score[at] = _bound(question, touched >> 32, fewest_negative, fewest, found.low[at] ** 2)
         at += 1
-    return Bounds(
-        found.block[:at], found.score[:at], found.n_cells[:at], found.low[:at], found.high[:at]
-    )
+    return Bounds(found.block[:at], found.score[:at], found.n_cells[:at], found.low[:at], found.high[:at])
 
 
 @njit(cache=True, nogil=True)
@@ -194,7 +192,7 @@ def _kth(values: NDArray[np.float64], m: int, k: int) -> float:
             first = i
         else:
             break
-    return values[k - 1]
+    return float(values[k - 1])
 
 
 @njit(cache=True, nogil=True)
@@ -258,7 +256,7 @@ def _nearest(
     bound = _bound(question, high >> 32, n_low - (low >> 32), k, low2)
     if bound < best:
         return bound, 0, 0.0, guess
-    between = np.int64(0)
+    between = int(np.int64(0))
     to_order, distance2, its_weight = near
     for j in range(m):
         dx, dy = x[j] - at_x, y[j] - at_y
@@ -285,18 +283,18 @@ def _overlaps(at_x: float, at_y: float, radius: float, chosen: NDArray[np.float6
 
 @njit(cache=True, nogil=True)
 def better(squares: Squares, circles: Circles, i: int, j: int) -> bool:
-    """Tell whether the measured circle around ``i`` goes before that around ``j``, or there is no ``j`` (-1)."""
+    """Tell whether the measured circle around ``i`` goes before that around ``j``, or ``j`` is none (-1)."""
     if j < 0:
         return True
     if circles.bound[i] != circles.bound[j]:
-        return circles.bound[i] > circles.bound[j]
+        return bool(circles.bound[i] > circles.bound[j])
     if circles.n_cells[i] != circles.n_cells[j]:
-        return circles.n_cells[i] > circles.n_cells[j]
+        return bool(circles.n_cells[i] > circles.n_cells[j])
     if squares.y[i] != squares.y[j]:
-        return squares.y[i] < squares.y[j]
+        return bool(squares.y[i] < squares.y[j])
     if squares.x[i] != squares.x[j]:
-        return squares.x[i] < squares.x[j]
-    return squares.index[i] < squares.index[j]
+        return bool(squares.x[i] < squares.x[j])
+    return bool(squares.given[i] < squares.given[j])
 
 
 @njit(cache=True, nogil=True)
@@ -308,7 +306,7 @@ def search(
     circles: Circles,
     chosen: NDArray[np.float64],
 ) -> int:
-    """Return the cell, in the order of squares, whose circle is best and overlaps none that is chosen; -1 for none.
+    """Return the cell, as they lie in squares, whose circle is best and overlaps none chosen; -1 for none.
 
     Parameters
     ----------
@@ -325,7 +323,7 @@ def search(
     n = len(squares.x)
     x, y, weight = np.empty(n, np.float64), np.empty(n, np.float64), np.empty(n, np.int64)
     near = (np.empty(n + 1, np.float64), np.empty(n + 1, np.float64), np.empty(n + 1, np.int64))
-    best, score, most = np.int64(-1), 0.0, np.int64(0)
+    best, score, most = int(np.int64(-1)), 0.0, int(np.int64(0))
     for j in order:
         if bounds.score[j] < score or (bounds.score[j] == score and bounds.n_cells[j] < most):
             continue
@@ -341,8 +339,8 @@ def search(
                     continue
                 while circles.n_cells[i] == 0:
                     if not gathered:
-                        # Most circles are of nearly one size; what is gathered for all sizes that there may be is
-                        # twice as much.
+                        # Most circles are of nearly one size; what is gathered for all sizes that there may
+                        # be is twice as much.
                         nearest = max(low, middle - _WIDTH * squares.side)
                         farthest = min(high, middle + _WIDTH * squares.side)
                         m, known = gather(squares, block, nearest, farthest, x, y, weight)

@@ -70,17 +70,19 @@ def hot_spots(
 ) -> list[HotSpot]:
     """Find the circles of one slide with the highest share, or density, of positive cells, exactly.
 
-    A circle is centred on a cell (QuPath's density maps take the pixels of a grid), so the result does not depend on
-    a grid. It holds either the ``cells`` nearest cells of its centre, that one included, or what lies within a given
-    area. Cells at the same distance are in it or out of it together, so it can hold a few more than ``cells``.
+    A circle is centred on a cell (QuPath's density maps take the pixels of a grid), so the result does not
+    depend on a grid. It holds either the ``cells`` nearest cells of its centre, that one included, or what
+    lies within a given area. Cells at the same distance are in it or out of it together, so it can hold a
+    few more than ``cells``.
 
-    The best circle comes first. The next is the best of those whose centres are at least both radii away from each
-    one chosen before. Of circles with the same score that with more cells is taken, then the upper one, then the left
-    one; so the order of the cells given makes no difference.
+    The best circle comes first. The next is the best of those whose centres are at least both radii away
+    from each one chosen before. Of circles with the same score that with more cells is taken, then the
+    upper one, then the left one; so the order of the cells given makes no difference.
 
-    A hot spot is a maximum of many counts, so its share is biased upward, the more so the fewer cells it has: even
-    where the tissue is the same everywhere, the best of many circles is above the index. So no interval is given, as
-    one computed from these cells as if they had been chosen beforehand would be wrong.
+    A hot spot is a maximum of many counts, so its share is biased upward, the more so the fewer cells it
+    has: even where the tissue is the same everywhere, the best of many circles is above the index. So no
+    interval is given, as one computed from these cells as if they had been chosen beforehand would be
+    wrong.
 
     Parameters
     ----------
@@ -92,20 +94,20 @@ def hot_spots(
     area_mm2 : float, optional
         Area of a circle.
     by : {"share", "density"}
-        The highest share of positive cells, or most positive cells by area of the circle. Beyond the tissue a circle
-        has area and no cells.
+        The highest share of positive cells, or most positive cells by area of the circle. Beyond the tissue
+        a circle has area and no cells.
     count : int
         How many circles that do not overlap; fewer are returned if there is no room for as many.
     min_cells : int, optional
-        With ``area_mm2``: circles of fewer cells do not count. By default 500 for the share, as one cell alone would
-        give 100 %, and 1 for the density. 500 is what the International Ki67 in Breast Cancer Working Group counts
-        in a hot spot, and the least for the grade of a neuroendocrine tumour.
+        With ``area_mm2``: circles of fewer cells do not count. By default 500 for the share, as one cell
+        alone would give 100 %, and 1 for the density. 500 is what the International Ki67 in Breast Cancer
+        Working Group counts in a hot spot, and the least for the grade of a neuroendocrine tumour.
 
     Returns
     -------
     list of HotSpot
-        Empty if no circle counts: fewer than ``cells`` cells, or no circle of ``min_cells``. Circles without an area
-        have no density and do not count by density.
+        Empty if no circle counts: fewer than ``cells`` cells, or no circle of ``min_cells``. Circles
+        without an area have no density and do not count by density.
 
     Raises
     ------
@@ -115,9 +117,9 @@ def hot_spots(
     References
     ----------
     S. C. Y. Leung et al., "Analytical validation of a standardized scoring protocol for Ki67: phase 3 of an
-    international multicenter collaboration", npj Breast Cancer 2, 16014 (2016): 500 cells of a hot spot.
-    M. Kulldorff, "A spatial scan statistic", Communications in Statistics – Theory and Methods 26, 1481–1496 (1997):
-    the maximum over many windows has a distribution of its own.
+    international multicenter collaboration", npj Breast Cancer 2, 16014 (2016): 500 cells of a hot spot. M.
+    Kulldorff, "A spatial scan statistic", Communications in Statistics – Theory and Methods 26, 1481–1496
+    (1997): the maximum over many windows has a distribution of its own.
     """
     x, y, is_positive = _checked(x_um, y_um, positive)
     question, radius_um = _question(cells, area_mm2, by, count, min_cells)
@@ -183,7 +185,7 @@ def _question(
     if by not in ("share", "density"):
         raise ConfigError(f"by is {by!r}; give 'share' or 'density'")
     for name, number in (("cells", cells), ("count", count), ("min_cells", min_cells)):
-        if number is not None and (int(number) != number or number < 1):
+        if number is not None and (not number >= 1 or number % 1):
             raise ConfigError(f"{name} is {number}; give a whole number of at least 1")
     kind = SHARE if by == "share" else DENSITY
     if cells is not None:
@@ -201,16 +203,17 @@ def _question(
 def _checked(
     x_um: ArrayLike, y_um: ArrayLike, positive: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    x, y = (np.ascontiguousarray(values, dtype=np.float64) for values in (x_um, y_um))
-    is_positive = np.ascontiguousarray(positive, dtype=np.bool_)
+    # Arrays that can be written to, as the kernels are compiled for no others.
+    x, y = (np.require(values, np.float64, ["C", "W"]) for values in (x_um, y_um))
+    is_positive = np.require(positive, np.bool_, ["C", "W"])
     if not x.shape == y.shape == is_positive.shape or x.ndim != 1:
         raise ConfigError(
             f"x_um, y_um and positive are of shapes {x.shape}, {y.shape} and {is_positive.shape}; give three "
             "arrays with one value a cell"
         )
-    if len(x) and not max(np.abs(x).max(), np.abs(y).max()) <= _FARTHEST_UM:
+    if not (np.all(np.abs(x) <= _FARTHEST_UM) and np.all(np.abs(y) <= _FARTHEST_UM)):
         raise ConfigError(
-            f"a centroid is not finite or farther away than {_FARTHEST_UM:g} µm; give cells of one slide with "
-            "coordinates in µm"
+            f"a centroid is not finite or farther away than {_FARTHEST_UM:g} µm; give cells of one slide "
+            "with coordinates in µm"
         )
     return x, y, is_positive

@@ -1,6 +1,7 @@
 """How the cells of one slide lie to one another: distances, neighbourhoods, clustering, heterogeneity.
 
-Distances are between centroids. Pure functions on the cells of one slide; two slides have no common coordinates.
+Distances are between centroids. Pure functions on the cells of one slide; two slides have no common
+coordinates.
 """
 
 import math
@@ -44,8 +45,9 @@ def nearest_neighbour_um(x_um: ArrayLike, y_um: ArrayLike) -> Floats:
 def clark_evans(x_um: ArrayLike, y_um: ArrayLike, area_mm2: float) -> float:
     """Return the index of aggregation: mean distance to the nearest other point by that of a random pattern.
 
-    Below 1 points are clustered, above they keep apart. The expectation 1 / (2 √density) knows no border, where the
-    nearest neighbour may be cut off; so the index comes out a little too high, the more so the fewer points.
+    Below 1 points are clustered, above they keep apart. The expectation 1 / (2 √density) knows no border,
+    where the nearest neighbour may be cut off; so the index comes out a little too high, the more so the
+    fewer points.
 
     Parameters
     ----------
@@ -65,8 +67,8 @@ def clark_evans(x_um: ArrayLike, y_um: ArrayLike, area_mm2: float) -> float:
 
     References
     ----------
-    P. J. Clark and F. C. Evans, "Distance to nearest neighbor as a measure of spatial relationships in populations",
-    Ecology 35, 445–453 (1954).
+    P. J. Clark and F. C. Evans, "Distance to nearest neighbor as a measure of spatial relationships in
+    populations", Ecology 35, 445–453 (1954).
     """
     _positive("area_mm2", area_mm2)
     distances = nearest_neighbour_um(x_um, y_um)
@@ -115,9 +117,9 @@ def ripley_l(
 ) -> Floats:
     """Return Ripley's L with border correction (minus sampling, the reduced sample).
 
-    K(r) = area / (n · n_r) · Σ_i #{j ≠ i : |ij| ≤ r}, summed over the n_r points whose distance to the border is at
-    least r; L(r) = √(K(r) / π). L(r) is about r for points at random, more where they are clustered. Neighbours may
-    lie in the margin, so none is missed. This is what spatstat calls ``border``.
+    K(r) = area / (n · n_r) · Σ_i #{j ≠ i : |ij| ≤ r}, summed over the n_r points whose distance to the
+    border is at least r; L(r) = √(K(r) / π). L(r) is about r for points at random, more where they are
+    clustered. Neighbours may lie in the margin, so none is missed. This is what spatstat calls ``border``.
 
     Parameters
     ----------
@@ -142,8 +144,8 @@ def ripley_l(
 
     References
     ----------
-    B. D. Ripley, "Modelling spatial patterns", J. R. Stat. Soc. B 39, 172–212 (1977); B. D. Ripley, *Statistical
-    Inference for Spatial Processes* (1988), for edge corrections.
+    B. D. Ripley, "Modelling spatial patterns", J. R. Stat. Soc. B 39, 172–212 (1977); B. D. Ripley,
+    *Statistical Inference for Spatial Processes* (1988), for edge corrections.
     """
     points = _points(x_um, y_um)
     radii = np.asarray(radii_um, dtype=np.float64)
@@ -175,11 +177,11 @@ class Hexagons:
     n_cells, n_positive : ndarray of int64, shape (h,)
     index_percent : ndarray of float64, shape (h,)
     entropy_bits : float
-        Shannon entropy of the classes of index: 0 when all are of one class, at most log2(bins). NaN without a
-        hexagon.
+        Shannon entropy of the classes of index: 0 when all are of one class, at most log2(bins). NaN
+        without a hexagon.
     pair_entropy_bits : float
-        Entropy of the pairs of classes of hexagons that share a side (Haralick's, of the co-occurrence matrix): at
-        most 2 · log2(bins). NaN without such a pair.
+        Entropy of the pairs of classes of hexagons that share a side (Haralick's, of the co-occurrence
+        matrix): at most 2 · log2(bins). NaN without such a pair.
     """
 
     q: NDArray[np.int64]
@@ -196,14 +198,14 @@ class Hexagons:
 def hexagon_entropy(
     x_um: ArrayLike, y_um: ArrayLike, positive: ArrayLike, *, side_um: float, min_cells: int, bins: int
 ) -> Hexagons:
-    """Return the index on a grid of hexagons, and its entropy: how heterogeneous the marker is over the slide.
+    """Return the index on a grid of hexagons, and its entropy: how heterogeneous the marker is.
 
-    Hexagons stand on a corner, and one is centred on (0, 0). The index of each that has ``min_cells`` is put in one
-    of ``bins`` equal classes of 0–100 %, a boundary in the upper one.
+    Hexagons stand on a corner, and one is centred on (0, 0). The index of each that has ``min_cells`` is
+    put in one of ``bins`` equal classes of 0–100 %, a boundary in the upper one.
 
-    The group of Laurinavicius computes Haralick's entropy of Ki67 on such a grid (here ``pair_entropy_bits``). Sizes,
-    the number of classes and the base of the logarithm are parameters or conventions here and are not confirmed to be
-    theirs; so compare only values computed with the same ones.
+    The group of Laurinavicius computes Haralick's entropy of Ki67 on such a grid (here
+    ``pair_entropy_bits``). Sizes, the number of classes and the base of the logarithm are parameters or
+    conventions here and are not confirmed to be theirs; so compare only values computed with the same ones.
 
     Parameters
     ----------
@@ -223,17 +225,18 @@ def hexagon_entropy(
 
     References
     ----------
-    B. Plancoulaine et al., "A methodology for comprehensive breast cancer Ki67 labeling index with intra-tumor
-    heterogeneity appraisal based on hexagonal tiling of digital image analysis data", Virchows Archiv 467, 711–722
-    (2015), doi 10.1007/s00428-015-1865-x; D. Zilenaite-Petrulaitiene et al., "Reproducibility of Ki67 Haralick
-    entropy as a prognostic marker in estrogen receptor–positive HER2-negative breast cancer", Am. J. Clin. Pathol.
-    164, 567–580 (2025), doi 10.1093/ajcp/aqaf081; R. M. Haralick, K. Shanmugam and I. Dinstein, "Textural features
-    for image classification", IEEE Trans. Syst. Man Cybern. SMC-3, 610–621 (1973).
+    B. Plancoulaine et al., "A methodology for comprehensive breast cancer Ki67 labeling index with
+    intra-tumor heterogeneity appraisal based on hexagonal tiling of digital image analysis data",
+    Virchows Archiv 467, 711–722 (2015), doi 10.1007/s00428-015-1865-x; D. Zilenaite-Petrulaitiene et al.,
+    "Reproducibility of Ki67 Haralick entropy as a prognostic marker in estrogen receptor–positive
+    HER2-negative breast cancer", Am. J. Clin. Pathol. 164, 567–580 (2025), doi 10.1093/ajcp/aqaf081; R.
+    M. Haralick, K. Shanmugam and I. Dinstein, "Textural features for image classification", IEEE Trans.
+    Syst. Man Cybern. SMC-3, 610–621 (1973).
     """
     points, is_positive = _points(x_um, y_um), _flags(positive, x_um)
     _positive("side_um", side_um)
     for name, number in (("min_cells", min_cells), ("bins", bins)):
-        if int(number) != number or number < 1:
+        if not number >= 1 or number % 1:
             raise ConfigError(f"{name} is {number}; give a whole number of at least 1")
     if len(points) and np.abs(points).max() / side_um > 1e9:
         raise ConfigError(f"side_um is {side_um}, far too small for a slide; give a side in µm, such as 250")
@@ -266,7 +269,7 @@ def hexagon_entropy(
 
 
 def _hexagon_of(points: Floats, side_um: float) -> NDArray[np.int64]:
-    """Return (r, q) of the hexagon around each point: its coordinates on three axes are rounded, and sum to 0."""
+    """Return (r, q) of the hexagon around each point: three coordinates that are rounded and sum to 0."""
     r = points[:, 1] * (2 / 3) / side_um
     q = points[:, 0] / (math.sqrt(3) * side_um) - r / 2
     exact = np.stack([q, r, -q - r])
@@ -320,7 +323,9 @@ def _observed(
 def _points(x_um: ArrayLike, y_um: ArrayLike) -> Floats:
     x, y = np.asarray(x_um, dtype=np.float64), np.asarray(y_um, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ConfigError(f"x_um and y_um are of shapes {x.shape} and {y.shape}; give one value a cell in each")
+        raise ConfigError(
+            f"x_um and y_um are of shapes {x.shape} and {y.shape}; give one value a cell in each"
+        )
     points = np.stack([x, y], axis=1)
     if not np.isfinite(points).all():
         raise ConfigError("a centroid is not finite; give the coordinates of cells of one slide in µm")

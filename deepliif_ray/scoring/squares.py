@@ -1,7 +1,7 @@
 """Cells of a slide sorted into squares, so that those near a place are found and counted quickly.
 
-Squares lie row by row, and so do the cells of each: the cells of some squares beside one another are one stretch of
-the arrays, and how many they are, and how many of them positive, is the difference of two sums.
+Squares lie row by row, and so do the cells of each: the cells of some squares beside one another are one
+stretch of the arrays, and how many they are, and how many of them positive, is the difference of two sums.
 Which square a cell is in decides only what is looked at. What is counted is decided by exact distances.
 """
 
@@ -17,9 +17,9 @@ BLOCK = 3
 """Squares along the side of a block; what is known of the surroundings is shared by all cells of one."""
 _MOST_SQUARES = 16_000_000
 POSITIVE = 1 << 32
-"""What a positive cell adds to a packed count beside its 1: cells in the low half, positives in the high one."""
-# Squares are judged by their nominal sides. A cell may lie beyond its square's by rounding, and squared distances
-# are rounded too; both are far below this part of a side and of a radius.
+"""What a positive cell adds to a packed count beside its 1: positives are the high half."""
+# Squares are judged by their nominal sides. A cell may lie beyond its square's by rounding, and squared
+# distances are rounded too; both are far below this part of a side and of a radius.
 _SLACK, _RELATIVE_SLACK = 1e-6, 1e-9
 
 
@@ -31,7 +31,7 @@ class Squares(NamedTuple):
     x, y : ndarray of float64, shape (n,)
         Centroids as they were given, µm, in the order of squares.
     positive : ndarray of bool, shape (n,)
-    index : ndarray of int64, shape (n,)
+    given : ndarray of int64, shape (n,)
         Place of each cell in the arrays that were given.
     start : ndarray of int32, shape (rows * columns + 1,)
         Where the cells of each square begin, which is the number of cells before.
@@ -45,7 +45,7 @@ class Squares(NamedTuple):
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     positive: NDArray[np.bool_]
-    index: NDArray[np.int64]
+    given: NDArray[np.int64]
     start: NDArray[np.int32]
     positives: NDArray[np.int32]
     columns: int
@@ -70,11 +70,9 @@ def sort_into_squares(
     side = _bounded(max(math.sqrt(width * height * alone), max(width, height) * alone), width, height)
     for _ in range(4):
         columns, rows = int(width / side) + 1, int(height / side) + 1
-        squares = Squares(
-            *_sorted(x_um, y_um, positive, left, top, side, columns, rows), columns, rows, side
-        )
-        # How many others a cell has in its square, of all cells on average: more than the mean over the squares
-        # where tissue is not all over the slide.
+        squares = Squares(*_sorted(x_um, y_um, positive, left, top, side, columns, rows), columns, rows, side)
+        # How many others a cell has in its square, of all cells on average: more than the mean over the
+        # squares where tissue is not all over the slide.
         crowd = _crowd(squares.start)
         finer = _bounded(side * math.sqrt(_CELLS_PER_SQUARE / max(crowd, 1e-3)), width, height)
         if not finer < side / 1.3:
@@ -130,7 +128,7 @@ def _crowd(start: NDArray[np.int32]) -> float:
     for s in range(len(start) - 1):
         count = start[s + 1] - start[s]
         total += count * (count - 1)
-    return total / start[-1]
+    return float(total / start[-1])
 
 
 @njit(cache=True, nogil=True)
@@ -163,7 +161,7 @@ def _maybe(radius: float, side: float) -> float:
 
 @njit(cache=True, nogil=True)
 def _touched(squares: Squares, reach: float, row: int, column: int, r: int) -> tuple[int, int]:
-    """Return which squares of row ``r``, from and to before, may be within ``reach`` of some point of a block."""
+    """Return from which square of row ``r`` to before which some point of a block may be within ``reach``."""
     apart = max(row - r - 1, r - row - BLOCK, 0)
     if reach < apart:
         return 0, 0
@@ -174,7 +172,7 @@ def _touched(squares: Squares, reach: float, row: int, column: int, r: int) -> t
 
 @njit(cache=True, nogil=True)
 def _inside(squares: Squares, reach: float, row: int, column: int, r: int, none: int) -> tuple[int, int]:
-    """Return which squares of row ``r`` are within ``reach`` of every point of a block; ``none`` twice for none."""
+    """Return the same for all of the squares within ``reach`` of all of a block; else ``none`` twice."""
     apart = max(row + BLOCK - r, r - row + 1)
     if reach < apart:
         return none, none
@@ -189,7 +187,7 @@ def _inside(squares: Squares, reach: float, row: int, column: int, r: int, none:
 def packed(squares: Squares, first: int, last: int) -> int:
     """Return the packed count of the cells in the squares from ``first`` to the one before ``last``."""
     positives = squares.positives[last] - squares.positives[first]
-    return (squares.start[last] - squares.start[first]) + POSITIVE * positives
+    return int((squares.start[last] - squares.start[first]) + POSITIVE * positives)
 
 
 @njit(cache=True, nogil=True)
@@ -199,7 +197,8 @@ def count_within(squares: Squares, block: int, radius: float) -> tuple[int, int]
     Returns
     -------
     inside, touched : int
-        Packed counts of cells that are within ``radius`` of every point of the block, and that may be of some.
+        Packed counts of cells that are within ``radius`` of every point of the block, and that may be of
+        some.
     """
     row, column = block_place(squares, block)
     surely, maybe = _surely(radius, squares.side), _maybe(radius, squares.side)
