@@ -10,8 +10,11 @@ import pytest
 from deepliif_ray import cli
 from deepliif_ray.agreement import agreement
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.query import ask_all
+from deepliif_ray.reader_table import with_reader
 from deepliif_ray.scoring.agreement import bland_altman, concordance, icc_a1
 from deepliif_ray.scoring.kappa import categories, weighted_kappa
+from deepliif_ray.scoring.markers import builtin
 from tests.query import fake_results as fake
 
 # Percent positive of each slide, of 20 cells.
@@ -152,6 +155,13 @@ def test_a_reader_by_patient(results, tmp_path):
     assert only.table["marker"].to_pylist() == ["CD3"] and only.table["n"].to_pylist() == [1]
 
 
+@pytest.fixture(scope="module")
+def indices(results):
+    """What a reader's table is held against, asked once."""
+    found = ask_all(results, {name: f"FROM {name}_indices" for name in ("slide", "patient")})
+    return found["slide"].to_pylist(), found["patient"].to_pylist(), builtin()
+
+
 @pytest.mark.parametrize(
     ("table", "why"),
     [
@@ -182,16 +192,16 @@ def test_a_reader_by_patient(results, tmp_path):
         ("PK\x03\x04", "ZIP archive"),
     ],
 )
-def test_a_reader_that_cannot_be_used(results, tmp_path, table, why):
+def test_a_reader_that_cannot_be_used(indices, tmp_path, table, why):
     with pytest.raises(ConfigError) as error:
-        agreement(results, reader=write(tmp_path, table))
+        with_reader(write(tmp_path, table), *indices)
     assert why in str(error.value) and "reader.csv" in str(error.value)
 
 
-def test_every_bad_row_is_named(results, tmp_path):
+def test_every_bad_row_is_named(indices, tmp_path):
     rows = "".join(f"P{number},101\n" for number in range(80))
     with pytest.raises(ConfigError, match="80 problems") as error:
-        agreement(results, reader=write(tmp_path, f"slide_id,index_percent\n{rows}"))
+        with_reader(write(tmp_path, f"slide_id,index_percent\n{rows}"), *indices)
     assert (
         "row 51" in str(error.value)
         and "row 52" not in str(error.value)

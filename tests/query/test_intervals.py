@@ -101,7 +101,7 @@ FROM every ORDER BY slide_id NULLS LAST
 """
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tissues(), st.floats(0, 1), st.floats(0, 1))
 def test_sums_and_effective_numbers_agree_with_python(sql, tissue, share, empty):
     slides, height, width, seed, most = tissue

@@ -96,11 +96,10 @@ def test_patients_of_two_slides(found):
 @pytest.mark.parametrize("length", [50, 100, 200])
 @pytest.mark.parametrize("common", [0.0, 0.5])
 def test_a_thousand_slides(index, length, common):
-    kind = Tissue(index, length, 8000, 8000, crowded_positive=common, pixel_um=25 if length < 100 else 50)
+    kind = Tissue(index, length, 8000, 8000, crowded_positive=common, pixel_um=50)
     share = coverage(kind, 1000, seed=11)
-    # 1,000 slides tell to 0.7 points; 3 % over 200 µm, with cells crowding where they are positive, is so
-    # skewed that 8 mm do not make it quite normal.
-    assert (91 if index == 0.03 and length == 200 else 93) <= share.clustered <= 97
+    # 1,000 slides tell to 0.7 points. At 3 % over 200 µm the index of 8 mm is still skewed: about 92 %.
+    assert (90 if index == 0.03 and length == 200 else 93) <= share.clustered <= 97
     assert share.plain < 70
 
 

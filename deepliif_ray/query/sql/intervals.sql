@@ -39,13 +39,13 @@ CREATE MACRO wilson_upper_percent(positive, total) AS
 --
 -- The effective number is total over the design effect, never more than total, times (1.96 / t)^2, because few
 -- blocks say little of their own variance (Korn and Graubard 1998). Wilson on an effective number is what Franco,
--- Little, Louis and Slud (2019) recommend; they also show that all such intervals cover too little where clusters
--- are few, which is what t and the factor above are for. benchmarks/coverage.py measures what is covered.
+-- Little, Louis and Slud (2019) recommend; they also show that with clusters all such intervals cover too little
+-- where the variance is estimated in the simplest way. benchmarks/README.md has what these cover.
 --
 -- NULL without a cell, with fewer than two clusters, and where a sum is NULL. With no positive cell, or no other, no
 -- variance is to be seen, so the design effect counts as 1 (as Korn and Graubard have it): the lower end is exactly
--- 0, or the upper 100, and the other end is as good as a plain interval's, t aside. It does not know of
--- tissue that was not seen.
+-- 0, or the upper 100, and the other end is that of a plain interval, t aside, which knows nothing of tissue
+-- that was not seen.
 --
 -- Sums are exact integers of any type and add up over slides. cluster_sums(blocks) makes them of a relation with
 -- slide_id, block_x, block_y, n_called, n_positive, one row a block that has a counted cell:
