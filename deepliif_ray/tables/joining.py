@@ -14,6 +14,9 @@ from deepliif_ray.tables.ledger import cells_rank, newest, settled
 from deepliif_ray.tables.records import RECORD_TABLES, read_records
 from deepliif_ray.tables.retire import note
 
+_CELLS = frozenset(("cells_path", "cells_bytes", "cells_digest", "cells_version"))
+"""What a record says of where its cells are; the rest of it stays as it is when they are joined."""
+
 
 def join_records(
     results: str,
@@ -74,8 +77,10 @@ def join_slides(
     )
     if is_as_before or not records.objects:
         return 0
-    if not create_table(storage.join(results, "slides", f"joined-{call}.parquet"), "slides", kept):
+    url = storage.join(results, "slides", f"joined-{call}.parquet")
+    if not create_table(url, "slides", kept):
         return 0  # this call stood still for so long that what it joined was removed
+    _without_removed(results, "slides", url, kept, records.objects)
     _remove(records.objects)
     # Only now: readers' time begins when no record names them. Killed before this, they go as orphans.
     note(results, _paths(records.table) - _paths(kept))
@@ -143,9 +148,33 @@ def _join_others(results: str, name: str, drop_superseded: bool) -> int:
     seen = {tuple(row.values()): n for n, row in enumerate(table.select(key).to_pylist())}
     table = table.take(pa.array(sorted(seen.values()), pa.int64()))
     url = storage.join(results, name, f"joined-{uuid.uuid4().hex[:16]}.parquet")
-    write_table(url, name, newest(table, "failed_at") if drop_superseded else table)
+    table = newest(table, "failed_at") if drop_superseded else table
+    write_table(url, name, table)
+    if name == "failures":
+        _without_removed(results, name, url, table, objects)
     _remove(objects)
     return len(objects)
+
+
+def _without_removed(results: str, name: str, url: str, table: pa.Table, sources: list[str]) -> None:
+    """Write a joined object again without rows that somebody removed since they were read: a slide forgotten.
+
+    Its own sources still hold all that was in them, and what another call joined is in what that wrote. A
+    `forget` that has not come so far finds the joined object when it looks for the last time.
+    """
+    if set(sources) <= set(storage.list_files(storage.join(results, name), ".parquet")):
+        return
+    said = [column for column in table.column_names if column not in _CELLS]
+    others = read_records(results, name)
+    rows = zip(others.table.select(said).to_pylist(), others.sources, strict=True)
+    known = {repr(row) for row, source in rows if source != url}
+    stays = [repr(row) in known for row in table.select(said).to_pylist()]
+    if not all(stays):
+        rest = table.filter(pa.array(stays, pa.bool_()))
+        if rest.num_rows:
+            write_table(url, name, rest)
+        else:
+            storage.remove(url)
 
 
 def _remove(urls: list[str]) -> None:

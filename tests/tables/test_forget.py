@@ -420,24 +420,32 @@ def test_an_optimize_that_read_the_slide_before_brings_nothing_back(empty, monke
     assert state(empty) == expected
 
 
-@pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_joined_cells_of_an_optimize_at_work_are_barred_before_they_go(empty, monkeypatch, joined):
-    """It wrote joined cells and no record yet; the slide goes, and the other slides keep their cells."""
-    root = empty
-    fill(root, joined)
-    expected = state(root)
-    real = storage.create_bytes
+@pytest.mark.parametrize(
+    ("joined", "table"),
+    [
+        (True, "slides"),
+        (False, "failures"),
+        pytest.param(False, "slides", marks=pytest.mark.slow),
+        pytest.param(True, "failures", marks=pytest.mark.slow),
+    ],
+)
+def test_an_optimize_that_has_read_all_records_brings_nothing_back(empty, monkeypatch, joined, table):
+    """It is about to write joined records: such that name joined cells of the slide, and such that do not."""
+    fill(empty, joined)
+    expected = state(empty)
+    for name in ("create_bytes", "write_bytes"):
+        real = getattr(storage, name)
 
-    def forget_first(url, data):
-        if "/slides/joined-" in url:
-            monkeypatch.setattr(storage, "create_bytes", real)
-            erase(root, patients=[PATIENT])
-        return real(url, data)
+        def forget_first(url, data, real=real, name=name):
+            if f"/{table}/joined-" in url:
+                monkeypatch.setattr(storage, name, real)
+                erase(empty, patients=[PATIENT])
+            return real(url, data)
 
-    monkeypatch.setattr(storage, "create_bytes", forget_first)
-    optimize(root, keep_minutes=0)
-    assert state(root) == expected
-    assert traces(root, SLIDE, PATIENT, ALSO) == []
+        monkeypatch.setattr(storage, name, forget_first)
+    optimize(empty, keep_minutes=0)
+    assert state(empty) == expected
+    assert traces(empty, SLIDE, PATIENT, ALSO) == []
 
 
 class _Killed(BaseException):

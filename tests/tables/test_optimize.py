@@ -386,7 +386,7 @@ def cells_named(root):
     return found
 
 
-@pytest.mark.parametrize("number", [14, 39])  # the cells that it names go at call 39
+@pytest.mark.parametrize("number", [14, 41])  # the cells that it names go at call 41
 def test_metadata_refreshed_beside_optimize_stay_and_so_do_the_cells(number, tmp_path, monkeypatch):
     assert refreshed_at(number, f"memory://{tmp_path.name}", monkeypatch)
 

@@ -24,7 +24,7 @@ def forget(
     opens them again: nothing waits for readers. Other slides' answers stay as they were.
 
     It may be killed at any time; the same call goes on. While it works it holds the results' lease, so that
-    no run begins. Let no `optimize` work meanwhile, which holds none.
+    no run begins. Let no `optimize` work meanwhile, which holds none: killed at its end it may leave a trace.
 
     The manifest and the slides' files are not touched: take the slides out of the manifest, or the next run
     scores them again.
