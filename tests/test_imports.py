@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -178,13 +179,19 @@ def test_every_area_has_its_rule(area):
     assert area in INSIDE or area == "cli"
 
 
+@cache
+def imported_at_once(path):
+    """Return what a file imports when it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return set(imported(ast.Module(tops, [])))
+
+
 def at_import(path):
     """Return the names of the package that a file imports when it is imported, and that these import then."""
     waiting, seen = [path], set()
     while waiting:
-        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
-        tops = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-        for name in set(imported(tops)) - seen:
+        for name in imported_at_once(waiting.pop()) - seen:
             seen.add(name)
             if name.startswith(f"{PACKAGE}."):
                 place = ROOT / Path(*name.split("."))

@@ -20,13 +20,22 @@ from tests.annotations.test_current import table_of
 from tests.query import fake_results as fake
 
 
-@pytest.fixture
-def root(tmp_path):
-    results = str(tmp_path / "results")
+def filled(results):
     big = cell_at(2, 520, 110, half=40)
     fake.commit(results, "S-1", [*cells_at((100, 100), (140, 100)), big, cell_at(3, 500, 100)], "P1")
     fake.commit(results, "S-2", cells_at((50, 50)), "P2")
     return results
+
+
+@pytest.fixture
+def root(tmp_path):
+    return filled(str(tmp_path / "results"))
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """Results for what is refused: nothing of them may change."""
+    return filled(str(tmp_path_factory.mktemp("untouched")))
 
 
 def found(root):
@@ -152,7 +161,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_rows_are_refused_by_name_and_results_untouched(root, tmp_path, name):
+def test_bad_rows_are_refused_by_name_and_results_untouched(untouched, tmp_path, name):
+    root = untouched
     lines, problem = BAD[name]
     before = listing(root)
     with pytest.raises(AnnotationError, match=problem) as raised:
@@ -175,13 +185,19 @@ def test_bad_rows_are_refused_by_name_and_results_untouched(root, tmp_path, name
         (feature({"type": "Point", "coordinates": [1, 900]}, "Positive"), "y is 899.5, but slide"),
     ],
 )
-def test_bad_features(root, tmp_path, made, problem):
+def test_bad_features(untouched, tmp_path, made, problem):
+    root = untouched
     good = feature({"type": "Point", "coordinates": [100, 100]}, "Positive")
     path = write(tmp_path, "S-1.geojson", [good, made])
     before = listing(root)
     with pytest.raises(AnnotationError, match=problem) as raised:
         import_corrections(root, [path], author="me")
     assert "S-1.geojson: feature 2" in str(raised.value) and listing(root) == before
+
+
+def test_what_is_refused_can_be_left_out(root, tmp_path):
+    at = {"type": "Point", "coordinates": [100, 100]}
+    path = write(tmp_path, "S-1.geojson", [feature(at, "Positive"), feature(at, "Tumor")])
     report = import_corrections(root, [path], author="me", skip_refused=True)
     assert len(report.refused) == 1 and found(root) == [("S-1", 0, "positive", True)]
 

@@ -20,12 +20,20 @@ from tests.query import fake_results as fake
 LEFT, ALL = box(0, 0, 400, 800), box(0, 0, 1000, 800)
 
 
-@pytest.fixture(params=["local", "memory"])
-def root(request, tmp_path):
-    root = str(tmp_path / "res=1") if request.param == "local" else f"memory://{tmp_path.name}/res"
+def filled(root):
     fake.commit(root, "S-1", cells_at((100, 100), (300, 100), (500, 100)), "P1", attempt="a1")
     fake.commit(root, "S-2", cells_at((50, 50)), "P2", attempt="b1")
     return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return filled(f"memory://{tmp_path.name}/res")
+
+
+@pytest.fixture(params=["local", "memory"])
+def anywhere(request, tmp_path):
+    return filled(str(tmp_path / "res=1") if request.param == "local" else f"memory://{tmp_path.name}/res")
 
 
 def brought(root, tmp_path, **geometry_of):
@@ -71,7 +79,8 @@ def test_without_annotations_two_listings_are_all(root, monkeypatch):
     assert found.corrections.column_names[-1] == "is_current"
 
 
-def test_a_rescored_slide_is_measured_anew_and_kept_by_refresh(root, tmp_path, caplog):
+def test_a_rescored_slide_is_measured_anew_and_kept_by_refresh(anywhere, tmp_path, caplog):
+    root = anywhere
     first = brought(root, tmp_path, S_1=LEFT, S_2=ALL)
     assert counted(root)[0] == [("S-1", "S_1-x", 2, "P1"), ("S-2", "S_2-x", 1, "P2")]
     assert not caplog.records
@@ -176,7 +185,8 @@ def test_killed_between_writing_anew_and_removing(root, tmp_path, monkeypatch):
     assert drop_regions(root, first) == 2 and not storage.list_files(f"{root}/region_cells")
 
 
-def test_damaged_objects_are_passed_over_and_told(root, tmp_path):
+def test_damaged_objects_are_passed_over_and_told(anywhere, tmp_path):
+    root = anywhere
     names = [brought(root, tmp_path, S_1=LEFT), brought(root, tmp_path, S_2=ALL)]
     storage.write_bytes(f"{root}/regions/{names[0]}.parquet", b"PAR1 nothing PAR1")
     storage.write_bytes(f"{root}/region_cells/{names[1]}.parquet", b"")

@@ -23,13 +23,27 @@ from tests.query import fake_results as fake
 CELLS = ((100, 100), (300, 100), (500, 100), (700, 100))
 
 
-@pytest.fixture
-def root(tmp_path):
-    results = str(tmp_path / "results")
+def filled(results):
     fake.commit(results, "S-1", cells_at(*CELLS), "P1", uri="/slides/one.svs")
     fake.commit(results, "S-2", cells_at((50, 50)), "P2", uri="/slides/two.tar.tif")
     fake.commit(results, "S-3", [], "P3", uri="s3://bucket/a%20b.ndpi")
     return results
+
+
+@pytest.fixture
+def root(tmp_path):
+    return filled(str(tmp_path / "results"))
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return filled(f"memory://{tmp_path_factory.mktemp('once').name}")
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """Results for what is refused: nothing of them may change."""
+    return filled(str(tmp_path_factory.mktemp("untouched")))
 
 
 def brought(root, *files, **options):
@@ -111,7 +125,8 @@ def test_regions_and_what_is_in_them(root, tmp_path):
         ),
     ],
 )
-def test_which_slide(root, tmp_path, name, features, more, slide):
+def test_which_slide(once, tmp_path, name, features, more, slide):
+    root = once
     assert brought(root, write(tmp_path, name, features, **more)).slides == {slide: 1}
 
 
@@ -175,7 +190,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_are_refused_by_name_and_results_untouched(root, tmp_path, name):
+def test_bad_files_are_refused_by_name_and_results_untouched(untouched, tmp_path, name):
+    root = untouched
     good = write(tmp_path, "S-2.geojson", [feature(box(0, 0, 9, 9))])
     bad = write(tmp_path, "S-1.geojson", BAD[name][0])
     before = listing(root)

@@ -25,7 +25,6 @@ def scored(tmp_path_factory):
         str(manifest),
         str(folder / "results"),
         model="stain",
-        config=ScoreConfig(),
         execution=Execution(engine="local"),
     )
     return folder
@@ -62,9 +61,7 @@ def test_tissue_adds_up(root, tmp_path):
         feature(box(0, 0, cut, height), "Left", "left"),
         feature(box(cut, 0, width, height), "Right", "right"),
         feature(lobes, "Corner", "corner"),
-        feature(
-            {"type": "Polygon", "coordinates": [[[width, 0], [width, height], [0, height]]]}, "Other", "other"
-        ),
+        feature(half, "Other", "other"),
     )
     tissue = {name: row["class_tissue_mm2"] for name, row in rows.items()}
     assert tissue["all"] == pytest.approx(slide["tissue_mm2"], rel=1e-12)
