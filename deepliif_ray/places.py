@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,14 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deepliif_ray.errors import ConfigError, QueryError
-from deepliif_ray.query import asking
+from deepliif_ray.query import asking, scored
 from deepliif_ray.scoring import hot_spots as scoring
 from deepliif_ray.scoring.markers import registry_with
 from deepliif_ray.scoring.spatial import hexagon_entropy, nearest_neighbour_um, ripley_l, share_within_percent
 from deepliif_ray.tables.cohort import read_markers
 
 _log = logging.getLogger(__name__)
-_CELLS = "called_cells"  # what of SQL gives the cells that count
 RIPLEY_UM = (25.0, 50.0, 100.0, 200.0)
 _FLOAT, _INT, _TEXT = pa.float64(), pa.int64(), pa.string()
 _OF_SLIDE = {"slide_id": _TEXT, "patient_id": _TEXT, "marker": _TEXT}
@@ -67,6 +66,9 @@ def hot_spots(
     by: Literal["share", "density"] = "share",
     count: int = 1,
     min_cells: int | None = None,
+    cutoffs: str | Mapping[str, float | str] | None = None,
+    region: str | None = None,
+    corrections: bool = True,
 ) -> pa.Table:
     """Find the hot spots of slides, exactly, among the cells that count at the published thresholds.
 
@@ -83,6 +85,8 @@ def hot_spots(
         Which slides; by default all of this marker.
     cells, area_mm2, by, count, min_cells
         As of `deepliif_ray.scoring.hot_spots.hot_spots`.
+    cutoffs, region, corrections
+        Which cells count, as of `deepliif_ray.query.scored`.
 
     Returns
     -------
@@ -109,18 +113,28 @@ def hot_spots(
             by=by,
             count=count,
             min_cells=min_cells,
+            source=scored("called_cells", cutoffs=cutoffs, region=region, corrections=corrections),
         )
     )
 
 
 def find_hot_spots(
-    results: str, *, marker: str, slides: Sequence[str] | None = None, count: int = 1, **options: Any
+    results: str,
+    *,
+    marker: str,
+    slides: Sequence[str] | None = None,
+    count: int = 1,
+    source: str = "called_cells",
+    **options: Any,
 ) -> Found:
-    """Find hot spots, and tell of the slides that lack them; parameters and errors as of `hot_spots`."""
+    """Find hot spots, and tell of the slides that lack them; parameters and errors as of `hot_spots`.
+
+    ``source`` is what of SQL gives the cells that count, as of `deepliif_ray.query.scored`.
+    """
     scoring.hot_spots([], [], [], count=count, **options)  # wrong options are told before anything is read
     rows: list[dict[str, Any]] = []
     lacking: list[str] = []
-    with _slides_of(results, marker, slides, lacking) as found:
+    with _slides_of(results, marker, slides, lacking, source) as found:
         for slide, x_um, y_um, positive in found:
             with _naming(slide):
                 spots = scoring.hot_spots(x_um, y_um, positive, count=count, **options)
@@ -161,6 +175,9 @@ def spatial(
     hexagon_um: float = 250.0,
     hexagon_cells: int = 50,
     hexagon_classes: int = 10,
+    cutoffs: str | Mapping[str, float | str] | None = None,
+    region: str | None = None,
+    corrections: bool = True,
 ) -> pa.Table:
     """Tell of slides how their positive cells lie, among the cells that count at the published thresholds.
 
@@ -181,6 +198,8 @@ def spatial(
     hexagon_um, hexagon_cells, hexagon_classes
         Side of a hexagon, fewest cells of one that counts, and classes of the index; see
         `deepliif_ray.scoring.spatial.hexagon_entropy`. The defaults are this software's, not from a paper.
+    cutoffs, region, corrections
+        Which cells count, as of `deepliif_ray.query.scored`.
 
     Returns
     -------
@@ -210,6 +229,7 @@ def spatial(
             hexagon_um=hexagon_um,
             hexagon_cells=hexagon_cells,
             hexagon_classes=hexagon_classes,
+            source=scored("called_cells", cutoffs=cutoffs, region=region, corrections=corrections),
         )
     )
 
@@ -224,6 +244,7 @@ def find_spatial(
     hexagon_um: float = 250.0,
     hexagon_cells: int = 50,
     hexagon_classes: int = 10,
+    source: str = "called_cells",
 ) -> Found:
     """Tell how cells lie, and of slides of which nothing can be told; otherwise as `spatial`."""
     columns = [f"l_minus_r_{radius:g}_um" for radius in ripley_um]
@@ -258,7 +279,7 @@ def find_spatial(
     ripley_l([0.0], [0.0], ripley_um, window=(0, 0, 1, 1))  # wrong radii are told before anything is read
     rows: list[dict[str, Any]] = []
     lacking: list[str] = []
-    with _slides_of(results, marker, slides, lacking) as found:
+    with _slides_of(results, marker, slides, lacking, source) as found:
         for slide, *of_cells in found:
             with _naming(slide):
                 values = measured(*of_cells)
@@ -300,7 +321,7 @@ def _warned(found: Found) -> pa.Table:
 
 @contextmanager
 def _slides_of(
-    results: str, marker: str, slides: Sequence[str] | None, lacking: list[str]
+    results: str, marker: str, slides: Sequence[str] | None, lacking: list[str], source: str
 ) -> Iterator[Iterator[tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any]]]]:
     """Give the slides of a marker one by one with the cells that count; damaged ones go to ``lacking``."""
     name = registry_with(read_markers(results), results).read(marker)[0].name
@@ -333,7 +354,7 @@ def _slides_of(
                     lacking.append(f"slide {slide['slide_id']!r}: its cells are damaged ({slide['problem']})")
                     continue
                 cells = answer(
-                    f"SELECT x_um, y_um, positive FROM {_CELLS} WHERE slide_id = ? AND marker = ?",
+                    f"SELECT x_um, y_um, positive FROM {source} WHERE slide_id = ? AND marker = ?",
                     [slide["slide_id"], name],
                 )
                 yield slide, *(cells[column].to_numpy() for column in ("x_um", "y_um", "positive"))

@@ -53,6 +53,16 @@ OutputOption = Annotated[
     ),
 ]
 
+RegionOption = Annotated[
+    str | None, typer.Option(help="Only cells in regions of this class, such as Tumor; see `regions`.")
+]
+CutoffsOption = Annotated[
+    str | None, typer.Option(help="A set of cut-offs that is kept with the results; see `cutoffs`.")
+]
+WithoutCorrectionsOption = Annotated[
+    bool, typer.Option("--without-corrections", help="Calls as measured, not as people corrected them.")
+]
+
 
 @contextmanager
 def stoppable(line: Callable[[Any], str] = describe) -> Iterator[ProgressLine]:

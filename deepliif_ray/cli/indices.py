@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepliif_ray.cli.common import FormatOption, OutputOption, app, command_name
+from deepliif_ray.cli.common import (
+    CutoffsOption,
+    FormatOption,
+    OutputOption,
+    RegionOption,
+    WithoutCorrectionsOption,
+    app,
+    command_name,
+)
 from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import Format, chosen_format, errors, show
 from deepliif_ray.errors import QueryError
@@ -23,15 +31,9 @@ def index(
         str | None,
         typer.Option(help="A column of the manifest, such as site: how patients spread at each value."),
     ] = None,
-    region: Annotated[
-        str | None, typer.Option(help="Only cells in regions of this class, such as Tumor; see `regions`.")
-    ] = None,
-    cutoffs: Annotated[
-        str | None, typer.Option(help="A set of cut-offs that is kept with the results; see `cutoffs`.")
-    ] = None,
-    without_corrections: Annotated[
-        bool, typer.Option("--without-corrections", help="Calls as measured, not as people corrected them.")
-    ] = False,
+    region: RegionOption = None,
+    cutoffs: CutoffsOption = None,
+    without_corrections: WithoutCorrectionsOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -40,7 +42,7 @@ def index(
     The interval knows that cells cluster. The table on the screen is short; --format csv or --output have every
     column. Other scores are asked in SQL: docs/scores.md.
     """
-    from deepliif_ray.query import ask_all
+    from deepliif_ray.query import ask_all, scored
     from deepliif_ray.scoring.markers import registry_with
     from deepliif_ray.tables.cohort import read_markers
 
@@ -53,11 +55,9 @@ def index(
     if patient is not None:
         conditions["patient_id"] = patient
     where = " AND ".join(f"{name} = {_quoted(value)}" for name, value in conditions.items()) or "true"
-    asked = {"region": region, "cutoffs": cutoffs}
-    given = [f"{name} := {_quoted(value)}" for name, value in asked.items() if value is not None]
-    given += ["corrections := false"] * without_corrections
     slide_source, patient_source = (
-        f"{name}_indices({', '.join(given)})" if given else f"{name}_indices" for name in ("slide", "patient")
+        scored(f"{name}_indices", cutoffs=cutoffs, region=region, corrections=not without_corrections)
+        for name in ("slide", "patient")
     )
     source = slide_source if slides else patient_source
     answers = ask_all(

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepliif_ray.cli.common import FormatOption, OutputOption, app
+from deepliif_ray.cli.common import (
+    CutoffsOption,
+    FormatOption,
+    OutputOption,
+    RegionOption,
+    WithoutCorrectionsOption,
+    app,
+)
 from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import Format, chosen_format, errors, show, visible
 
@@ -44,6 +51,9 @@ def hot_spots(
         int | None,
         typer.Option(help="With --area-mm2: fewest cells of a circle; 500 by share, 1 by density."),
     ] = None,
+    region: RegionOption = None,
+    cutoffs: CutoffsOption = None,
+    without_corrections: WithoutCorrectionsOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -55,6 +65,7 @@ def hot_spots(
     The table on the screen is short; --format csv or --output have every column.
     """
     from deepliif_ray.places import find_hot_spots
+    from deepliif_ray.query import scored
 
     form = chosen_format(form, output)
     found = find_hot_spots(
@@ -66,6 +77,9 @@ def hot_spots(
         by=by.value,
         count=count,
         min_cells=min_cells,
+        source=scored(
+            "called_cells", cutoffs=cutoffs, region=region, corrections=not without_corrections
+        ),
     )
     short = {
         "slide_id": "slide",
@@ -94,6 +108,9 @@ def spatial(
     hexagon_um: Annotated[float, typer.Option(help="Side of a hexagon.")] = 250.0,
     hexagon_cells: Annotated[int, typer.Option(help="Fewest cells of a hexagon that counts.")] = 50,
     hexagon_classes: Annotated[int, typer.Option(help="Classes of the index of hexagons.")] = 10,
+    region: RegionOption = None,
+    cutoffs: CutoffsOption = None,
+    without_corrections: WithoutCorrectionsOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -106,6 +123,7 @@ def spatial(
     The table on the screen is short; --format csv or --output have every column.
     """
     from deepliif_ray.places import RIPLEY_UM, find_spatial
+    from deepliif_ray.query import scored
 
     form = chosen_format(form, output)
     radii = ripley_um or list(RIPLEY_UM)
@@ -118,6 +136,9 @@ def spatial(
         hexagon_um=hexagon_um,
         hexagon_cells=hexagon_cells,
         hexagon_classes=hexagon_classes,
+        source=scored(
+            "called_cells", cutoffs=cutoffs, region=region, corrections=not without_corrections
+        ),
     )
     short = {
         "slide_id": "slide",

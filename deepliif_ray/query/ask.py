@@ -51,6 +51,47 @@ def ask_all(results: str, queries: Mapping[str, str]) -> dict[str, pa.Table]:
             raise QueryError(f"{results}: {error}") from error
 
 
+def scored(
+    name: str,
+    *,
+    cutoffs: str | Mapping[str, float | str] | None = None,
+    region: str | None = None,
+    corrections: bool = True,
+) -> str:
+    """Return SQL for a view, or the table macro of this name with what is given; see docs/scores.md.
+
+    Parameters
+    ----------
+    name : str
+        ``called_cells``, ``slide_indices``, …
+    cutoffs : str or mapping, optional
+        The name of a set that is kept with the results, or values.
+    region : str, optional
+        Class of regions.
+    corrections : bool
+        Whether corrections count.
+    """
+    given = []
+    if isinstance(cutoffs, Mapping):
+        values = ", ".join(f"{_quoted(key)}: {_value(value)}" for key, value in cutoffs.items())
+        given.append(f"cutoffs := {{{values}}}")
+    elif cutoffs is not None:
+        given.append(f"cutoffs := {_quoted(cutoffs)}")
+    if region is not None:
+        given.append(f"region := {_quoted(region)}")
+    if not corrections:
+        given.append("corrections := false")
+    return f"{name}({', '.join(given)})" if given else name
+
+
+def _value(value: float | str) -> str:
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 @contextmanager
 def asking(results: str) -> Iterator[Callable[..., pa.Table]]:
     """Open results for many questions of this software's own.

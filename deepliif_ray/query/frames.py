@@ -12,7 +12,9 @@ import pyarrow.dataset as ds
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from deepliif_ray import storage
+from deepliif_ray.annotations.current import attach
 from deepliif_ray.errors import QueryError
+from deepliif_ray.query.ask import ask_all
 from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.rooted import RootedFileSystem
 from deepliif_ray.query.views import warn
@@ -32,6 +34,8 @@ def scan_cells(
     columns: Sequence[str] | None = None,
     *,
     called: bool = False,
+    region: str | None = None,
+    corrections: bool = True,
 ) -> pl.LazyFrame:
     """Return committed cells as a lazy Polars frame: the rows and columns of the view ``cells``.
 
@@ -54,7 +58,11 @@ def scan_cells(
         These columns, in this order; by default all of the view.
     called : bool
         The rows of the view ``called_cells``: cells that are counted at their slide's own published size
-        threshold, with the column ``positive``.
+        threshold and that nobody excluded or struck out, with the column ``positive``.
+    region : str, optional
+        Only cells in regions of this class, less those in regions that exclude.
+    corrections : bool
+        False: with ``called``, calls as measured and not as people corrected them.
 
     Returns
     -------
@@ -64,7 +72,7 @@ def scan_cells(
     Raises
     ------
     QueryError
-        There is no such marker, slide or column; the message lists those there are.
+        There is no such marker, slide, column or region; the message lists those there are.
     ResultsError, StorageError
         See `deepliif_ray.connect`. Damaged objects are passed over, with a warning.
 
@@ -89,9 +97,42 @@ def scan_cells(
         _frame(url, part, name, rows, slides is not None) for each in objects for name, part in _parts(each)
     ]
     frame = pl.concat([_none(), *frames])
+    said = _annotations(url, records, region) if called or region is not None else None
+    if said is not None:
+        frame = _placed(frame, said, region)
     if called:
-        frame = _called(frame, rows)
+        frame = _called(frame, rows, said["corrected"] if said is not None and corrections else None)
     return frame.select(wanted)
+
+
+def _annotations(url: str, records: pa.Table, region: str | None) -> dict[str, pl.LazyFrame] | None:
+    """Return the cells that people placed in regions or corrected; None if there are none."""
+    said = attach(url, records)
+    classes = sorted({name.lower() for name in said.regions.column("class").to_pylist()})
+    if region is not None:
+        _refuse("region", [] if region.lower() in classes else [region], classes)
+    if not said.regions.num_rows and not said.corrections.num_rows:
+        return None
+    where = "true" if region is None else f"lower(class) = lower({_quoted(region)})"
+    answers = ask_all(
+        url,
+        {
+            "excluded": "SELECT DISTINCT slide_id, cell_id FROM region_cells WHERE excludes",
+            "placed": f"SELECT DISTINCT slide_id, cell_id FROM region_cells WHERE {where}",
+            "corrected": "SELECT slide_id, cell_id, call FROM corrections WHERE is_current",
+        },
+    )
+    return {name: pl.DataFrame(pl.from_arrow(table)).lazy() for name, table in answers.items()}
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _placed(frame: pl.LazyFrame, said: dict[str, pl.LazyFrame], region: str | None) -> pl.LazyFrame:
+    keys = ["slide_id", "cell_id"]
+    frame = frame.join(said["excluded"], on=keys, how="anti")
+    return frame if region is None else frame.join(said["placed"], on=keys, how="semi")
 
 
 def _records(
@@ -161,11 +202,18 @@ def _of_records(
     return frame.with_columns(attempt=attempt)
 
 
-def _called(frame: pl.LazyFrame, records: pl.DataFrame) -> pl.LazyFrame:
-    """Keep cells that count at their slide's threshold, and call them as query/sql/called_cells.sql does."""
+def _called(frame: pl.LazyFrame, records: pl.DataFrame, corrected: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Keep cells that count, and call them as query/sql/called_cells.sql does."""
     thresholds = records.lazy().select("slide_id", "size_thresh")
-    counted = frame.join(thresholds, on="slide_id").filter(pl.col("area_px") > pl.col("size_thresh"))
-    return counted.drop("size_thresh").with_columns(pl.col("majority_positive").alias(POSITIVE))
+    frame = frame.join(thresholds, on="slide_id")
+    is_sized, positive = pl.col("area_px") > pl.col("size_thresh"), pl.col("majority_positive")
+    if corrected is None:
+        return frame.filter(is_sized).with_columns(positive.alias(POSITIVE)).drop("size_thresh")
+    call = pl.col("call")
+    frame = frame.join(corrected, on=["slide_id", "cell_id"], how="left")
+    frame = frame.filter(pl.when(call.is_null()).then(is_sized).otherwise(call != "not_a_cell"))
+    called = pl.when(call.is_null()).then(positive).otherwise(call == "positive")
+    return frame.with_columns(called.alias(POSITIVE)).drop("size_thresh", "call")
 
 
 def _scan(url: str, paths: list[str], version: int) -> pl.LazyFrame:

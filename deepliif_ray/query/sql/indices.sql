@@ -4,7 +4,8 @@
 --
 -- slide_counts(…) and patient_counts(…) have the index without interval and notes, for large cohorts.
 -- index_percent is NULL where no cell was counted and is not rounded; a density is NULL where there is no tissue.
--- ci_… is the interval that knows that cells cluster; wilson_… takes them for independent draws, which they are not.
+-- ci_… is the interval that knows that cells cluster; wilson_… takes them for independent draws, which they are not. A
+-- patient's ci_… is of the patient, for whom slides are clusters too; slides_… is of the tissue on these very slides.
 
 CREATE MACRO slide_indices(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT
@@ -44,6 +45,8 @@ SELECT
   c.index_percent,
   clustered_lower_percent(c.n_positive, c.n_called, c.effective_cells) AS ci_lower_percent,
   clustered_upper_percent(c.n_positive, c.n_called, c.effective_cells) AS ci_upper_percent,
+  clustered_lower_percent(c.n_positive, c.n_called, c.effective_here) AS slides_lower_percent,
+  clustered_upper_percent(c.n_positive, c.n_called, c.effective_here) AS slides_upper_percent,
   c.mean_of_slides_percent,
   category_of(c.index_percent, n.categories) AS category,
   c.n_called < n.min_cells AS too_few_cells,
@@ -60,7 +63,10 @@ FROM (
     patient_effective_cells(
       c.n_positive, c.n_called, b.n_blocks, b.block_xx, b.block_xn, b.block_nn, b.window_xx, b.window_xn, b.window_nn,
       c.n_counted, c.slides_xx, c.slides_xn, c.slides_nn
-    ) AS effective_cells
+    ) AS effective_cells,
+    effective_cells(
+      c.n_positive, c.n_called, b.n_blocks, b.block_xx, b.block_xn, b.block_nn, b.window_xx, b.window_xn, b.window_nn
+    ) AS effective_here
   FROM patient_counts(cutoffs := cutoffs, region := region, corrections := corrections) AS c
   LEFT JOIN (
     SELECT
