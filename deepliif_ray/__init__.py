@@ -2,8 +2,8 @@
 
 A few names do most of it: `score` runs a manifest (`ScoreConfig` says what is computed, `Execution` how it
 runs), `connect` opens the results for SQL, `scan_cells` their cells as a data frame, `optimize` joins their
-objects, `check` verifies them, `forget` takes a patient or slide out of them, `load_model` gives a model to use on
-arrays of pixels, and `train` makes one. `hot_spots` and `spatial` say where on their slides positive cells lie.
+objects, `check` verifies them, `forget` takes a patient or slide out of them, `load_model` gives a model to
+use on arrays of pixels, and `train` makes one. `hot_spots` and `spatial` say where positive cells lie.
 They are imported when first used.
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from deepliif_ray.models import load_model
     from deepliif_ray.places import hot_spots, spatial
     from deepliif_ray.query import connect
-    from deepliif_ray.tables.forget import ForgetSummary
     from deepliif_ray.query.frames import scan_cells
+    from deepliif_ray.tables.forget import ForgetSummary
     from deepliif_ray.tables.optimize import OptimizeSummary, optimize
     from deepliif_ray.training.run.train import train
 

@@ -1,4 +1,4 @@
-"""How dark a cohort's stain is, and cut-offs of its own: proposed from what was measured, kept with a name."""
+"""How dark a cohort's stain is, and cut-offs of its own: proposed from measurements, kept with a name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Proposal:
     Attributes
     ----------
     table : pyarrow.Table
-        One row a marker (and value of the column): ``marker``, the column, ``slides``, ``cells``, quantiles of
-        the mean optical density of DAB over counted nuclei, ``weak``, ``moderate``, ``strong``.
+        One row a marker (and value of the column): ``marker``, the column, ``slides``, ``cells``, quantiles
+        of the mean optical density of DAB over counted nuclei, ``weak``, ``moderate``, ``strong``.
     note : str
         How the cut-offs were made, in words.
     url : str or None
@@ -49,10 +49,10 @@ def propose_cutoffs(
 ) -> Proposal:
     """Show the distribution of DAB over a cohort's nuclei, and propose cut-offs for 1+, 2+ and 3+.
 
-    QuPath's defaults belong to its own stain vectors and background, and laboratories stain differently. With
-    negative control slides, ``weak`` is the optical density below which `CONTROL_SHARE` of their cells lie, and
-    ``moderate`` and ``strong`` part what the cohort has above it in three of equal numbers. Without, the three
-    are quantiles of all counted cells: these say how the cohort spreads, and not what is stained.
+    QuPath's defaults belong to its own stain vectors and background, and laboratories stain differently.
+    With negative control slides, ``weak`` is the optical density below which `CONTROL_SHARE` of their cells
+    lie, and ``moderate`` and ``strong`` part what the cohort has above it in three of equal numbers. Without,
+    the three are quantiles of all counted cells: these say how the cohort spreads, not what is stained.
 
     Parameters
     ----------
@@ -98,7 +98,9 @@ def propose_cutoffs(
         },
     )
     if unknown := answers["controls"]["slide_id"].to_pylist():
-        raise QueryError(f"{results}: no slide {', '.join(unknown)} of this marker; name scored control slides")
+        raise QueryError(
+            f"{results}: no slide {', '.join(unknown)} of this marker; name scored control slides"
+        )
     if by is not None and by not in (names := answers["names"]["name"].to_pylist()):
         raise QueryError(f"{results}: no slide has a column {by!r}; there are {', '.join(names) or 'none'}")
     table = answers["table"]
@@ -115,8 +117,8 @@ def propose_cutoffs(
     missing = [row["marker"] for row in rows if row["weak"] is None]
     if missing:
         raise QueryError(
-            f"{results}: no cut-offs for {', '.join(dict.fromkeys(missing))}: there is no control slide of it, "
-            "or no cell above the controls; choose one marker with --marker, or other controls"
+            f"{results}: no cut-offs for {', '.join(dict.fromkeys(missing))}: there is no control slide of "
+            "it, or no cell above the controls; choose one marker with --marker, or other controls"
         )
     url = write_cutoffs(results, save, rows, author=author, note=note, controls=controls, overwrite=overwrite)
     return Proposal(table, note, url)
@@ -147,7 +149,8 @@ def _measure(where: str, value: str, controls: Sequence[str], quantiles: tuple[f
           SELECT marker, quantile_cont(dab_od_mean, {CONTROL_SHARE}) AS weak
           FROM cell WHERE is_control GROUP BY marker
         )
-        SELECT c.marker, c.value, count(DISTINCT c.slide_id) AS slides, count(*) AS cells, {shown}, {strengths}
+        SELECT c.marker, c.value, count(DISTINCT c.slide_id) AS slides, count(*) AS cells, {shown},
+          {strengths}
         FROM cell AS c LEFT JOIN background AS b ON c.marker = b.marker
         WHERE NOT c.is_control
         GROUP BY c.marker, c.value ORDER BY c.marker, c.value NULLS LAST
@@ -155,7 +158,9 @@ def _measure(where: str, value: str, controls: Sequence[str], quantiles: tuple[f
 
 
 def _row(row: dict[str, Any], by: str | None) -> dict[str, Any]:
-    strengths = {key: None if row[key] is None else round(row[key], 4) for key in ("weak", "moderate", "strong")}
+    strengths = {
+        key: None if row[key] is None else round(row[key], 4) for key in ("weak", "moderate", "strong")
+    }
     if strengths["strong"] is None:
         strengths["weak"] = None
     place = {} if by is None or row[by] is None else {"attribute": by, "value": row[by]}
@@ -165,8 +170,8 @@ def _row(row: dict[str, Any], by: str | None) -> dict[str, Any]:
 def _note(controls: Sequence[str], quantiles: tuple[float, float, float]) -> str:
     if controls:
         return (
-            f"weak is where {100 * CONTROL_SHARE:g} % of the cells of {len(controls)} negative control slides "
-            "lie below; moderate and strong part the cells above it in three of equal numbers"
+            f"weak is where {100 * CONTROL_SHARE:g} % of the cells of {len(controls)} negative control "
+            "slides lie below; moderate and strong part the cells above it in three of equal numbers"
         )
     return f"quantiles {', '.join(f'{q:g}' for q in quantiles)} of all counted cells"
 

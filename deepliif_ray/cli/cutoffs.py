@@ -24,7 +24,9 @@ def cutoffs(
     quantiles: Annotated[
         str, typer.Option(help="Without controls: quantiles of all counted cells for 1+, 2+ and 3+.")
     ] = "0.5,0.75,0.9",
-    save: Annotated[str | None, typer.Option(help="Keep the cut-offs with the results, by this name.")] = None,
+    save: Annotated[
+        str | None, typer.Option(help="Keep the cut-offs with the results, by this name.")
+    ] = None,
     author: Annotated[str | None, typer.Option(help="Who makes them; by default the user's name.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a set of that name.")] = False,
     form: FormatOption = None,
@@ -32,8 +34,8 @@ def cutoffs(
 ) -> None:
     """Show the distribution of DAB over nuclei by marker, and propose cut-offs for 1+, 2+ and 3+.
 
-    QuPath's 0.2, 0.4 and 0.6, which hold where nothing is said, belong to its own stain vectors and background.
-    Cut-offs that are saved are used with `cutoffs := 'name'`, and every answer names them.
+    QuPath's 0.2, 0.4 and 0.6, which hold where nothing is said, belong to its own stain vectors and
+    background. Cut-offs that are saved are used with `cutoffs := 'name'`, and every answer names them.
     """
     from deepliif_ray.cutoffs import propose_cutoffs
     from deepliif_ray.scoring.markers import registry_with
@@ -61,6 +63,6 @@ def cutoffs(
     if proposal.url is not None:
         errors.print(
             f"kept as {proposal.url}; use it with cutoffs := '{save}', for instance\n"
-            f'  deepliif-ray sql {results} "FROM patient_h_scores(cutoffs := \'{save}\')"',
+            f"  deepliif-ray sql {results} \"FROM patient_h_scores(cutoffs := '{save}')\"",
             markup=False,
         )

@@ -39,8 +39,8 @@ def index(
 ) -> None:
     """Show the marker indices of patients: percent positive cells with a 95 % interval, and density.
 
-    The interval knows that cells cluster. The table on the screen is short; --format csv or --output have every
-    column. Other scores are asked in SQL: docs/scores.md.
+    The interval knows that cells cluster. The table on the screen is short; --format csv or --output have
+    every column. Other scores are asked in SQL: docs/scores.md.
     """
     from deepliif_ray.query import ask_all, scored
     from deepliif_ray.scoring.markers import registry_with
@@ -63,7 +63,9 @@ def index(
     answers = ask_all(
         results,
         {
-            "indices": f"SELECT * FROM {source} WHERE {where}" if by is None else _spread(by, where, slide_source),
+            "indices": f"SELECT * FROM {source} WHERE {where}"
+            if by is None
+            else _spread(by, where, slide_source),
             "left": f"SELECT slide_id FROM leftovers WHERE {where}",
             "markers": "SELECT DISTINCT marker FROM slides ORDER BY 1",
             "found": f"SELECT count(*) AS n FROM slides WHERE {where}",

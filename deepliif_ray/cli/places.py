@@ -77,9 +77,7 @@ def hot_spots(
         by=by.value,
         count=count,
         min_cells=min_cells,
-        source=scored(
-            "called_cells", cutoffs=cutoffs, region=region, corrections=not without_corrections
-        ),
+        source=scored("called_cells", cutoffs=cutoffs, region=region, corrections=not without_corrections),
     )
     short = {
         "slide_id": "slide",
@@ -136,9 +134,7 @@ def spatial(
         hexagon_um=hexagon_um,
         hexagon_cells=hexagon_cells,
         hexagon_classes=hexagon_classes,
-        source=scored(
-            "called_cells", cutoffs=cutoffs, region=region, corrections=not without_corrections
-        ),
+        source=scored("called_cells", cutoffs=cutoffs, region=region, corrections=not without_corrections),
     )
     short = {
         "slide_id": "slide",

@@ -82,7 +82,9 @@ def entries() -> tuple[Entry, ...]:
         else:
             known = [_known(other, of) for other in macro.get("like", ())]
             columns = of[name] = list(_columns(name, macro["columns"], known))
-        says = macro.get("says", f"As the view {macro.get('gives')}, with cut-offs and regions of your choice.")
+        says = macro.get(
+            "says", f"As the view {macro.get('gives')}, with cut-offs and regions of your choice."
+        )
         macros.append(Entry(name, says, parameters, columns))
     return (*found.values(), *macros)
 

@@ -147,10 +147,14 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
     cells, places = _cells_view(connection, url, tables["slides"], damaged, place)
     _create_table(connection, "damaged", pa.Table.from_pylist(list(map(asdict, damaged)), _DAMAGED))
     connection.execute("CREATE VIEW damaged AS FROM stored.damaged")
-    connection.execute("CREATE TABLE stored.lost AS SELECT DISTINCT slide_id FROM damaged WHERE kind = 'cells'")
+    connection.execute(
+        "CREATE TABLE stored.lost AS SELECT DISTINCT slide_id FROM damaged WHERE kind = 'cells'"
+    )
     warn(url, damaged)
     if _has_same_content(tables["slides"]):
-        connection.execute(read_sql("same_content"))  # changes the table: once, and not where it is handed on to
+        connection.execute(
+            read_sql("same_content")
+        )  # changes the table: once, and not where it is handed on to
     for statement in layers(connection, cells):
         connection.execute(statement)
     return [*places, *of_regions]
@@ -206,7 +210,7 @@ def _markers(url: str) -> pa.Table:
 
 
 def _cutoff_sets(url: str) -> pa.Table:
-    """Return the sets of cut-offs that have a name: what holds without one, and those kept with the results."""
+    """Return the sets of cut-offs that have a name: what holds without one, and those with the results."""
     builtin = {"name": BUILTIN, **intensity()}
     builtin["note"] = builtin.pop("source")
     texts = ("name", "marker", "attribute", "value", "note", "author", "made_at", "marker_thresh")

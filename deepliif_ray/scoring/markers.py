@@ -322,9 +322,7 @@ def _scoring(label: str, given: Any, wrong: list[str]) -> Scoring:
     if not isinstance(given, Mapping):
         wrong.append(f"{label}: scoring is a mapping of {', '.join(f.name for f in fields(Scoring))}")
         return Scoring()
-    found = [
-        f"unknown key {str(key)[:40]!r}" for key in given if key not in Scoring.__dataclass_fields__
-    ]
+    found = [f"unknown key {str(key)[:40]!r}" for key in given if key not in Scoring.__dataclass_fields__]
     score, least = given.get("score") or "index", given.get("min_cells", MIN_CELLS)
     positive, source = given.get("positive_from_percent"), given.get("source") or ""
     if score not in SCORES:

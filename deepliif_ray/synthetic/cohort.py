@@ -169,14 +169,22 @@ def _write_annotations(folder: Path, slide: _Slide, seed: int) -> None:
         {
             "type": "Feature",
             "id": f"{key}-{name}",
-            "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},
-            "properties": {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]],
+            },
+            "properties": {
+                "objectType": "annotation",
+                "classification": {"name": name, "color": [200, 0, 0]},
+            },
         }
         for name, (x0, y0, x1, y1) in regions.items()
     ]
     text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1)
     (folder / f"{key}.geojson").write_text(text + "\n", encoding="utf-8")
-    truth = SyntheticTissue(side, side, seed=seed * 1000, mpp=slide.mpp, positive_percent=slide.positive_percent).truth()
+    truth = SyntheticTissue(
+        side, side, seed=seed * 1000, mpp=slide.mpp, positive_percent=slide.positive_percent
+    ).truth()
     kept = truth[truth["positive"] & (truth["x"] > side // 3)]
     nucleus = kept[0]
     row = {

@@ -1,7 +1,7 @@
 """Sets of cut-offs that are kept beside results, each with a name that answers show.
 
-One object a set, ``_cutoffs/<name>.json``: who made it, when, how, from which control slides, and its rows. A row
-holds values for a marker, or for all, and for one value of an attribute such as the site, or for all.
+One object a set, ``_cutoffs/<name>.json``: who made it, when, how, from which control slides, and its rows. A
+row holds values for a marker, or for all, and for one value of an attribute such as the site, or for all.
 """
 
 import json

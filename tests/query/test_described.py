@@ -48,7 +48,9 @@ def test_every_table_macro_is_described(connection):
     told = {entry.name: entry for entry in entries() if entry.parameters is not None}
     assert {name: [p["name"] for p in entry.parameters] for name, entry in told.items()} == real
     for name, entry in told.items():
-        call = {"described": "described('cells')", "marker_status": "marker_status('CD10', 30)"}.get(name, f"{name}()")
+        call = {"described": "described('cells')", "marker_status": "marker_status('CD10', 30)"}.get(
+            name, f"{name}()"
+        )
         found = [row[:2] for row in connection.execute(f"DESCRIBE FROM {call}").fetchall()]
         assert found == [(column["name"], sql_type(column["type"])) for column in entry.columns], name
 

@@ -48,7 +48,10 @@ def test_patient_indices_by_hand(cohort):
     assert found["wilson_upper_percent"] == pytest.approx(68.73, abs=0.005)
     # Two slides of 3 in 4 and 1 in 6, each of one block: they tell almost nothing of the patient.
     assert found["ci_lower_percent"] < 1 and found["ci_upper_percent"] > 99
-    assert (found["mean_of_slides_percent"], found["too_few_cells"]) == (pytest.approx((75 + 100 / 6) / 2), True)
+    assert (found["mean_of_slides_percent"], found["too_few_cells"]) == (
+        pytest.approx((75 + 100 / 6) / 2),
+        True,
+    )
     assert found["notes"].startswith("all nuclei count, not tumour alone; too few cells (under 500)")
 
 
@@ -149,7 +152,10 @@ def test_sql_and_python_call_alike(bench, cells, size_thresh, limits):
     bench.execute("CREATE OR REPLACE VIEW cells AS SELECT * FROM temp.drawn")
     columns = list(zip(*cells, strict=True)) or [[], [], [], []]
     source = macro("called_cells", size_thresh=size_thresh, **limits)
-    pairs = ((size_thresh, limits["size_thresh_upper"]), (limits["od_thresh_lower"], limits["od_thresh_upper"]))
+    pairs = (
+        (size_thresh, limits["size_thresh_upper"]),
+        (limits["od_thresh_lower"], limits["od_thresh_upper"]),
+    )
     if cells and any(None not in pair and pair[0] > pair[1] for pair in pairs):
         with pytest.raises(duckdb.Error, match="out of order"):
             bench.sql(f"FROM {source}").fetchall()

@@ -16,9 +16,7 @@ from tests.query import fake_results as fake
 def cells(count, positive=0, dab=0.1, first=0, **more):
     """Cells of which the first ``positive`` are; ``dab`` is one value, or one a cell."""
     values = dab if isinstance(dab, list) else [dab] * count
-    return [
-        fake.cell(first + i, positive=i < positive, dab_od_mean=values[i], **more) for i in range(count)
-    ]
+    return [fake.cell(first + i, positive=i < positive, dab_od_mean=values[i], **more) for i in range(count)]
 
 
 def rows(connection, query):
@@ -42,9 +40,13 @@ def cohort(tmp_path_factory):
     for name, dab in (("over", over), ("wild", wild), ("null", null)):
         fake.commit(root, name, cells(100, 0, dab), marker="TP53", patient_id=name)
     status = {  # patient: CD10, BCL6, MUM1, percent positive of 100; None: no slide
-        "gcb": (30, 0, 90), "non1": (29, 29, 90), "non2": (0, 80, 30), "gcb2": (0, 30, 29),
-        "no10": (None, 90, 90), "nomum": (0, 90, None),
-    }  # fmt: skip
+        "gcb": (30, 0, 90),
+        "non1": (29, 29, 90),
+        "non2": (0, 80, 30),
+        "gcb2": (0, 30, 29),
+        "no10": (None, 90, 90),
+        "nomum": (0, 90, None),
+    }
     for patient, values in status.items():
         for marker, value in zip(("CD10", "BCL6", "MUM1"), values, strict=True):
             if value is not None:
@@ -60,8 +62,12 @@ def cohort(tmp_path_factory):
     for patient, cd3, cd8, mm2 in (("T1", 80, 20, 0.5), ("T2", 40, 10, 0.5), ("T3", 40, None, 0.0)):
         fake.commit(root, f"{patient}-3", cells(100, cd3), marker="CD3", patient_id=patient, tissue_mm2=mm2)
         if cd8 is not None:
-            fake.commit(root, f"{patient}-8", cells(100, cd8), marker="CD8", patient_id=patient, tissue_mm2=mm2)
-    write_cutoffs(root, "own", [{"marker": "ER", "weak": 0.1, "moderate": 0.25, "strong": 0.5}], author="a", note="n")
+            fake.commit(
+                root, f"{patient}-8", cells(100, cd8), marker="CD8", patient_id=patient, tissue_mm2=mm2
+            )
+    write_cutoffs(
+        root, "own", [{"marker": "ER", "weak": 0.1, "moderate": 0.25, "strong": 0.5}], author="a", note="n"
+    )
     with connect(root) as connection:
         yield connection
 
@@ -74,7 +80,10 @@ def test_h_score(cohort):
     assert rows(cohort, "FROM patient_h_scores() WHERE patient_id = 'A'")[0]["h_score"] == 100
     given_ones = "cutoffs := {'weak': 0.15, 'strong': 0.4}"
     (found,) = rows(cohort, f"FROM slide_h_scores({given_ones}) WHERE slide_id = 'er1'")
-    assert (found["h_score"], found["intensity_cutoffs"]) == (40 + 30 + 3 * 20 + 3 * 10, "given: 0.15, 0.4, 0.4")
+    assert (found["h_score"], found["intensity_cutoffs"]) == (
+        40 + 30 + 3 * 20 + 3 * 10,
+        "given: 0.15, 0.4, 0.4",
+    )
 
 
 def test_a_set_of_cutoffs_names_itself_and_holds_for_its_markers_alone(cohort):
@@ -88,7 +97,10 @@ def test_a_set_of_cutoffs_names_itself_and_holds_for_its_markers_alone(cohort):
 
 def test_allred(cohort):
     def scores(patient, edges):
-        (found,) = rows(cohort, f"FROM patient_allred(edges := '{edges}') WHERE patient_id = '{patient}' AND marker = 'ER'")
+        (found,) = rows(
+            cohort,
+            f"FROM patient_allred(edges := '{edges}') WHERE patient_id = '{patient}' AND marker = 'ER'",
+        )
         return found["proportion"], found["intensity"], found["allred"]
 
     assert scores("A", "qupath") == (4, 1, 5)  # mean of 1, 2, 3 is 100 / 60 = 5 / 3, which is not above 5 / 3
@@ -106,7 +118,8 @@ def test_allred(cohort):
 def test_allred_is_qupaths(cohort, weak, moderate, strong, negative):
     total, stained = weak + moderate + strong + negative, weak + moderate + strong
     (found,) = cohort.sql(
-        f"SELECT allred_proportion({stained}, {total}, 'qupath'), allred_intensity({weak}, {moderate}, {strong}, 'qupath')"
+        f"SELECT allred_proportion({stained}, {total}, 'qupath'), "
+        f"allred_intensity({weak}, {moderate}, {strong}, 'qupath')"
     ).fetchall()
     if total == 0:
         assert found[0] is None
@@ -121,42 +134,61 @@ def test_er_and_pr(cohort):
     found = {(r["patient_id"], r["marker"]): r for r in rows(cohort, "FROM er_pr_status()")}
     status = {key: row["status"] for key, row in found.items()}
     assert status == {
-        ("A", "ER"): "positive", ("B", "ER"): "low_positive", ("B", "PR"): "positive", ("C", "ER"): "negative",
+        ("A", "ER"): "positive",
+        ("B", "ER"): "low_positive",
+        ("B", "PR"): "positive",
+        ("C", "ER"): "negative",
         ("D", "ER"): "positive",
-    }  # fmt: skip
+    }
     assert [key for key, row in found.items() if row["too_few_cells"]] == [("D", "ER")]
     assert "too few cells (under 100)" in found["D", "ER"]["notes"]
     moved = {r["patient_id"]: r["status"] for r in rows(cohort, "FROM er_pr_status(low_percent := 0.5)")}
     assert moved["C"] == "low_positive"
-    categories = {r["patient_id"]: r["category"] for r in rows(cohort, "FROM patient_indices WHERE marker = 'ER'")}
+    categories = {
+        r["patient_id"]: r["category"] for r in rows(cohort, "FROM patient_indices WHERE marker = 'ER'")
+    }
     assert categories == {"A": "positive", "B": "low_positive", "C": "negative", "D": "positive"}
 
 
 def test_categories_of_ki67(cohort):
     edges = {0: "low", 5: "low", 5.01: "intermediate", 29.99: "intermediate", 30: "high", 100: "high"}
     for percent, name in edges.items():
-        found = cohort.sql(f"SELECT category_of({percent}, categories) FROM markers WHERE name = 'Ki67'").fetchall()
+        found = cohort.sql(
+            f"SELECT category_of({percent}, categories) FROM markers WHERE name = 'Ki67'"
+        ).fetchall()
         assert found == [(name,)], percent
-    grades = cohort.sql("SELECT net_grade(2.9), net_grade(3), net_grade(20), net_grade(20.1), net_grade(NULL)")
+    grades = cohort.sql(
+        "SELECT net_grade(2.9), net_grade(3), net_grade(20), net_grade(20.1), net_grade(NULL)"
+    )
     assert grades.fetchall() == [("G1", "G2", "G2", "G3", None)]
 
 
 def test_p53(cohort):
     found = {row["slide_id"]: row for row in rows(cohort, "FROM tp53_patterns()")}
     assert {key: row["pattern"] for key, row in found.items()} == {
-        "over": "overexpression_candidate", "wild": "wild_type_range", "null": "unknown",
-    }  # fmt: skip
+        "over": "overexpression_candidate",
+        "wild": "wild_type_range",
+        "null": "unknown",
+    }
     assert "draw a region of class 'Control'" in found["null"]["reason"]
-    found = {r["slide_id"]: r["pattern"] for r in rows(cohort, "FROM tp53_patterns(overexpression_percent := 81)")}
+    found = {
+        r["slide_id"]: r["pattern"] for r in rows(cohort, "FROM tp53_patterns(overexpression_percent := 81)")
+    }
     assert found["over"] == "wild_type_range"
 
 
 def test_hans(cohort):
     found = {row["patient_id"]: row for row in rows(cohort, "FROM hans()")}
     assert {key: row["subtype"] for key, row in found.items()} == {
-        "gcb": "GCB", "non1": "non-GCB", "non2": "non-GCB", "gcb2": "GCB", "no10": "unknown", "nomum": "unknown",
-        "few": "unknown", "split": "unknown",
-    }  # fmt: skip
+        "gcb": "GCB",
+        "non1": "non-GCB",
+        "non2": "non-GCB",
+        "gcb2": "GCB",
+        "no10": "unknown",
+        "nomum": "unknown",
+        "few": "unknown",
+        "split": "unknown",
+    }
     reasons = {key: row["reason"] for key, row in found.items() if row["reason"]}
     assert reasons == {
         "no10": "no slide of CD10",
@@ -171,15 +203,22 @@ def test_hans(cohort):
 def test_double_expressors(cohort):
     found = {row["patient_id"]: row for row in rows(cohort, "FROM double_expressors()")}
     assert {key: row["double_expressor"] for key, row in found.items()} == {
-        "yes": "yes", "edge": "no", "nomyc": "no", "unknown": "unknown",
-    }  # fmt: skip
+        "yes": "yes",
+        "edge": "no",
+        "nomyc": "no",
+        "unknown": "unknown",
+    }
     assert found["unknown"]["reason"] == "no slide of MYC"
     assert rows(cohort, "FROM double_expressors(bcl2_percent := 51)")[-1]["double_expressor"] == "no"
 
 
 def test_densities(cohort):
     found = {r["patient_id"]: r for r in rows(cohort, "FROM patient_densities() WHERE marker = 'CD3'")}
-    assert {key: row["positive_density_per_mm2"] for key, row in found.items()} == {"T1": 160, "T2": 80, "T3": None}
+    assert {key: row["positive_density_per_mm2"] for key, row in found.items()} == {
+        "T1": 160,
+        "T2": 80,
+        "T3": None,
+    }
     assert [found[key]["percentile_percent"] for key in ("T1", "T2", "T3")] == [100, 50, None]
     assert rows(cohort, "FROM cd8_cd3_ratios()") == [
         {"patient_id": "T1", "cd8_per_mm2": 40, "cd3_per_mm2": 160, "cd8_cd3_ratio": 0.25},
@@ -201,7 +240,9 @@ def test_ki67_global_by_hand(tmp_path):
     field = [
         cell
         for number, positive in enumerate(positives)
-        for cell in cells(100, positive, first=100 * number, x_um=500.0 * (number % 4) + 1, y_um=500.0 * (number // 4))
+        for cell in cells(
+            100, positive, first=100 * number, x_um=500.0 * (number % 4) + 1, y_um=500.0 * (number // 4)
+        )
     ]
     field += cells(99, 99, first=1000, x_um=5000.0, y_um=0.0)
     fake.commit(str(tmp_path), "s", field)
@@ -214,7 +255,7 @@ def test_ki67_global_by_hand(tmp_path):
             rows(connection, "FROM ki67_global(region := 'Tumor')")
         with pytest.raises(duckdb.Error, match="percentages that rise"):
             rows(connection, "FROM ki67_global(kinds := [30, 10, 1])")
-    # negligible 60 %, medium 30 %, high 10 % of the area: one field each, and the fourth to the negligible ones
+    # negligible 60 %, medium 30 %, high 10 % of the area: one field each, the fourth to the negligible ones
     sampled = [row["kind"] for row in fields if row["is_sampled"]]
     assert Counter(sampled) == {"negligible": 2, "medium": 1, "high": 1}
     assert (four["n_fields"], four["n_called"]) == (4, 400)
@@ -222,7 +263,9 @@ def test_ki67_global_by_hand(tmp_path):
     assert four["weighted_percent"] == pytest.approx(0.6 * 0 + 0.3 * 20 + 0.1 * 60)
     assert (four["pooled_percent"], four["category"]) == (20, "intermediate")
     assert whole["unweighted_percent"] == pytest.approx(12) and whole["n_fields"] == 10
-    assert {row["kind"] for row in fields if row["is_sampled"]} >= {"negligible", "medium"} and two["n_fields"] == 2
+    assert {row["kind"] for row in fields if row["is_sampled"]} >= {"negligible", "medium"} and two[
+        "n_fields"
+    ] == 2
 
 
 def test_counts_of_blocks_in_records_are_those_of_the_cells(tmp_path):
