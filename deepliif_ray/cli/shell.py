@@ -71,7 +71,8 @@ class Shell:
             prompt_continuation="...> ",
             enable_history_search=True,
         )
-        with _signals():
+        # The prompt itself sees Ctrl-C as a key.
+        with _signals({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _leave}):
             while True:
                 try:
                     text = prompt.prompt().strip()
@@ -82,7 +83,8 @@ class Shell:
                 try:
                     if text in (".quit", ".exit"):
                         return
-                    self.do(text)
+                    with _signals({signal.SIGINT: _stop_once}):
+                        self.do(text)
                 except KeyboardInterrupt:
                     _say("stopped")
                 except DeepliifRayError as error:
@@ -201,19 +203,24 @@ def kept_history() -> History:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Let Ctrl-C stop what is going on, and not the command; SIGTERM ends it."""
-
-    def leave(number: int, frame: "FrameType | None") -> None:
-        sys.exit(128 + number)
-
-    wanted: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: leave}
+def _signals(wanted: dict[int, Any]) -> Iterator[None]:
+    """Have signals handled so for a while."""
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave(number: int, frame: "FrameType | None") -> None:
+    sys.exit(128 + number)
+
+
+def _stop_once(number: int, frame: "FrameType | None") -> None:
+    """Stop what is going on; who presses Ctrl-C twice does not want to leave."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _counted(table: "pa.Table") -> str:

@@ -94,6 +94,10 @@ def _places(url: str, folder: Path | None) -> Place:
     if storage.is_local(url):
         local = storage.local_path(url).absolute()
         root = str(local) if folder is None else os.path.relpath(local.resolve(), folder.resolve())
+        if folder is not None and "," in str(folder.resolve()):
+            raise QueryError(
+                f"{folder}: DuckDB would take the comma for the end of the path; rename the folder"
+            )
     elif folder is not None:
         raise ConfigError(
             f"{url}: is in a store, and has no place relative to a file here; leave out --relative"

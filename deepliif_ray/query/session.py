@@ -1,7 +1,8 @@
 """Results held open for one question after another, as a person at a terminal asks them."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +37,8 @@ class Session:
     def __init__(self, results: str, sandbox: Limits | None = None) -> None:
         self._results, self._sandbox = results, sandbox
         self._connection = connect(results)
+        self._worker = ThreadPoolExecutor(1)  # this thread hears Ctrl-C
+        self._worker.submit(int).result()  # begins now: one that is interrupted while it begins is lost
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +46,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._worker.shutdown()
         self._connection.close()
 
     def statements(self, text: str) -> list[str]:
@@ -78,13 +82,19 @@ class Session:
         if self._sandbox is not None:
             table = ask_sandboxed(self._results, query, self._sandbox)
             return table if most is None else table.slice(0, most + 1)
-        with ThreadPoolExecutor(1) as pool:  # this thread hears Ctrl-C
-            answer = pool.submit(self._answer, query, most)
-            try:
-                return answer.result()
-            except KeyboardInterrupt:
+        try:
+            return self._worker.submit(self._answer, query, most).result()
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        """Interrupt the worker until it has nothing to do: one that comes before its query has no effect."""
+        idle = self._worker.submit(int)
+        while not idle.done():
+            with suppress(KeyboardInterrupt):
                 self._connection.interrupt()
-                raise
+                wait([idle], 0.1)
 
     def _answer(self, query: str, most: int | None) -> pa.Table:
         try:

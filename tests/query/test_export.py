@@ -29,10 +29,8 @@ PLAIN = """
 import json, sys
 sys.modules["deepliif_ray"] = None  # whoever opens it has none
 import duckdb
-file, folder, *questions = json.loads(sys.argv[1])
+file, *questions = json.loads(sys.argv[1])
 connection = duckdb.connect(file, read_only=True)
-if folder:
-    connection.execute("SET file_search_path = ?", [folder])
 print(json.dumps([[list(map(str, row)) for row in connection.sql(q).fetchall()] for q in questions]))
 """
 
@@ -51,9 +49,9 @@ def root(tmp_path):
     return fill(str(tmp_path / "it's a cohort #1"))
 
 
-def answers(file, cwd=None, folder=None):
+def answers(file, cwd=None):
     """Return what the questions give in a process of its own."""
-    asked = json.dumps([str(file), folder and str(folder), *QUESTIONS])
+    asked = json.dumps([str(file), *QUESTIONS])
     command = [sys.executable, "-I", "-c", PLAIN, asked]
     return json.loads(subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout)
 
@@ -85,7 +83,12 @@ def test_relative_ones_move_with_their_results(root, tmp_path):
         if path != moved:
             path.rename(moved / path.name)
     assert answers(moved / file.name, cwd=moved) == before
-    assert answers(moved / file.name, cwd="/", folder=moved) == before
+    with duckdb.connect(moved / file.name, read_only=True) as connection:
+        connection.execute("SET file_search_path = ?", [str(moved)])
+        assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(4,)]
+    (tmp_path / "a,b").mkdir()
+    with pytest.raises(QueryError, match="comma"):
+        export_duckdb(moved, tmp_path / "a,b" / "out.duckdb", relative=True)
 
 
 def test_remote_results_keep_their_urls(tmp_path, monkeypatch):
@@ -107,16 +110,19 @@ def test_remote_results_keep_their_urls(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a[1]", "marker=CD3", "what?", "*"])
 def test_a_path_that_duckdb_misreads_is_refused(name, tmp_path):
-    root = fill(str(tmp_path / name / "results"))
     with pytest.raises(QueryError, match="for a pattern; rename"):
-        export_duckdb(root, tmp_path / "out.duckdb")
-    assert not (tmp_path / "out.duckdb").exists()
-    if name == "what?":  # nor can DuckDB have a file of its own there
-        with pytest.raises(ConfigError, match="another folder"):
-            export_duckdb(root, tmp_path / name / "out.duckdb", relative=True)
-        return
-    file = export_duckdb(root, tmp_path / name / "out.duckdb", relative=True)
-    assert answers(file, cwd=file.parent) == expected(root)
+        export_duckdb(tmp_path / name / "results", tmp_path / "out.duckdb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_does_not_matter_what_is_above_relative_ones(tmp_path):
+    folder = tmp_path / "a[1]* marker=CD3"
+    root = fill(str(folder / "results"))
+    file = export_duckdb(root, folder / "out.duckdb", relative=True)
+    assert answers(file, cwd=folder) == expected(root)
+    (tmp_path / "what?").mkdir()
+    with pytest.raises(ConfigError, match="another folder"):  # nor can DuckDB have a file of its own there
+        export_duckdb(root, tmp_path / "what?" / "out.duckdb")
 
 
 def test_a_file_is_whole_or_not_there(root, tmp_path, monkeypatch):
@@ -132,7 +138,8 @@ def test_a_file_is_whole_or_not_there(root, tmp_path, monkeypatch):
     names = {path.name for path in tmp_path.iterdir()}
     assert file.read_text() == "mine" and names == {"it's a cohort #1", file.name, log.name}
     export_duckdb(root, file, overwrite=True)
-    assert answers(file) == expected(root) and not log.exists()
+    with duckdb.connect(file, read_only=True) as connection:
+        assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(4,)] and not log.exists()
     with pytest.raises(ConfigError, match="no such folder"):
         export_duckdb(root, tmp_path / "no" / "a.duckdb")
     with pytest.raises(ResultsError):

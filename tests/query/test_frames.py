@@ -146,7 +146,7 @@ cells_of_a_slide = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.lists(st.tuples(cells_of_a_slide, st.integers(0, 60)), min_size=1, max_size=4))
 def test_calls_are_those_of_sql(drawn):
     root = f"memory://calls/{uuid.uuid4().hex}"
