@@ -22,8 +22,8 @@ from deepliif_ray.tables.schema import table_schema
 from tests.query import fake_results as fake
 
 QUERIES = {
-    "index at other thresholds": "SELECT patient_id, marker, index_percent FROM patient_indices_at("
-    "size_thresh := 60, marker_thresh := 'default') ORDER BY ALL",
+    "index at other thresholds": "SELECT patient_id, marker, index_percent FROM patient_counts("
+    "{'size_thresh': 60, 'marker_thresh': 'default'}) ORDER BY ALL",
     "mean of six columns": "SELECT slide_id, avg(x_um), avg(y_um), avg(area_um2), avg(od_mean), "
     "avg(dab_od_mean), avg(hematoxylin_od_mean) FROM cells GROUP BY ALL ORDER BY ALL",
     "one row": "SELECT count(*) FROM slides",
