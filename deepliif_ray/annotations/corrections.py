@@ -193,6 +193,9 @@ class _Reader:
                 found.append((f"{file.name}: {called}", replace(feature, geometry=None), places))
             except RefusedError as refused:
                 found.append((f"{file.name}: {called}", refused, _Places([], 0.0)))
+        says = [said.slide_id for _, said, _ in found if isinstance(said, Feature)]
+        if says:
+            self.slides.refuse_nobodys(url, [named, file.slide_id, *says])
         # Now it is known what the collection says of itself.
         for called, said, places in found:
             if isinstance(said, RefusedError):

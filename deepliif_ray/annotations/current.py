@@ -17,7 +17,7 @@ from deepliif_ray import storage
 from deepliif_ray.annotations import objects
 from deepliif_ray.annotations.objects import CORRECTIONS, REGION_CELLS, REGIONS, Held, path_of, with_column
 from deepliif_ray.errors import AnnotationError, ResultsError
-from deepliif_ray.tables.records import Damage
+from deepliif_ray.tables.records import Damage, read_if_there
 from deepliif_ray.tables.schema import table_schema
 
 _log = logging.getLogger(__name__)
@@ -124,24 +124,31 @@ def newest_imports(imports: Sequence[Held], known: Iterable[str]) -> dict[str, s
     }
 
 
-def whole_cells(results: str, imports: Sequence[Held], damaged: list[Damage]) -> dict[str, bool]:
-    """Return for each import whether its object of region_cells is there and of the right size."""
+def whole_cells(results: str, imports: Sequence[Held], damaged: list[Damage]) -> dict[str, bool | None]:
+    """Tell of each import whether its object of region_cells is whole; None where none is there or needed.
+
+    It is of the size that was written, or else has as many rows as its regions have cells: rows of a slide
+    that was forgotten are taken out of both.
+    """
     there = objects.names(results, REGION_CELLS)
-    whole = {}
+    whole: dict[str, bool | None] = {}
     for held in imports:
-        path, expected = path_of(REGION_CELLS, held.name), held.table.column("measured_bytes")[0].as_py()
-        size = there[held.name].size if held.name in there else None
-        if size is None:  # a listing may lag behind
-            try:
-                size = storage.size(storage.join(results, path))
-            except FileNotFoundError:
-                size = None
-        whole[held.import_id] = size == expected
-        if size != expected:
-            said = "gone" if size is None else f"damaged: {size} bytes, {expected} were written"
+        rows = pc.sum(held.table.column("n_cells"), min_count=0).as_py()
+        content: bytes | None = None
+        is_whole = held.name in there and there[held.name].size == _written_bytes(held)
+        if not is_whole:  # a listing may lag behind, too
+            content = read_if_there(storage.join(results, path_of(REGION_CELLS, held.name)))
+            is_whole = content is not None and objects.count_rows(content) == rows
+        whole[held.import_id] = None if content is None and not is_whole and rows == 0 else is_whole
+        if whole[held.import_id] is False:
+            said = "gone" if content is None else "damaged"
             problem = f"the cells of regions are {said}; `deepliif-ray regions refresh` measures them anew"
-            damaged.append(Damage(path, REGION_CELLS, None, problem))
+            damaged.append(Damage(path_of(REGION_CELLS, held.name), REGION_CELLS, None, problem))
     return whole
+
+
+def _written_bytes(held: Held) -> int:
+    return int(held.table.column("measured_bytes")[0].as_py())
 
 
 def refuse_resized(row: Mapping[str, Any], regions: pa.Table) -> str | None:
@@ -183,11 +190,11 @@ def _attach_regions(
                 partial = partial or not is_stale
                 continue
             regions = _renewed(row, its)
-            if is_stale or not whole[held.import_id]:
+            if is_stale or whole[held.import_id] is False:
                 anew.append(slide_id)
                 regions, its_cells = _measured(results, row, regions, held, damaged)
                 cells.append(its_cells)
-            else:
+            elif whole[held.import_id]:
                 sound.append(slide_id)
             kept.append(regions)
         if sound and partial:

@@ -130,6 +130,14 @@ def read_region_cells(results: str, name: str, slide_ids: Iterable[str]) -> pa.T
         raise ResultsError(f"{url}: the cells of regions are damaged ({said})") from error
 
 
+def count_rows(content: bytes) -> int | None:
+    """Return how many rows a Parquet object has, by its footer; None if that cannot be read."""
+    try:
+        return int(pq.read_metadata(pa.BufferReader(content)).num_rows)
+    except (pa.ArrowException, ValueError, OSError):
+        return None
+
+
 def drop(results: str, kind: str, import_id: str) -> int:
     """Remove an import; return how many rows it had.
 

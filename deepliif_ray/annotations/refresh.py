@@ -85,7 +85,7 @@ def _refresh_regions(
     results: str,
     held: Held,
     rows: Mapping[str, dict[str, Any]],
-    whole: bool,
+    whole: bool | None,
     read_slides: bool,
     report: Refreshed,
 ) -> None:
@@ -98,7 +98,11 @@ def _refresh_regions(
         problem = None if row is None else refuse_resized(row, table)
         if row is not None and problem is None:
             renewed = _with_new_areas(row, table, read_slides)
-            if not whole or not renewed.equals(table) or table.column("attempt")[0].as_py() != row["attempt"]:
+            if (
+                whole is False
+                or not renewed.equals(table)
+                or table.column("attempt")[0].as_py() != row["attempt"]
+            ):
                 anew.add(slide_id)
                 table = renewed
         elif problem is not None:
@@ -113,6 +117,8 @@ def _refresh_regions(
                 yield _measured(results, rows[slide_id], table, held, report)
             elif whole:
                 yield table, objects.read_region_cells(results, held.name, [slide_id])
+            elif whole is None:  # none of its slides has a cell in a region
+                yield table, _no_cells()
             else:  # it counts for nothing now; were it to, it would be measured
                 yield with_column(table, "attempt", None), _no_cells()
 

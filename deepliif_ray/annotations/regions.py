@@ -3,7 +3,7 @@
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,10 @@ class _Rows:
             if area is None:
                 continue
             self._count(file.url, area)
-            waiting.append((called, feature, area, repaired))
+            waiting.append((called, replace(feature, geometry=None), area, repaired))
+        if waiting:
+            said = [feature.slide_id for _, feature, _, _ in waiting]
+            self._slides.refuse_nobodys(file.url, [named, file.slide_id, *said])
         # Now it is known what the collection says of itself.
         for called, feature, area, repaired in waiting:
             try:

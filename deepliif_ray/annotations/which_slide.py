@@ -2,6 +2,7 @@
 
 import getpass
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -11,6 +12,9 @@ from deepliif_ray.annotations.classes import RefusedError
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.tables.ledger import Ledger
 
+_NOBODYS = (
+    "nothing says which slide it is of: give --slide, a property slide_id, or the file the name of its slide"
+)
 _ENDINGS = (".gz", ".geojson", ".json")
 
 
@@ -73,6 +77,17 @@ class Slides:
             )
         return found[0] if found else None
 
+    def refuse_nobodys(self, url: str, said: Sequence[str | None]) -> None:
+        """Refuse a file of which neither its name, nor itself, nor any feature says whose it is.
+
+        Raises
+        ------
+        ConfigError
+            Nothing but None is ``said``.
+        """
+        if not any(said):
+            raise ConfigError(f"{url}: {_NOBODYS}")
+
     def of_feature(self, named: str | None, said: str | None) -> dict[str, Any]:
         """Return the record of the slide that a feature or row belongs to.
 
@@ -94,10 +109,7 @@ class Slides:
             )
         slide_id = said if named is None else named
         if slide_id is None:
-            raise RefusedError(
-                "nothing says which slide it is of: give --slide, a property slide_id, or the file the name "
-                "of its slide"
-            )
+            raise RefusedError(_NOBODYS)
         row = self.rows.get(slide_id)
         if row is None:
             raise RefusedError(f"there is no slide {storage.shown(slide_id)} in these results")

@@ -246,7 +246,7 @@ def slow_match(cells, x, y, reach):
     return min(near)[1] if near else None
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 99), st.integers(0, 79), st.integers(1, 8)), min_size=1, max_size=40),
     st.lists(st.tuples(st.integers(-20, 1010), st.integers(-20, 820)), min_size=1, max_size=20),

@@ -3,6 +3,9 @@
 from collections import Counter
 from datetime import timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from deepliif_ray import optimize, storage
@@ -266,3 +269,26 @@ def test_objects_of_a_newer_version_are_refused(root, tmp_path, monkeypatch):
     monkeypatch.setattr("deepliif_ray.tables.records.schema_version", lambda name: 0)
     with pytest.raises(ResultsError, match="newer deepliif_ray"):
         objects.read(root, "regions", [])
+
+
+@pytest.mark.parametrize("which", ["S-1", "S-2"])
+def test_rows_of_a_forgotten_slide_are_taken_out_of_both_objects(root, tmp_path, which, caplog):
+    name = brought(root, tmp_path, S_1=box(0, 0, 40, 40), S_2=ALL)  # the region of S-1 has no cell
+    other = {"S-1": "S-2", "S-2": "S-1"}[which]
+    for kind in ("regions", "region_cells"):
+        url = f"{root}/{kind}/{name}.parquet"
+        table = pq.read_table(pa.BufferReader(storage.read_bytes(url)))
+        rest = table.filter(pc.equal(table["slide_id"], other))
+        sink = pa.BufferOutputStream()
+        pq.write_table(rest, sink)
+        storage.remove(url)
+        if rest.num_rows:
+            storage.write_bytes(url, sink.getvalue().to_pybytes())
+    rows, found = counted(root)
+    assert [row[:3] for row in rows] == [(other, other.replace("-", "_") + "-x", int(other == "S-2"))]
+    assert not found.damaged and not caplog.records and found.region_cells.num_rows == 0
+    assert len(found.region_cells_paths) == (other == "S-2") and verify(root).is_sound
+    assert refresh(root, read_slides=False).regions == []
+    fake.commit(root, other, cells_at((10, 10), (20, 10)), second=7, attempt="new")
+    assert refresh(root).regions == [other] and counted(root)[0][0][2] == 2
+    assert verify(root).is_sound and not attach(root, slides(root)).damaged

@@ -193,7 +193,7 @@ whole = st.integers(0, 24)
 point = st.tuples(st.floats(0, 24, allow_subnormal=False) | whole, st.floats(0, 18, allow_subnormal=False))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(point, min_size=3, max_size=12), st.integers(0, 2**16), st.sampled_from([(4.0, 3.0), (2.5, 6.0)])
 )

@@ -215,8 +215,11 @@ def test_every_refused_feature_is_named_or_left_out(root, tmp_path):
 def test_other_wrong_calls(root, tmp_path):
     path = write(tmp_path, "unknown.geojson", [feature(box(0, 0, 9, 9))])
     before = listing(root)
-    with pytest.raises(AnnotationError, match="nothing says which slide"):
+    with pytest.raises(ConfigError, match=r"unknown\.geojson: nothing says which slide"):
         brought(root, path)
+    some = [feature(box(0, 0, 9, 9)), feature(box(0, 0, 9, 9), slide_id="S-1")]
+    with pytest.raises(AnnotationError, match="feature 1: nothing says which slide"):
+        brought(root, write(tmp_path, "some.geojson", some))
     with pytest.raises(ConfigError, match="no slide 'S-9'"):
         brought(root, path, slide="S-9")
     with pytest.raises(AnnotationError, match=r"the same as .*; give it once"):
