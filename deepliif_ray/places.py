@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -57,7 +58,7 @@ class Found:
 
 
 def hot_spots(
-    results: str,
+    results: str | os.PathLike[str],
     *,
     marker: str,
     slides: Sequence[str] | None = None,
@@ -77,7 +78,7 @@ def hot_spots(
 
     Parameters
     ----------
-    results : str
+    results : str or path
         URL of the results.
     marker : str
         By its name or an alias.
@@ -119,7 +120,7 @@ def hot_spots(
 
 
 def find_hot_spots(
-    results: str,
+    results: str | os.PathLike[str],
     *,
     marker: str,
     slides: Sequence[str] | None = None,
@@ -166,7 +167,7 @@ def _why(n: int, found: int, count: int, options: dict[str, Any]) -> str:
 
 
 def spatial(
-    results: str,
+    results: str | os.PathLike[str],
     *,
     marker: str,
     slides: Sequence[str] | None = None,
@@ -183,7 +184,7 @@ def spatial(
 
     Parameters
     ----------
-    results : str
+    results : str or path
         URL of the results.
     marker : str
         By its name or an alias.
@@ -235,7 +236,7 @@ def spatial(
 
 
 def find_spatial(
-    results: str,
+    results: str | os.PathLike[str],
     *,
     marker: str,
     slides: Sequence[str] | None = None,
@@ -321,11 +322,16 @@ def _warned(found: Found) -> pa.Table:
 
 @contextmanager
 def _slides_of(
-    results: str, marker: str, slides: Sequence[str] | None, lacking: list[str], source: str
+    results: str | os.PathLike[str],
+    marker: str,
+    slides: Sequence[str] | None,
+    lacking: list[str],
+    source: str,
 ) -> Iterator[Iterator[tuple[dict[str, Any], NDArray[Any], NDArray[Any], NDArray[Any]]]]:
     """Give the slides of a marker one by one with the cells that count; damaged ones go to ``lacking``."""
-    name = registry_with(read_markers(results), results).read(marker)[0].name
-    with asking(results) as answer:
+    url = os.fspath(results)
+    name = registry_with(read_markers(url), url).read(marker)[0].name
+    with asking(url) as answer:
         of_marker = answer(
             "SELECT s.slide_id, s.patient_id, s.marker, s.mpp, i.notes, d.problem "
             "FROM slides AS s JOIN slide_indices AS i USING (slide_id) "
@@ -336,13 +342,13 @@ def _slides_of(
         if not of_marker:
             known = answer("SELECT DISTINCT marker FROM slides ORDER BY 1")["marker"].to_pylist()
             raise QueryError(
-                f"{results}: no slide of marker {marker!r}; markers there are: {', '.join(known) or 'none'}"
+                f"{url}: no slide of marker {marker!r}; markers there are: {', '.join(known) or 'none'}"
             )
         if slides is not None:
             unknown = sorted(set(slides) - {slide["slide_id"] for slide in of_marker})
             if unknown:
                 raise QueryError(
-                    f"{results}: no slide of {name} is called {', '.join(map(repr, unknown))}; "
+                    f"{url}: no slide of {name} is called {', '.join(map(repr, unknown))}; "
                     "`SELECT slide_id, marker FROM slides` lists them"
                 )
 

@@ -71,7 +71,7 @@ def hot_spots(
     found = find_hot_spots(
         results,
         marker=marker,
-        slides=slide,
+        slides=slide or None,
         cells=500 if cells is None and area_mm2 is None else cells,
         area_mm2=area_mm2,
         by=by.value,
@@ -128,7 +128,7 @@ def spatial(
     found = find_spatial(
         results,
         marker=marker,
-        slides=slide,
+        slides=slide or None,
         radius_um=radius_um,
         ripley_um=radii,
         hexagon_um=hexagon_um,

@@ -9,23 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.scoring.hot_spot_search import (
-    DENSITY,
-    SHARE,
-    Circles,
-    Question,
-    better,
-    bound_blocks,
-    search,
-)
-from deepliif_ray.scoring.squares import Squares, sort_into_squares
+from deepliif_ray.scoring.hot_spot_circles import DENSITY, SHARE, Question
+from deepliif_ray.scoring.hot_spot_search import Circles, better, bound_blocks, search
+from deepliif_ray.scoring.squares import FARTHEST_UM, Squares, sort_into_squares
 
 MIN_CELLS = 500
 """Fewest cells of a circle of a given area whose share counts."""
 _THREADS = 2
 _FIRST = 500  # blocks
 _FEW = 20_000  # cells for which a second thread is not worth its start
-_FARTHEST_UM = 1e9
 _UM2_PER_MM2 = 1e6
 
 
@@ -211,9 +203,9 @@ def _checked(
             f"x_um, y_um and positive are of shapes {x.shape}, {y.shape} and {is_positive.shape}; give three "
             "arrays with one value a cell"
         )
-    if not (np.all(np.abs(x) <= _FARTHEST_UM) and np.all(np.abs(y) <= _FARTHEST_UM)):
+    if not (np.all(np.abs(x) <= FARTHEST_UM) and np.all(np.abs(y) <= FARTHEST_UM)):
         raise ConfigError(
-            f"a centroid is not finite or farther away than {_FARTHEST_UM:g} µm; give cells of one slide "
+            f"a centroid is not finite or farther away than {FARTHEST_UM:g} µm; give cells of one slide "
             "with coordinates in µm"
         )
     return x, y, is_positive

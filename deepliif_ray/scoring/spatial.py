@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.scoring.squares import CELLS, FARTHEST_UM, count_around, sort_into_squares
 
 Floats = NDArray[np.float64]
+_FARTHEST_HEXAGON = 1 << 28
 _NEIGHBOURS = ((1, 0), (0, 1), (-1, 1))  # of a hexagon, each pair of directions once
 
 
@@ -99,9 +101,11 @@ def share_within_percent(x_um: ArrayLike, y_um: ArrayLike, positive: ArrayLike, 
     """
     points, is_positive = _points(x_um, y_um), _flags(positive, x_um)
     _positive("radius_um", radius_um)
-    others = _within(points, points, radius_um) - 1
-    positives = _within(points[is_positive], points, radius_um) - is_positive
     shares = np.full(len(points), np.nan)
+    if not len(points):
+        return shares
+    counts = count_around(sort_into_squares(*_columns(points), is_positive), float(radius_um))
+    others, positives = (counts & CELLS) - 1, (counts >> 32) - is_positive
     np.divide(100.0 * positives, others, out=shares, where=others > 0)
     return shares
 
@@ -155,12 +159,12 @@ def ripley_l(
     lengths = np.full(len(radii), np.nan)
     if len(points) < 2:
         return lengths
-    tree = cKDTree(points)
+    squares = sort_into_squares(*_columns(points), np.zeros(len(points), np.bool_))
     for place, radius in enumerate(radii):
-        inner = points[border >= radius]
-        if len(inner):
-            pairs = tree.query_ball_point(inner, radius, return_length=True).sum() - len(inner)
-            lengths[place] = math.sqrt(area * pairs / (len(points) * len(inner)) / math.pi)
+        inner = border >= radius
+        if inner.any():
+            pairs = int(count_around(squares, float(radius))[inner].sum() - inner.sum())
+            lengths[place] = math.sqrt(area * pairs / (len(points) * int(inner.sum())) / math.pi)
     return lengths
 
 
@@ -238,14 +242,15 @@ def hexagon_entropy(
     for name, number in (("min_cells", min_cells), ("bins", bins)):
         if not number >= 1 or number % 1:
             raise ConfigError(f"{name} is {number}; give a whole number of at least 1")
-    if len(points) and np.abs(points).max() / side_um > 1e9:
+    if len(points) and np.abs(points).max() / side_um > _FARTHEST_HEXAGON:
         raise ConfigError(f"side_um is {side_um}, far too small for a slide; give a side in µm, such as 250")
-    found, members = np.unique(_hexagon_of(points, side_um), axis=0, return_inverse=True)
-    members = members.reshape(-1)
+    found, members = np.unique(_hexagon_of(points, side_um), return_inverse=True)
     n_cells = np.bincount(members, minlength=len(found))
     n_positive = np.bincount(members[is_positive], minlength=len(found))
     kept = n_cells >= min_cells
-    r, q, n_cells, n_positive = found[kept, 0], found[kept, 1], n_cells[kept], n_positive[kept]
+    r, q = np.divmod(found[kept] + _FARTHEST_HEXAGON, 2 * _FARTHEST_HEXAGON)
+    q -= _FARTHEST_HEXAGON
+    n_cells, n_positive = n_cells[kept], n_positive[kept]
     classes = np.minimum(n_positive * bins // n_cells, bins - 1)  # whole numbers: no boundary is rounded away
     class_of = dict(zip(zip(q.tolist(), r.tolist(), strict=True), classes.tolist(), strict=True))
     pairs = np.zeros((bins, bins), np.int64)
@@ -269,7 +274,11 @@ def hexagon_entropy(
 
 
 def _hexagon_of(points: Floats, side_um: float) -> NDArray[np.int64]:
-    """Return (r, q) of the hexagon around each point: three coordinates that are rounded and sum to 0."""
+    """Return one number for the hexagon (q, r) around each point, in the order of (r, q).
+
+    A hexagon has three coordinates that sum to 0. They are rounded, and the one that is farthest from a whole
+    number is made to fit the others.
+    """
     r = points[:, 1] * (2 / 3) / side_um
     q = points[:, 0] / (math.sqrt(3) * side_um) - r / 2
     exact = np.stack([q, r, -q - r])
@@ -278,8 +287,8 @@ def _hexagon_of(points: Floats, side_um: float) -> NDArray[np.int64]:
     for axis in range(3):
         at = worst == axis
         near[axis, at] = -near[:, at].sum(axis=0) + near[axis, at]
-    whole: NDArray[np.int64] = near[[1, 0]].T.astype(np.int64)
-    return whole
+    whole_q, whole_r = near[:2].astype(np.int64)
+    return np.asarray(whole_r * (2 * _FARTHEST_HEXAGON) + whole_q)
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:
@@ -287,11 +296,8 @@ def _entropy(counts: NDArray[np.int64]) -> float:
     return float(abs((shares * np.log2(shares)).sum())) if len(shares) else math.nan
 
 
-def _within(points: Floats, around: Floats, radius_um: float) -> NDArray[np.int64]:
-    if not len(points) or not len(around):
-        return np.zeros(len(around), np.int64)
-    counts = cKDTree(points).query_ball_point(around, radius_um, return_length=True)
-    return np.asarray(counts, dtype=np.int64)
+def _columns(points: Floats) -> tuple[Floats, Floats]:
+    return np.ascontiguousarray(points[:, 0]), np.ascontiguousarray(points[:, 1])
 
 
 def _observed(
@@ -327,8 +333,11 @@ def _points(x_um: ArrayLike, y_um: ArrayLike) -> Floats:
             f"x_um and y_um are of shapes {x.shape} and {y.shape}; give one value a cell in each"
         )
     points = np.stack([x, y], axis=1)
-    if not np.isfinite(points).all():
-        raise ConfigError("a centroid is not finite; give the coordinates of cells of one slide in µm")
+    if not np.all(np.abs(points) <= FARTHEST_UM):
+        raise ConfigError(
+            f"a centroid is not finite or farther away than {FARTHEST_UM:g} µm; give cells of one slide with "
+            "coordinates in µm"
+        )
     return points
 
 

@@ -18,6 +18,10 @@ BLOCK = 3
 _MOST_SQUARES = 16_000_000
 POSITIVE = 1 << 32
 """What a positive cell adds to a packed count beside its 1: positives are the high half."""
+CELLS = POSITIVE - 1
+"""What of a packed count is the number of cells."""
+FARTHEST_UM = 1e9
+"""Coordinates farther off than this are of no slide, and squares of them could not be counted."""
 # Squares are judged by their nominal sides. A cell may lie beyond its square's by rounding, and squared
 # distances are rounded too; both are far below this part of a side and of a radius.
 _SLACK, _RELATIVE_SLACK = 1e-6, 1e-9
@@ -257,3 +261,37 @@ def gather(
                 weight[copied + i] = 1 + POSITIVE * squares.positive[begin + i]
             copied += length
     return copied, known
+
+
+@njit(cache=True, nogil=True)
+def count_disc(
+    x: NDArray[np.float64], y: NDArray[np.float64], weight: NDArray[np.int64], m: int,
+    at_x: float, at_y: float, radius2: float,
+) -> int:  # fmt: skip
+    """Return the packed count of the first ``m`` cells that lie in a closed disc."""
+    total = 0
+    for j in range(m):
+        dx, dy = x[j] - at_x, y[j] - at_y
+        total += weight[j] if dx * dx + dy * dy <= radius2 else 0
+    return total
+
+
+@njit(cache=True, nogil=True)
+def count_around(squares: Squares, radius: float) -> NDArray[np.int64]:
+    """Return the packed count of the closed disc around each cell, in the order in which cells were given."""
+    n = len(squares.x)
+    x, y, weight = np.empty(n, np.float64), np.empty(n, np.float64), np.empty(n, np.int64)
+    counts = np.empty(n, np.int64)
+    blocks = ((squares.columns + BLOCK - 1) // BLOCK) * ((squares.rows + BLOCK - 1) // BLOCK)
+    for block in range(blocks):
+        gathered, m, known = False, 0, 0
+        for line in range(BLOCK):
+            begin, end = cells_of(squares, block, line)
+            for i in range(begin, end):
+                if not gathered:
+                    m, known = gather(squares, block, radius, radius, x, y, weight)
+                    gathered = True
+                counts[squares.given[i]] = known + count_disc(
+                    x, y, weight, m, squares.x[i], squares.y[i], radius * radius
+                )
+    return counts

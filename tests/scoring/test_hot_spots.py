@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numba.core import event
 
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.scoring.__main__ import compile_kernels
 from deepliif_ray.scoring.hot_spots import hot_spots
+from deepliif_ray.scoring.spatial import ripley_l, share_within_percent
 from tests.scoring.brute import brute_hot_spots
 
 
@@ -180,6 +183,32 @@ def test_wrong_options_are_told(question, told):
 def test_wrong_cells_are_told(cells):
     with pytest.raises(ConfigError, match="give"):
         hot_spots(*cells, cells=1)
+
+
+def test_after_compile_kernels_nothing_is_compiled_any_more():
+    compile_kernels()
+    compiled = []
+
+    class Listener(event.Listener):
+        def on_start(self, event):
+            compiled.append(event.data["dispatcher"].__name__)
+
+        def on_end(self, event):
+            pass
+
+    listener = Listener()
+    event.register("numba:compile", listener)
+    try:
+        x, y, positive = tissue("uniform", 900, 6)
+        x.flags.writeable = positive.flags.writeable = False
+        for by in ("share", "density"):
+            hot_spots(x, y, positive, cells=50, by=by, count=2)
+            hot_spots(list(x), y, positive, area_mm2=0.01, by=by, min_cells=20, count=2)
+        share_within_percent(x, y, positive, 20)
+        ripley_l(x[positive], y[positive], [5], window=(-1e9, -1e9, 1e9, 1e9))
+    finally:
+        event.unregister("numba:compile", listener)
+    assert not compiled
 
 
 @pytest.mark.slow
