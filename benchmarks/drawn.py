@@ -17,7 +17,7 @@ PER_MM2 = 5000
 
 
 def write_results(results: Path, slides: int, cells: int) -> None:
-    """Write results of ``slides`` times ``cells`` cells, in the order in which slides are read: from the top."""
+    """Write results of ``slides`` times ``cells`` cells, those of a slide from the top down."""
     random = np.random.default_rng(0)
     schema = table_schema("cells")
     values = fake.cell()

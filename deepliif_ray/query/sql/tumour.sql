@@ -61,7 +61,7 @@ SELECT
     WHEN coalesce(c.n_tumour, 0) < least THEN 'too few tumour cells (' || coalesce(c.n_tumour, 0) || ' of ' || least || ')'
     WHEN NOT d.has_immune THEN 'no CPS: no region of class ''' || immune || ''''
   END AS reason,
-  n.brief AS notes
+  notes_of(n.brief, NULL, NULL, NULL, n.standing) AS notes
 FROM slides AS s
 JOIN slide_notes AS n ON s.slide_id = n.slide_id
 LEFT JOIN drawn AS d ON s.slide_id = d.slide_id
