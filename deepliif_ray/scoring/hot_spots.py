@@ -195,9 +195,8 @@ def _question(
 def _checked(
     x_um: ArrayLike, y_um: ArrayLike, positive: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    # Arrays that can be written to, as the kernels are compiled for no others.
-    x, y = (np.require(values, np.float64, ["C", "W"]) for values in (x_um, y_um))
-    is_positive = np.require(positive, np.bool_, ["C", "W"])
+    x, y = (np.asarray(values, dtype=np.float64) for values in (x_um, y_um))
+    is_positive = np.asarray(positive, dtype=np.bool_)
     if not x.shape == y.shape == is_positive.shape or x.ndim != 1:
         raise ConfigError(
             f"x_um, y_um and positive are of shapes {x.shape}, {y.shape} and {is_positive.shape}; give three "

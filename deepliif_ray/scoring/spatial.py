@@ -104,7 +104,7 @@ def share_within_percent(x_um: ArrayLike, y_um: ArrayLike, positive: ArrayLike, 
     shares = np.full(len(points), np.nan)
     if not len(points):
         return shares
-    counts = count_around(sort_into_squares(*_columns(points), is_positive), float(radius_um))
+    counts = count_around(sort_into_squares(points[:, 0], points[:, 1], is_positive), float(radius_um))
     others, positives = (counts & CELLS) - 1, (counts >> 32) - is_positive
     np.divide(100.0 * positives, others, out=shares, where=others > 0)
     return shares
@@ -159,7 +159,7 @@ def ripley_l(
     lengths = np.full(len(radii), np.nan)
     if len(points) < 2:
         return lengths
-    squares = sort_into_squares(*_columns(points), np.zeros(len(points), np.bool_))
+    squares = sort_into_squares(points[:, 0], points[:, 1], np.zeros(len(points), np.bool_))
     for place, radius in enumerate(radii):
         inner = border >= radius
         if inner.any():
@@ -294,10 +294,6 @@ def _hexagon_of(points: Floats, side_um: float) -> NDArray[np.int64]:
 def _entropy(counts: NDArray[np.int64]) -> float:
     shares = counts[counts > 0] / max(counts.sum(), 1)
     return float(abs((shares * np.log2(shares)).sum())) if len(shares) else math.nan
-
-
-def _columns(points: Floats) -> tuple[Floats, Floats]:
-    return np.ascontiguousarray(points[:, 0]), np.ascontiguousarray(points[:, 1])
 
 
 def _observed(

@@ -68,6 +68,9 @@ def sort_into_squares(
         Finite; at least one.
     positive : ndarray of bool, shape (n,)
     """
+    # Arrays that can be written to, one value after the other: the kernels are compiled for no others.
+    x_um, y_um = (np.require(values, np.float64, ["C", "W"]) for values in (x_um, y_um))
+    positive = np.require(positive, np.bool_, ["C", "W"])
     left, top = float(x_um.min()), float(y_um.min())
     width, height = float(x_um.max()) - left, float(y_um.max()) - top
     alone = _CELLS_PER_SQUARE / len(x_um)  # the part of all squares that one is to be
