@@ -10,8 +10,8 @@ from deepliif_ray.tables.cutoffs import BUILTIN, VALUES
 
 SQL = Path(__file__).parent / "sql"
 _PARTS = (
-    "intervals", "cutoffs", "words", "stubs", "tumour", "lymphoma", "ki67", "densities", "strength",
-    "indices", "counts", "called_cells", "slide_cutoffs", "quality", "notes", "described",
+    "stubs", "words", "tumour", "lymphoma", "ki67", "densities", "strength", "indices", "counts",
+    "called_cells", "slide_cutoffs", "quality", "notes", "described", "cutoffs", "intervals",
 )  # fmt: skip
 
 

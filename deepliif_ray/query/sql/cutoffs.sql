@@ -12,16 +12,16 @@
 --   od_thresh_upper    by default off
 --   weak, moderate,    mean optical density of DAB over the nucleus from which a cell is 1+, 2+, 3+; by default
 --   strong             QuPath's $weak, $moderate, $strong, which belong to its own stain vectors and background
-CREATE MACRO cutoff(cutoffs, name) AS to_json(cutoffs) ->> name;
+CREATE OR REPLACE MACRO cutoff(cutoffs, name) AS to_json(cutoffs) ->> name;
 
-CREATE MACRO cutoff_number(cutoffs, name) AS TRY_CAST(to_json(cutoffs) ->> name AS DOUBLE);
+CREATE OR REPLACE MACRO cutoff_number(cutoffs, name) AS TRY_CAST(to_json(cutoffs) ->> name AS DOUBLE);
 
-CREATE MACRO is_cutoff_name(cutoffs) AS typeof(cutoffs) = 'VARCHAR';
+CREATE OR REPLACE MACRO is_cutoff_name(cutoffs) AS typeof(cutoffs) = 'VARCHAR';
 
-CREATE MACRO are_rising(low, high) AS coalesce(low <= high, true);
+CREATE OR REPLACE MACRO are_rising(low, high) AS coalesce(low <= high, true);
 
 -- True, or an error that says what is wrong.
-CREATE MACRO are_sound(cutoffs) AS
+CREATE OR REPLACE MACRO are_sound(cutoffs) AS
   CASE
     WHEN typeof(cutoffs) = '"NULL"' THEN true
     WHEN is_cutoff_name(cutoffs) THEN

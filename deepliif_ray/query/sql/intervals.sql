@@ -1,21 +1,21 @@
 -- 95 % intervals of a percentage of cells.
 --
 -- 1. Plain: the Wilson score interval (Wilson 1927), as if cells were independent draws. NULL without a cell.
-CREATE MACRO wilson_centre(positive, total) AS
+CREATE OR REPLACE MACRO wilson_centre(positive, total) AS
   positive / total + 1.959963984540054 ^ 2 / (2 * total);
 
-CREATE MACRO wilson_half(positive, total) AS
+CREATE OR REPLACE MACRO wilson_half(positive, total) AS
   1.959963984540054 * sqrt((positive / total) * (1 - positive / total) / total
                            + 1.959963984540054 ^ 2 / (4 * total ^ 2));
 
-CREATE MACRO wilson_lower_percent(positive, total) AS
+CREATE OR REPLACE MACRO wilson_lower_percent(positive, total) AS
   CASE
     WHEN total = 0 THEN NULL
     WHEN positive = 0 THEN 0.0  -- exactly so, which rounding would miss
     ELSE 100 * (wilson_centre(positive, total) - wilson_half(positive, total)) / (1 + 1.959963984540054 ^ 2 / total)
   END;
 
-CREATE MACRO wilson_upper_percent(positive, total) AS
+CREATE OR REPLACE MACRO wilson_upper_percent(positive, total) AS
   CASE
     WHEN total = 0 THEN NULL
     WHEN positive = total THEN 100.0
@@ -59,7 +59,7 @@ CREATE MACRO wilson_upper_percent(positive, total) AS
 --     )
 --     FROM cluster_sums(blocks)
 --   ) JOIN slide_indices AS i USING (slide_id);
-CREATE MACRO cluster_sums(blocks) AS TABLE
+CREATE OR REPLACE MACRO cluster_sums(blocks) AS TABLE
 WITH filled AS (
   SELECT slide_id, block_x, block_y, n_called::BIGINT AS n_called, n_positive::BIGINT AS n_positive
   FROM query_table(blocks)
@@ -92,7 +92,7 @@ JOIN of_windows AS w ON b.slide_id = w.slide_id;
 
 -- The 97.5 % quantile of Student's t for whole degrees of freedom; DuckDB has none. A list, then the expansion of
 -- Fisher and Cornish (1960) to the fourth order; at most 1e-5 of the value off. NULL below 1.
-CREATE MACRO student_t(df) AS
+CREATE OR REPLACE MACRO student_t(df) AS
   CASE
     WHEN df < 1 THEN NULL
     WHEN df <= 9 THEN [
@@ -107,23 +107,23 @@ CREATE MACRO student_t(df) AS
 -- statement takes time by its length. That nothing is NULL is looked at once, as greatest() and least() pass over it.
 
 -- Sum of (x - p n)^2 over clusters, from their sums of x^2, x n and n^2.
-CREATE MACRO residual_squares(positive, total, sum_xx, sum_xn, sum_nn) AS
+CREATE OR REPLACE MACRO residual_squares(positive, total, sum_xx, sum_xn, sum_nn) AS
   sum_xx - (positive / total) * (2 * sum_xn - (positive / total) * sum_nn);
 
 -- Number of independent cells that tell as much, given the variance of the index (a share) and the degrees of
 -- freedom of that variance. Where all cells are alike both variances are 0, and the design effect 1.
-CREATE MACRO effective_number(positive, total, variance, df) AS
+CREATE OR REPLACE MACRO effective_number(positive, total, variance, df) AS
   total / greatest(1, total * variance / greatest((positive / total) * (1 - positive / total), 1e-300))
   * least(1, (1.959963984540054 / student_t(df)) ^ 2);
 
-CREATE MACRO can_tell(
+CREATE OR REPLACE MACRO can_tell(
   positive, total, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn
 ) AS
   n_blocks >= 2 AND total > 0 AND positive IS NOT NULL
   AND block_xx IS NOT NULL AND block_xn IS NOT NULL AND block_nn IS NOT NULL
   AND window_xx IS NOT NULL AND window_xn IS NOT NULL AND window_nn IS NOT NULL;
 
-CREATE MACRO blocks_number(
+CREATE OR REPLACE MACRO blocks_number(
   positive, total, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn
 ) AS
   effective_number(
@@ -136,7 +136,7 @@ CREATE MACRO blocks_number(
   );
 
 -- Of one slide, or of several as if they were one: what blocks tell.
-CREATE MACRO effective_cells(
+CREATE OR REPLACE MACRO effective_cells(
   positive, total, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn
 ) AS
   CASE
@@ -156,7 +156,7 @@ CREATE MACRO effective_cells(
 -- times as wide as if the spread between slides were known, with three 1.8 times, from six on hardly. Who means the
 -- tissue on these very slides takes effective_cells(...) of the same sums. A patient with one slide has that slide's
 -- interval, which says nothing of other slides.
-CREATE MACRO patient_effective_cells(
+CREATE OR REPLACE MACRO patient_effective_cells(
   positive, total, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn,
   n_slides, slide_xx, slide_xn, slide_nn
 ) AS
@@ -177,14 +177,14 @@ CREATE MACRO patient_effective_cells(
   END;
 
 -- The interval for an effective number; NULL where that is.
-CREATE MACRO clustered_lower_percent(positive, total, effective) AS
+CREATE OR REPLACE MACRO clustered_lower_percent(positive, total, effective) AS
   CASE
     WHEN effective IS NULL THEN NULL
     WHEN positive = 0 THEN 0.0
     ELSE wilson_lower_percent(positive / total * effective, effective)
   END;
 
-CREATE MACRO clustered_upper_percent(positive, total, effective) AS
+CREATE OR REPLACE MACRO clustered_upper_percent(positive, total, effective) AS
   CASE
     WHEN effective IS NULL THEN NULL
     WHEN positive = total THEN 100.0

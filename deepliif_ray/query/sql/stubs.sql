@@ -1,5 +1,35 @@
--- Columns of what the others rest on, without what is behind them. DuckDB looks into everything below a macro or view
--- when it makes one, so each is made on these, and they are replaced last, from the top down.
+-- What the others rest on, without what is behind it. DuckDB looks into everything below a macro or view when it makes
+-- one, so each is made on these, and they are replaced last, from the top down.
+CREATE MACRO cutoff(cutoffs, name) AS NULL::VARCHAR;
+
+CREATE MACRO cutoff_number(cutoffs, name) AS NULL::DOUBLE;
+
+CREATE MACRO is_cutoff_name(cutoffs) AS false;
+
+CREATE MACRO are_sound(cutoffs) AS true;
+
+CREATE MACRO wilson_lower_percent(positive, total) AS NULL::DOUBLE;
+
+CREATE MACRO wilson_upper_percent(positive, total) AS NULL::DOUBLE;
+
+CREATE MACRO clustered_lower_percent(positive, total, effective) AS NULL::DOUBLE;
+
+CREATE MACRO clustered_upper_percent(positive, total, effective) AS NULL::DOUBLE;
+
+CREATE MACRO effective_cells(
+  positive, total, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn
+) AS NULL::DOUBLE;
+
+CREATE MACRO patient_effective_cells(
+  positive, total, n_blocks, block_xx, block_xn, block_nn, window_xx, window_xn, window_nn,
+  n_slides, slide_xx, slide_xn, slide_nn
+) AS NULL::DOUBLE;
+
+CREATE MACRO cluster_sums(blocks) AS TABLE
+SELECT
+  NULL::VARCHAR AS slide_id, NULL::BIGINT AS n_blocks, NULL::HUGEINT AS block_xx, NULL::HUGEINT AS block_xn,
+  NULL::HUGEINT AS block_nn, NULL::HUGEINT AS window_xx, NULL::HUGEINT AS window_xn, NULL::HUGEINT AS window_nn;
+
 CREATE MACRO called_cells(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT *, NULL::BOOLEAN AS positive, NULL::TINYINT AS strength FROM cells;
 
