@@ -1,6 +1,6 @@
 """Time hot spots of one slide of 3 million cells, beside the same question asked of SciPy's k-d tree.
 
-    python -m benchmarks.hot_spots [--cells 3000000] [--sample 20000] [--only uniform]
+    python -m benchmarks.hot_spots [--cells 3000000] [--sample 2000] [--only uniform]
 
 The tree answers for a sample of the circles, as for all of them it takes minutes; its time is scaled up.
 Seconds are of the clock and, in brackets, of the processor: on a machine that does other work too the first

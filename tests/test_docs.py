@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import re
 import runpy
 import shutil
@@ -8,7 +9,9 @@ import duckdb
 import pytest
 
 from deepliif_ray import connect, optimize
+from deepliif_ray.annotations.regions import import_regions
 from deepliif_ray.query import ask
+from deepliif_ray.tables.cutoffs import write_cutoffs
 from tests.query import fake_results as fake
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +100,12 @@ def results(tmp_path_factory):
     for second in (1, 2):
         fake.commit(str(root), "a", [fake.cell(k) for k in range(4 - second)], second=second)
     fake.commit(str(root), "b", [fake.cell(0)], marker="CD3")
+    strengths = {"marker": "ER", "weak": 0.1, "moderate": 0.2, "strong": 0.3}
+    write_cutoffs(str(root), "er-2026", [strengths], author="a", note="n")
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [90, 0], [90, 90], [0, 90], [0, 0]]]}
+    tumour = {"type": "Feature", "geometry": square, "properties": {"classification": {"name": "Tumor"}}}
+    (root.parent / "a.geojson").write_text(json.dumps(tumour))
+    import_regions(str(root), [str(root.parent / "a.geojson")], read_slides=False)
     fake.write(
         str(root / "cells/marker=CD3/x-0.parquet"),
         "cells",

@@ -111,7 +111,7 @@ def test_a_person_at_a_terminal(root, tmp_path):
     terminal.read_until("sql>")
     terminal.type("FROM patient_ind\t")
     terminal.read_until("ices")  # what Tab completes
-    terminal.type(" LIMIT 1;\r")
+    terminal.type(" SELECT notes LIMIT 1;\r")
     assert "nuclei count" in terminal.read_until("1 row in ")
     # Ctrl-C stops a query that would take years, and what was typed.
     terminal.read_until("sql>")
@@ -161,10 +161,10 @@ def completed(session, text):
 
 
 def test_completion(session):
-    assert completed(session, "FROM patient_ind") == ["patient_indices", "patient_indices_at("]
+    assert completed(session, "FROM patient_ind") == ["patient_indices", "patient_indices("]
     assert completed(session, "SELECT tissue_p") == ["tissue_percent"]
     assert completed(session, "SELECT c.majority") == ["majority_positive"]
-    assert completed(session, "SELECT size_thresh_u") == ["size_thresh_upper"]
+    assert completed(session, "SELECT hematoxylin_od_m") == ["hematoxylin_od_mean"]
     assert completed(session, "sel") == ["SELECT"]
     assert completed(session, ".d") == [".describe"] and completed(session, ".mode ma") == ["markdown"]
     assert completed(session, ".describe slide_q") == ["slide_quality", "slide_quality_at"]
@@ -179,7 +179,7 @@ def typed(session, text, form=Format.CSV):
 
 def test_commands_of_the_shell(session, tmp_path, capsys):
     typed(session, ".tables")
-    assert "slide_quality" in (said := capsys.readouterr().out) and "call_cells(…)" in said
+    assert "slide_quality" in (said := capsys.readouterr().out) and "called_cells(…)" in said
     typed(session, ".describe called_cells")
     assert "column,area_um2,DOUBLE,um2," in capsys.readouterr().out
     typed(session, "SELECT 1 AS a; SELECT 2 AS b;")
@@ -240,9 +240,9 @@ def test_files_and_pipes(root, tmp_path, monkeypatch, capsys):
 
 
 def test_describe_a_view(root, monkeypatch, capsys):
-    assert run(monkeypatch, "sql", root, "--describe", "call_cells", "--format", "csv") == 0
+    assert run(monkeypatch, "sql", root, "--describe", "slide_h_scores", "--format", "csv") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "kind,name,type,unit,description,source"
-    assert lines[1].startswith("parameter,size_thresh,DOUBLE,px,")
+    assert lines[1].startswith('parameter,cutoffs,struct or VARCHAR,"",')
     assert run(monkeypatch, "sql", root, "--describe", "it's") == 2
     assert "nothing is called 'it's'" in capsys.readouterr().err

@@ -18,12 +18,12 @@ from deepliif_ray.query.ask import ask_all
 from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.rooted import RootedFileSystem
 from deepliif_ray.query.views import warn
-from deepliif_ray.scoring.markers import registry_with
+from deepliif_ray.scoring.markers import intensity, registry_with
 from deepliif_ray.tables.cohort import read_markers
 from deepliif_ray.tables.damage import sound_ledger
 from deepliif_ray.tables.schema import column_names, later_columns, table_schema
 
-POSITIVE = "positive"
+POSITIVE, STRENGTH = "positive", "strength"
 _LISTED = 3
 
 
@@ -58,7 +58,7 @@ def scan_cells(
         These columns, in this order; by default all of the view.
     called : bool
         The rows of the view ``called_cells``: cells that are counted at their slide's own published size
-        threshold and that nobody excluded or struck out, with the column ``positive``.
+        threshold and that nobody excluded or struck out, with ``positive`` and ``strength``.
     region : str, optional
         Only cells in regions of this class, less those in regions that exclude.
     corrections : bool
@@ -84,7 +84,7 @@ def scan_cells(
     >>> cells.group_by("patient_id").agg(100 * pl.col("positive").mean()).collect()  # doctest: +SKIP
     """
     url = os.fspath(results)
-    known = [*column_names("cells"), *([POSITIVE] if called else [])]
+    known = [*column_names("cells"), *([POSITIVE, STRENGTH] if called else [])]
     wanted = known if columns is None else list(columns)
     _refuse("column", [name for name in wanted if name not in known], known)
     ledger, damaged = sound_ledger(url)
@@ -205,7 +205,9 @@ def _of_records(
 def _called(frame: pl.LazyFrame, records: pl.DataFrame, corrected: pl.LazyFrame | None) -> pl.LazyFrame:
     """Keep cells that count, and call them as query/sql/called_cells.sql does."""
     thresholds = records.lazy().select("slide_id", "size_thresh")
-    frame = frame.join(thresholds, on="slide_id")
+    cuts = intensity()
+    grades = ((pl.col("dab_od_mean") >= cuts[name]).cast(pl.Int8) for name in ("weak", "moderate", "strong"))
+    frame = frame.join(thresholds, on="slide_id").with_columns(pl.sum_horizontal(grades).alias(STRENGTH))
     is_sized, positive = pl.col("area_px") > pl.col("size_thresh"), pl.col("majority_positive")
     if corrected is None:
         return frame.filter(is_sized).with_columns(positive.alias(POSITIVE)).drop("size_thresh")
@@ -213,7 +215,16 @@ def _called(frame: pl.LazyFrame, records: pl.DataFrame, corrected: pl.LazyFrame 
     frame = frame.join(corrected, on=["slide_id", "cell_id"], how="left")
     frame = frame.filter(pl.when(call.is_null()).then(is_sized).otherwise(call != "not_a_cell"))
     called = pl.when(call.is_null()).then(positive).otherwise(call == "positive")
-    return frame.with_columns(called.alias(POSITIVE)).drop("size_thresh", "call")
+    grade = pl.col(STRENGTH)
+    corrected_grade = (
+        pl.when(call == "negative")
+        .then(pl.lit(0, pl.Int8))
+        .when(call == "positive")
+        .then(pl.max_horizontal(grade, pl.lit(1, pl.Int8)))
+        .otherwise(grade)
+    )
+    columns = {POSITIVE: called, STRENGTH: corrected_grade}
+    return frame.with_columns(**columns).drop("size_thresh", "call")
 
 
 def _scan(url: str, paths: list[str], version: int) -> pl.LazyFrame:

@@ -21,15 +21,24 @@ from deepliif_ray.scoring.hot_spot_circles import (
     measure_nearest,
     score_of,
 )
-from deepliif_ray.scoring.squares import BLOCK, CELLS, Squares, cells_of, count_disc, count_within, gather
+from deepliif_ray.scoring.squares import (
+    CELLS,
+    Squares,
+    cells_of,
+    count_disc,
+    count_inside,
+    count_touched,
+    gather,
+)
 
-_WIDTH = 0.75  # in sides of squares
+_WIDTH = 0.25  # in sides of blocks
 
 
 class Bounds(NamedTuple):
     """Of blocks that hold cells: best score and most cells of their circles, and least and largest radius."""
 
-    block: NDArray[np.int64]
+    square: NDArray[np.int64]
+    span: NDArray[np.int64]
     score: NDArray[np.float64]
     n_cells: NDArray[np.int64]
     low: NDArray[np.float64]
@@ -46,26 +55,29 @@ class Circles(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _first_step(squares: Squares, block: int, cells: int, which: int, guess: int) -> int:
-    """Return the smallest radius, in half sides of squares, within which as many cells are surely, or may be.
+def _first_step(squares: Squares, square: int, span: int, cells: int, touched: int, guess: int) -> int:
+    """Return the smallest radius, in half sides of squares, within which as many cells may be, or surely are.
 
-    ``which`` is 0 or 1, the place in what `count_within` returns.
-
-    The search goes from ``guess`` in steps that double, and then halves what is left.
+    The first if ``touched`` is not 0. The search goes from ``guess`` in steps that double, and then halves
+    what is left.
     """
     step = squares.side / 2
     too_low, enough, stride, at = -1, -1, 1, guess
     while enough < 0 or enough - too_low > 1:
-        if count_within(squares, block, at * step)[which] & CELLS >= cells:
+        if touched:
+            count = count_touched(squares, square, span, at * step)
+        else:
+            count = count_inside(squares, square, span, at * step)
+        if count & CELLS >= cells:
             enough = at
         else:
             too_low = at
         if enough < 0:
             at = too_low + stride
         elif too_low < 0:
-            at = max(enough - stride, 0)
             if enough == 0:
                 break
+            at = max(enough - stride, 0)
         else:
             at = (too_low + enough) // 2
         stride *= 2
@@ -73,46 +85,37 @@ def _first_step(squares: Squares, block: int, cells: int, which: int, guess: int
 
 
 @njit(cache=True, nogil=True)
-def bound_blocks(squares: Squares, question: Question) -> Bounds:
-    """Return bounds of all blocks that hold cells."""
-    blocks = ((squares.columns + BLOCK - 1) // BLOCK) * ((squares.rows + BLOCK - 1) // BLOCK)
-    found = Bounds(
-        np.empty(blocks, np.int64),
-        np.empty(blocks, np.float64),
-        np.empty(blocks, np.int64),
-        np.empty(blocks, np.float64),
-        np.empty(blocks, np.float64),
-    )
-    radius, step, low, gap, at = math.sqrt(question.radius2), squares.side / 2, 0, 4, 0
-    zero, one = int(np.int64(0)), int(np.int64(1))  # numba would compile once more for each literal
-    for block in range(blocks):
-        held = 0
-        for line in range(BLOCK):
-            begin, end = cells_of(squares, block, line)
-            held += end - begin
-        if held == 0:
-            continue
+def bound_blocks(
+    squares: Squares, question: Question, square_of: NDArray[np.int64], span_of: NDArray[np.int64]
+) -> Bounds:
+    """Return bounds of blocks, of which the upper left squares and the spans are given."""
+    blocks = len(square_of)
+    score, n_cells = np.empty(blocks, np.float64), np.empty(blocks, np.int64)
+    least, largest = np.empty(blocks, np.float64), np.empty(blocks, np.float64)
+    step, low, gap = squares.side / 2, 0, 4
+    no, yes = int(np.int64(0)), int(np.int64(1))  # numba would compile once more for each literal
+    for at in range(blocks):
+        square, span = square_of[at], span_of[at]
         if question.cells == 0:
-            inside, touched = count_within(squares, block, radius)
-            found.low[at] = found.high[at] = radius
+            least[at] = largest[at] = math.sqrt(question.radius2)
         else:
             # Neighbours' radii differ little.
-            low = _first_step(squares, block, question.cells, one, low + 1) - 1
-            gap = _first_step(squares, block, question.cells, zero, low + gap) - low
-            low, high = max(low, 0), low + gap
-            inside = count_within(squares, block, low * step)[0]
-            touched = count_within(squares, block, high * step)[1]
-            found.low[at], found.high[at] = low * step, high * step
-        n_inside, most = inside & CELLS, touched & CELLS
-        fewest = max(n_inside, question.min_cells)
-        found.block[at], found.n_cells[at], found.score[at] = block, most, UNCOUNTED
-        if most >= question.min_cells:
-            fewest_negative = n_inside - (inside >> 32)
-            found.score[at] = bound_score(
-                question, touched >> 32, fewest_negative, fewest, found.low[at] ** 2
+            low = _first_step(squares, square, span, question.cells, yes, low + 1) - 1
+            gap = _first_step(squares, square, span, question.cells, no, low + gap) - low
+            low = max(low, 0)
+            least[at], largest[at] = low * step, (low + gap) * step
+        inside = count_inside(squares, square, span, least[at])
+        touched = count_touched(squares, square, span, largest[at])
+        n_inside, n_cells[at], score[at] = inside & CELLS, touched & CELLS, UNCOUNTED
+        if n_cells[at] >= question.min_cells:
+            score[at] = bound_score(
+                question,
+                touched >> 32,
+                n_inside - (inside >> 32),
+                max(n_inside, question.min_cells),
+                least[at] ** 2,
             )
-        at += 1
-    return Bounds(found.block[:at], found.score[:at], found.n_cells[:at], found.low[:at], found.high[:at])
+    return Bounds(square_of, span_of, score, n_cells, least, largest)
 
 
 @njit(cache=True, nogil=True)
@@ -173,10 +176,10 @@ def search(
             continue
         gathered, m, known, guess = False, 0, 0, 0.0
         low, high = bounds.low[j], bounds.high[j]
-        block, middle = bounds.block[j], (low + high) / 2
+        square, span, middle = bounds.square[j], bounds.span[j], (low + high) / 2
         nearest, farthest = low, high
-        for line in range(BLOCK):
-            begin, end = cells_of(squares, block, line)
+        for line in range(span):
+            begin, end = cells_of(squares, square, span, line)
             for i in range(begin, end):
                 at_x, at_y = squares.x[i], squares.y[i]
                 if circles.bound[i] < score or _overlaps(at_x, at_y, low, chosen):
@@ -185,9 +188,9 @@ def search(
                     if not gathered:
                         # Most circles are of nearly one size; what is gathered for all sizes that there may
                         # be is twice as much.
-                        nearest = max(low, middle - _WIDTH * squares.side)
-                        farthest = min(high, middle + _WIDTH * squares.side)
-                        m, known = gather(squares, block, nearest, farthest, x, y, weight)
+                        nearest = max(low, middle - _WIDTH * span * squares.side)
+                        farthest = min(high, middle + _WIDTH * span * squares.side)
+                        m, known = gather(squares, square, span, nearest, farthest, x, y, weight)
                         gathered = True
                         guess = middle**2
                     if question.cells == 0:
@@ -201,7 +204,7 @@ def search(
                             question, score, guess if guess > 0 else middle**2,
                         )  # fmt: skip
                         if bound == OUTSIDE:
-                            m, known = gather(squares, block, low, high, x, y, weight)
+                            m, known = gather(squares, square, span, low, high, x, y, weight)
                             nearest, farthest, guess = low, high, middle**2
                             continue
                     circles.bound[i], circles.radius2[i] = bound, radius2

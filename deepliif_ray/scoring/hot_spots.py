@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.scoring.hot_spot_circles import DENSITY, SHARE, Question
-from deepliif_ray.scoring.hot_spot_search import Circles, better, bound_blocks, search
-from deepliif_ray.scoring.squares import FARTHEST_UM, Squares, sort_into_squares
+from deepliif_ray.scoring.hot_spot_search import Bounds, Circles, better, bound_blocks, search
+from deepliif_ray.scoring.squares import FARTHEST_UM, Squares, lay_blocks, sort_into_squares
 
 MIN_CELLS = 500
 """Fewest cells of a circle of a given area whose share counts."""
@@ -122,21 +122,15 @@ def hot_spots(
     circles = Circles(
         np.full(n, np.inf), np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.float64)
     )
-    bounds = bound_blocks(squares, question)
     parts = 1 if n < _FEW else _THREADS
-    # The most promising blocks first, the others as they lie: then the memory of neighbours is near.
-    ranked = np.lexsort((-bounds.n_cells, -bounds.score))
-    first, rest = ranked[:_FIRST], np.sort(ranked[_FIRST:])
-    orders = [
-        np.concatenate([first[part::parts], some]) for part, some in enumerate(np.array_split(rest, parts))
-    ]
     chosen = np.empty((0, 3))
     found: list[HotSpot] = []
     with ThreadPoolExecutor(parts) as pool:
+        bounds = _bounded(squares, question, pool, parts)
+        orders = _orders(bounds, parts)
         while len(found) < count:
             ends = [
-                pool.submit(search, squares, question, bounds, orders[part], circles, chosen)
-                for part in range(parts)
+                pool.submit(search, squares, question, bounds, order, circles, chosen) for order in orders
             ]
             best = -1
             for end in ends:
@@ -149,6 +143,22 @@ def hot_spots(
             found.append(spot)
             chosen = np.vstack([chosen, [[spot.x_um, spot.y_um, spot.radius_um]]])
     return found
+
+
+def _bounded(squares: Squares, question: Question, pool: ThreadPoolExecutor, parts: int) -> Bounds:
+    """Return bounds of all blocks that hold cells."""
+    split = (np.array_split(values, parts) for values in lay_blocks(squares))
+    ends = [pool.submit(bound_blocks, squares, question, *some) for some in zip(*split, strict=True)]
+    return Bounds(*map(np.concatenate, zip(*(end.result() for end in ends), strict=True)))
+
+
+def _orders(bounds: Bounds, parts: int) -> list[NDArray[np.int64]]:
+    """Return blocks in parts: the most promising, then the others as they lie, so memory is near."""
+    ranked = np.lexsort((-bounds.n_cells, -bounds.score))
+    first, rest = ranked[:_FIRST], np.sort(ranked[_FIRST:])
+    return [
+        np.concatenate([first[part::parts], some]) for part, some in enumerate(np.array_split(rest, parts))
+    ]
 
 
 def _spot(

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 _CELLS_PER_SQUARE = 4.0
 BLOCK = 3
-"""Squares along the side of a block; what is known of the surroundings is shared by all cells of one."""
+"""Squares along the side of the smallest block; what surrounds one is looked at once for all of its cells."""
+_SPLIT = 4  # along the side, where a block holds too many
+_LARGEST = BLOCK * _SPLIT**3
+_FEW = 32  # cells of a larger block
 _MOST_SQUARES = 16_000_000
 POSITIVE = 1 << 32
 """What a positive cell adds to a packed count beside its 1: positives are the high half."""
@@ -139,20 +142,51 @@ def _crowd(start: NDArray[np.int32]) -> float:
 
 
 @njit(cache=True, nogil=True)
-def block_place(squares: Squares, block: int) -> tuple[int, int]:
-    """Return the first row and column of squares of a block; blocks are counted row by row."""
-    across = (squares.columns + BLOCK - 1) // BLOCK
-    return block // across * BLOCK, block % across * BLOCK
+def cells_of(squares: Squares, square: int, span: int, line: int) -> tuple[int, int]:
+    """Return where the cells of a block begin and end that lie in its ``line``-th row of squares.
+
+    A block is ``span`` squares wide and high, ``square`` is its upper left one. It may reach beyond the rest.
+    """
+    row, column = square // squares.columns, square % squares.columns
+    if row + line >= squares.rows:
+        return 0, 0
+    last = square + line * squares.columns + min(span, squares.columns - column)
+    return squares.start[square + line * squares.columns], squares.start[last]
 
 
 @njit(cache=True, nogil=True)
-def cells_of(squares: Squares, block: int, line: int) -> tuple[int, int]:
-    """Return where the cells of a block begin and end that lie in its ``line``-th row of squares."""
-    row, column = block_place(squares, block)
-    if row + line >= squares.rows:
-        return 0, 0
-    base = (row + line) * squares.columns
-    return squares.start[base + column], squares.start[base + min(column + BLOCK, squares.columns)]
+def lay_blocks(squares: Squares) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return blocks that hold all cells: the upper left square and the span of each.
+
+    They are of the least size where cells are dense, and larger where they are sparse, so that each holds
+    some. Those near one another are near in the list.
+    """
+    most = squares.start[-1]
+    first, spans = np.empty(most, np.int64), np.empty(most, np.int64)
+    waiting = np.empty((4 * _SPLIT * _SPLIT, 3), np.int64)
+    found = 0
+    for top in range(0, squares.rows, _LARGEST):
+        for left in range(0, squares.columns, _LARGEST):
+            waiting[0] = top, left, _LARGEST
+            ahead = 1
+            while ahead > 0:
+                ahead -= 1
+                row, column, span = waiting[ahead]
+                square, held = row * squares.columns + column, 0
+                for line in range(span):
+                    begin, end = cells_of(squares, square, span, line)
+                    held += end - begin
+                if span == BLOCK or 0 < held <= _FEW:
+                    if held > 0:
+                        first[found], spans[found] = square, span
+                        found += 1
+                elif held > 0:
+                    part = span // _SPLIT
+                    for r in range(row, min(row + span, squares.rows), part):
+                        for c in range(column, min(column + span, squares.columns), part):
+                            waiting[ahead] = r, c, part
+                            ahead += 1
+    return first[:found], spans[:found]
 
 
 @njit(cache=True, nogil=True)
@@ -167,24 +201,26 @@ def _maybe(radius: float, side: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _touched(squares: Squares, reach: float, row: int, column: int, r: int) -> tuple[int, int]:
-    """Return from which square of row ``r`` to before which some point of a block may be within ``reach``."""
-    apart = max(row - r - 1, r - row - BLOCK, 0)
+def _touched(squares: Squares, reach: float, row: int, column: int, span: int, r: int) -> tuple[int, int]:
+    """Return from which square of row ``r`` to before which one may be within ``reach`` of a block."""
+    apart = max(row - r - 1, r - row - span, 0)
     if reach < apart:
         return 0, 0
     beyond = int(math.sqrt(reach * reach - apart * apart)) + 1
     base = r * squares.columns
-    return base + max(column - beyond, 0), base + min(column + BLOCK + beyond, squares.columns)
+    return base + max(column - beyond, 0), base + min(column + span + beyond, squares.columns)
 
 
 @njit(cache=True, nogil=True)
-def _inside(squares: Squares, reach: float, row: int, column: int, r: int, none: int) -> tuple[int, int]:
+def _inside(
+    squares: Squares, reach: float, row: int, column: int, span: int, r: int, none: int
+) -> tuple[int, int]:
     """Return the same for all of the squares within ``reach`` of all of a block; else ``none`` twice."""
-    apart = max(row + BLOCK - r, r - row + 1)
+    apart = max(row + span - r, r - row + 1)
     if reach < apart:
         return none, none
     far = int(math.sqrt(reach * reach - apart * apart))
-    first, last = max(column + BLOCK - far, 0), min(column + far, squares.columns)
+    first, last = max(column + span - far, 0), min(column + far, squares.columns)
     if first >= last:
         return none, none
     return r * squares.columns + first, r * squares.columns + last
@@ -198,31 +234,34 @@ def packed(squares: Squares, first: int, last: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def count_within(squares: Squares, block: int, radius: float) -> tuple[int, int]:
-    """Count cells around all of a block.
+def count_inside(squares: Squares, square: int, span: int, radius: float) -> int:
+    """Return the packed count of cells that surely are within ``radius`` of every point of a block."""
+    row, column = square // squares.columns, square % squares.columns
+    reach = _surely(radius, squares.side)
+    rows, total = int(max(reach, 0.0)), 0
+    for r in range(max(row - rows, 0), min(row + span + rows, squares.rows)):
+        first, last = _inside(squares, reach, row, column, span, r, 0)
+        total += packed(squares, first, last)
+    return total
 
-    Returns
-    -------
-    inside, touched : int
-        Packed counts of cells that are within ``radius`` of every point of the block, and that may be of
-        some.
-    """
-    row, column = block_place(squares, block)
-    surely, maybe = _surely(radius, squares.side), _maybe(radius, squares.side)
-    rows = int(maybe) + 1
-    inside = touched = 0
-    for r in range(max(row - rows, 0), min(row + BLOCK + rows, squares.rows)):
-        first, last = _touched(squares, maybe, row, column, r)
-        touched += packed(squares, first, last)
-        first, last = _inside(squares, surely, row, column, r, last)
-        inside += packed(squares, first, last)
-    return inside, touched
+
+@njit(cache=True, nogil=True)
+def count_touched(squares: Squares, square: int, span: int, radius: float) -> int:
+    """Return the packed count of cells that may be within ``radius`` of some point of a block."""
+    row, column = square // squares.columns, square % squares.columns
+    reach = _maybe(radius, squares.side)
+    rows, total = int(reach) + 1, 0
+    for r in range(max(row - rows, 0), min(row + span + rows, squares.rows)):
+        first, last = _touched(squares, reach, row, column, span, r)
+        total += packed(squares, first, last)
+    return total
 
 
 @njit(cache=True, nogil=True)
 def gather(
     squares: Squares,
-    block: int,
+    square: int,
+    span: int,
     within: float,
     beyond: float,
     x: NDArray[np.float64],
@@ -234,7 +273,8 @@ def gather(
     Parameters
     ----------
     squares : Squares
-    block : int
+    square, span : int
+        The block.
     within, beyond : float
         A distance between these two is meant, µm.
     x, y, weight : ndarray, shape (n,)
@@ -245,15 +285,15 @@ def gather(
     copied, surely : int
         How many; the packed count of the cells that lie within ``within`` of every point of the block.
     """
-    row, column = block_place(squares, block)
+    row, column = square // squares.columns, square % squares.columns
     surely, maybe = _surely(within, squares.side), _maybe(beyond, squares.side)
     rows = int(maybe) + 1
     copied = known = 0
-    for r in range(max(row - rows, 0), min(row + BLOCK + rows, squares.rows)):
-        first, last = _touched(squares, maybe, row, column, r)
+    for r in range(max(row - rows, 0), min(row + span + rows, squares.rows)):
+        first, last = _touched(squares, maybe, row, column, span, r)
         if squares.start[first] == squares.start[last]:
             continue
-        skip_from, skip_to = _inside(squares, surely, row, column, r, last)
+        skip_from, skip_to = _inside(squares, surely, row, column, span, r, last)
         known += packed(squares, skip_from, skip_to)
         for part in range(2):
             begin = squares.start[skip_to if part else first]
@@ -285,15 +325,13 @@ def count_around(squares: Squares, radius: float) -> NDArray[np.int64]:
     n = len(squares.x)
     x, y, weight = np.empty(n, np.float64), np.empty(n, np.float64), np.empty(n, np.int64)
     counts = np.empty(n, np.int64)
-    blocks = ((squares.columns + BLOCK - 1) // BLOCK) * ((squares.rows + BLOCK - 1) // BLOCK)
-    for block in range(blocks):
-        gathered, m, known = False, 0, 0
-        for line in range(BLOCK):
-            begin, end = cells_of(squares, block, line)
+    first, spans = lay_blocks(squares)
+    for block in range(len(first)):
+        square, span = first[block], spans[block]
+        m, known = gather(squares, square, span, radius, radius, x, y, weight)
+        for line in range(span):
+            begin, end = cells_of(squares, square, span, line)
             for i in range(begin, end):
-                if not gathered:
-                    m, known = gather(squares, block, radius, radius, x, y, weight)
-                    gathered = True
                 counts[squares.given[i]] = known + count_disc(
                     x, y, weight, m, squares.x[i], squares.y[i], radius * radius
                 )

@@ -15,9 +15,10 @@ from tests.query import fake_results as fake
 
 QUESTIONS = [
     "FROM patient_indices",
-    "SELECT slide_id, cell_id, positive, marker, attempt, hex(boundary) FROM call_cells(size_thresh := 50) "
-    "ORDER BY ALL",
-    "FROM slide_indices_at(marker_thresh := 'default')",
+    "SELECT slide_id, cell_id, positive, marker, attempt, hex(boundary) "
+    "FROM called_cells({'size_thresh': 50}) ORDER BY ALL",
+    "FROM slide_indices({'marker_thresh': 'default'})",
+    "FROM patient_h_scores()",
     "FROM described('called_cells')",
     "SELECT * EXCLUDE (warnings, attributes, timings) FROM slides ORDER BY slide_id",
     "SELECT count(*) FROM cells WHERE marker = 'CD8'",

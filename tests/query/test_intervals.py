@@ -221,8 +221,9 @@ def statement():
 @pytest.mark.parametrize("sandbox", [False, True])
 def test_the_statement_of_the_head(root, sandbox):
     (row,) = ask(root, statement(), sandbox=sandbox).to_pylist()
-    plain = ask(root, "SELECT ci_lower_percent FROM slide_indices").to_pylist()[0]["ci_lower_percent"]
-    assert 0 < row["lower"] < plain < row["index_percent"]
+    (view,) = ask(root, "FROM slide_indices").to_pylist()
+    assert row["lower"] == pytest.approx(view["ci_lower_percent"], rel=1e-12)
+    assert 0 < row["lower"] < view["wilson_lower_percent"] < row["index_percent"]
 
 
 def test_blocks_come_from_relations_alone(root):

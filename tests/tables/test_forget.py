@@ -17,9 +17,11 @@ from deepliif_ray.query import connect
 from deepliif_ray.tables.check import verify
 from deepliif_ray.tables.cohort import leftovers, write_manifest
 from deepliif_ray.tables.commit import bar
+from deepliif_ray.tables.cutoffs import write_cutoffs
 from deepliif_ray.tables.forget import erase
 from deepliif_ray.tables.ledger import Ledger, joined_rows, slide_key
 from deepliif_ray.tables.retire import note
+from deepliif_ray.tables.schema import table_schema
 from deepliif_ray.tables.traces import Target
 from tests.query import fake_results as fake
 
@@ -28,6 +30,23 @@ PATIENT = "Zoë O'Hara 7"
 ALSO = "second-of-zoe"
 GONE = {SLIDE, ALSO}
 OTHERS = ("alpha", "gamma")
+SET = {"marker": "Ki67", "weak": 0.1, "moderate": 0.2, "strong": 0.3}
+
+
+def annotation(table, slide_id, import_id):
+    """A row of regions, region_cells or corrections, as an import writes it."""
+    values = {
+        pa.string(): "x",
+        pa.int64(): 1,
+        pa.float64(): 0.25,
+        pa.bool_(): False,
+        pa.binary(): fake.SQUARE,
+    }
+    row = {field.name: values.get(field.type, fake.START) for field in table_schema(table)}
+    fits = {"slide_id": slide_id, "import_id": import_id, "slide_fingerprint": "s1", "call": "positive"}
+    return row | {
+        name: value for name, value in (fits | {"width_px": 1000, "height_px": 800}).items() if name in row
+    }
 
 
 def parquet(root, path, rows, metadata=None):
@@ -69,11 +88,13 @@ def fill(root, joined=False):
         folder = f"_staging/{slide_key(slide)}/0123456789abcdef"
         document(root, f"{folder}/plan.json", {"entry": entry, "slide_version": "v"})
         storage.write_bytes(f"{root}/{folder}/0000000-0000003.arrow", b"tiles")
-    rows = [{"slide_id": slide, "class": "Tumor", "region": i} for i, slide in enumerate(slides)]
-    for folder in ("regions", "region_cells", "corrections"):
-        parquet(root, f"{folder}/20260101T000000000000-00000000.parquet", rows)
-        parquet(root, f"{folder}/20260102T000000000000-00000000.parquet", rows[:1])
-    document(root, "_cutoffs/site.json", {"cutoffs": [0.2], "from": {"controls": [SLIDE, "alpha"]}})
+    for day in ("20260101", "20260102"):
+        name = f"{day}T000000000000-00000000"
+        for folder in ("regions", "region_cells", "corrections"):
+            rows = [annotation(folder, slide, name) for slide in slides]
+            rows = rows if day == "20260101" else rows[:1]
+            fake.write(f"{root}/{folder}/{name}.parquet", folder, rows)
+    write_cutoffs(root, "site", [SET], author="a", note="n", controls=[SLIDE, "alpha"])
     failures = [{"slide_id": name, "reason": "missing", "message": name} for name in (SLIDE, "alpha")]
     for kind in ("beat", "released"):
         document(root, f"_lease/0000000001.{kind}", {"epoch": 1, "progress": {"newest_failures": failures}})
@@ -188,7 +209,7 @@ def test_nothing_is_left_of_a_patient_and_the_others_stay(root):
         kept = connection.sql("SELECT warnings FROM slides WHERE slide_id = 'gamma'").fetchall()
     assert kept == [(["pale"],)]
     document = json.loads(storage.read_bytes(f"{root}/_cutoffs/site.json"))
-    assert document == {"cutoffs": [0.2], "from": {"controls": ["alpha"]}}
+    assert (document["rows"], document["controls"]) == ([SET], ["alpha"])
     report = verify(root)
     assert report.is_sound and {f.kind for f in report.findings} <= {"staging"}
     if not storage.is_local(root):
