@@ -105,7 +105,7 @@ def results(tmp_path_factory):
     square = {"type": "Polygon", "coordinates": [[[0, 0], [90, 0], [90, 90], [0, 90], [0, 0]]]}
     tumour = {"type": "Feature", "geometry": square, "properties": {"classification": {"name": "Tumor"}}}
     (root.parent / "a.geojson").write_text(json.dumps(tumour))
-    import_regions(str(root), [str(root.parent / "a.geojson")], read_slides=False)
+    import_regions(str(root), [str(root.parent / "a.geojson")], slide="a", read_slides=False)
     fake.write(
         str(root / "cells/marker=CD3/x-0.parquet"),
         "cells",
