@@ -130,7 +130,7 @@ def _overlaps(at_x: float, at_y: float, radius: float, chosen: NDArray[np.float6
 
 @njit(cache=True, nogil=True)
 def _before(squares: Squares, i: int, j: int) -> bool:
-    """Tell whether cell ``i`` is above ``j``, or as high and to the left, or at one place and given before."""
+    """Tell whether cell ``i`` is above ``j``, or beside it to the left, or at its place and given before."""
     if squares.y[i] != squares.y[j]:
         return bool(squares.y[i] < squares.y[j])
     if squares.x[i] != squares.x[j]:
