@@ -15,7 +15,7 @@ UNCOUNTED = -1.0
 OUTSIDE = -2.0
 """Stands for a score that is not known, because the circle is of another size than was looked for."""
 _PASSES = 8
-_SPREAD = 0.04  # of squared radii around a guess
+_SPREAD = 0.9  # by the root of the number of cells: how far around a guess it is looked
 
 
 class Question(NamedTuple):
@@ -125,9 +125,10 @@ def measure_nearest(
         Its squared radius; a guess for a circle near by.
     """
     k = question.cells
+    spread = min(_SPREAD / math.sqrt(k), 0.1)  # of the squared radius
     low2, high2, low, high = least2, most2, -1, -1
     for _ in range(_PASSES):
-        smaller2, larger2 = max(guess * (1 - _SPREAD), least2), min(guess * (1 + _SPREAD), most2)
+        smaller2, larger2 = max(guess * (1 - spread), least2), min(guess * (1 + spread), most2)
         if not low2 <= smaller2 <= larger2 <= high2:
             break
         smaller, larger = _count_two(x, y, weight, m, at_x, at_y, smaller2, larger2)
@@ -135,10 +136,10 @@ def measure_nearest(
         larger += known
         if larger & CELLS < k:
             low2, low = larger2, larger
-            guess = larger2 * max(k / max(larger & CELLS, 1), 1 + _SPREAD)
+            guess = larger2 * max(k / max(larger & CELLS, 1), 1 + spread)
         elif smaller & CELLS >= k:
             high2, high = smaller2, smaller
-            guess = smaller2 * min(k / (smaller & CELLS), 1 - _SPREAD)
+            guess = smaller2 * min(k / (smaller & CELLS), 1 - spread)
         else:
             low2, low, high2, high = smaller2, smaller, larger2, larger
             guess = low2 + (high2 - low2) * (k - (low & CELLS)) / ((high & CELLS) - (low & CELLS))

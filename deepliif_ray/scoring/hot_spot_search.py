@@ -129,19 +129,25 @@ def _overlaps(at_x: float, at_y: float, radius: float, chosen: NDArray[np.float6
 
 
 @njit(cache=True, nogil=True)
-def better(squares: Squares, circles: Circles, i: int, j: int) -> bool:
-    """Tell whether the measured circle around ``i`` goes before that around ``j``, or ``j`` is none (-1)."""
-    if j < 0:
-        return True
-    if circles.bound[i] != circles.bound[j]:
-        return bool(circles.bound[i] > circles.bound[j])
-    if circles.n_cells[i] != circles.n_cells[j]:
-        return bool(circles.n_cells[i] > circles.n_cells[j])
+def _before(squares: Squares, i: int, j: int) -> bool:
+    """Tell whether cell ``i`` is above ``j``, or beside it to the left, or at its place and given before."""
     if squares.y[i] != squares.y[j]:
         return bool(squares.y[i] < squares.y[j])
     if squares.x[i] != squares.x[j]:
         return bool(squares.x[i] < squares.x[j])
     return bool(squares.given[i] < squares.given[j])
+
+
+@njit(cache=True, nogil=True)
+def better(squares: Squares, question: Question, circles: Circles, i: int, j: int) -> bool:
+    """Tell whether the measured circle around ``i`` goes before that of ``j``, or there is none."""
+    if j < 0:
+        return True
+    if circles.bound[i] != circles.bound[j]:
+        return bool(circles.bound[i] > circles.bound[j])
+    if question.cells == 0 and circles.n_cells[i] != circles.n_cells[j]:
+        return bool(circles.n_cells[i] > circles.n_cells[j])
+    return _before(squares, i, j)
 
 
 @njit(cache=True, nogil=True)
@@ -172,7 +178,7 @@ def search(
     near = (np.empty(n + 1, np.float64), np.empty(n + 1, np.float64), np.empty(n + 1, np.int64))
     best, score, most = int(np.int64(-1)), 0.0, int(np.int64(0))
     for j in order:
-        if bounds.score[j] < score or (bounds.score[j] == score and bounds.n_cells[j] < most):
+        if bounds.score[j] < score:
             continue
         gathered, m, known, guess = False, 0, 0, 0.0
         low, high = bounds.low[j], bounds.high[j]
@@ -182,7 +188,14 @@ def search(
             begin, end = cells_of(squares, square, span, line)
             for i in range(begin, end):
                 at_x, at_y = squares.x[i], squares.y[i]
-                if circles.bound[i] < score or _overlaps(at_x, at_y, low, chosen):
+                limit = min(circles.bound[i], bounds.score[j])
+                # Where tissue is all alike, as it is without a positive cell, place decides and nothing need
+                # be counted.
+                by_place = question.cells > 0 or bounds.n_cells[j] <= most
+                ties = limit == score and best >= 0 and by_place
+                if limit < score or (ties and not _before(squares, i, best)):
+                    continue
+                if _overlaps(at_x, at_y, low, chosen):
                     continue
                 while circles.n_cells[i] == 0:
                     if not gathered:
@@ -213,7 +226,7 @@ def search(
                 if (
                     circles.n_cells[i] > 0
                     and circles.bound[i] >= score
-                    and better(squares, circles, i, best)
+                    and better(squares, question, circles, i, best)
                     and not _overlaps(at_x, at_y, math.sqrt(circles.radius2[i]), chosen)
                 ):
                     best, score, most = i, circles.bound[i], circles.n_cells[i]

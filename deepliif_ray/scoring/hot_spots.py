@@ -68,8 +68,8 @@ def hot_spots(
     few more than ``cells``.
 
     The best circle comes first. The next is the best of those whose centres are at least both radii away
-    from each one chosen before. Of circles with the same score that with more cells is taken, then the
-    upper one, then the left one; so the order of the cells given makes no difference.
+    from each one chosen before. Of circles with the same score the upper one is taken, then the left one;
+    of circles of an area that with more cells before. So the order of the cells given makes no difference.
 
     A hot spot is a maximum of many counts, so its share is biased upward, the more so the fewer cells it
     has: even where the tissue is the same everywhere, the best of many circles is above the index. So no
@@ -135,7 +135,7 @@ def hot_spots(
             best = -1
             for end in ends:
                 one = int(end.result())
-                if one >= 0 and better(squares, circles, one, best):
+                if one >= 0 and better(squares, question, circles, one, best):
                     best = one
             if best < 0:
                 break

@@ -27,7 +27,7 @@ def brute_hot_spots(x, y, positive, *, cells=None, area_mm2=None, by="share", co
         score = p / n if by == "share" else p / radius2 if cells else p
         density = p / area if area > 0 else None
         row = (float(x[i]), float(y[i]), math.sqrt(radius2), area, n, p, 100 * p / n, density)
-        candidates.append(((-score, -n, y[i], x[i], i), row))
+        candidates.append(((-score, 0 if cells else -n, y[i], x[i], i), row))
     chosen = []
     for _, row in sorted(candidates):
         if len(chosen) < count and not any(_overlap(row, other) for other in chosen):

@@ -54,13 +54,16 @@ def questions(draw):
     return question
 
 
-@settings(max_examples=120, deadline=None)
-@given(
+TISSUES_AND_QUESTIONS = given(
     kind=st.sampled_from(["uniform", "clustered", "lattice", "line", "places"]),
     n=st.sampled_from([0, 1, 2, 3, 10, 60, 250, 600]),
     seed=st.integers(0, 2**32),
     question=questions(),
 )
+
+
+@settings(max_examples=120, deadline=None)
+@TISSUES_AND_QUESTIONS
 @example(kind="places", n=60, seed=1, question={"by": "density", "cells": 5, "count": 100})
 @example(kind="places", n=60, seed=1, question={"by": "share", "cells": 5, "count": 100})
 @example(kind="uniform", n=600, seed=2, question={"by": "share", "area_mm2": 5, "count": 2})
@@ -104,8 +107,11 @@ def test_by_hand():
 def test_cells_at_the_same_distance_belong_together():
     angle = np.arange(4) * np.pi / 2
     x, y = np.append(np.round(np.cos(angle)) * 7, 0), np.append(np.round(np.sin(angle)) * 7, 0)
-    (spot,) = hot_spots(x, y, [True] * 5, cells=3)
-    assert (spot.x_um, spot.y_um, spot.n_cells) == (0, 0, 5)  # asked for 3; more cells go first
+    (spot,) = hot_spots(x, y, [False, True, False, True, True], cells=3)
+    # The centre has 3 positive of 5, each other place 2 of 3 at most: itself, the centre, and both beside it.
+    assert (spot.n_cells, spot.n_positive) == (4, 3)
+    (spot,) = hot_spots(x, y, [True] * 5, cells=3, by="density")
+    assert (spot.x_um, spot.y_um, spot.n_cells) == (0, 0, 5)  # asked for 3
 
 
 @given(st.randoms(use_true_random=False))
@@ -209,6 +215,14 @@ def test_after_compile_kernels_nothing_is_compiled_any_more():
     finally:
         event.unregister("numba:compile", listener)
     assert not compiled
+
+
+@pytest.mark.slow
+@settings(max_examples=5_000, deadline=None)
+@TISSUES_AND_QUESTIONS
+def test_they_are_those_of_brute_force_in_thousands_of_cases(kind, n, seed, question):
+    cells = tissue(kind, n, seed)
+    assert rows(hot_spots(*cells, **question)) == brute_hot_spots(*cells, **question)
 
 
 @pytest.mark.slow
