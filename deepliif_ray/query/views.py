@@ -152,9 +152,8 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
     )
     warn(url, damaged)
     if _has_same_content(tables["slides"]):
-        connection.execute(
-            read_sql("same_content")
-        )  # changes the table: once, and not where it is handed on to
+        # It changes the table: once, and not where it is handed on to.
+        connection.execute(read_sql("same_content"))
     for statement in layers(connection, cells):
         connection.execute(statement)
     return [*places, *of_regions]

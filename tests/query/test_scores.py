@@ -1,13 +1,19 @@
 """Clinical scores in SQL, against cases computed by hand and against plain Python."""
 
+import json
 import math
+import struct
 from collections import Counter
+from pathlib import Path
 
 import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deepliif_ray import scan_cells
+from deepliif_ray.annotations.corrections import import_corrections
+from deepliif_ray.annotations.regions import import_regions
 from deepliif_ray.query import connect
 from deepliif_ray.tables.cutoffs import write_cutoffs
 from tests.query import fake_results as fake
@@ -232,6 +238,106 @@ def test_pd_l1_is_refused_without_classes(tmp_path):
         (found,) = rows(connection, "FROM pd_l1_scores()")
     assert (found["tps_percent"], found["cps"]) == (None, None)
     assert "which cells are tumour is not known" in found["reason"]
+
+
+def square(name, x0, y0, x1, y1):
+    ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+    shape = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "geometry": shape, "properties": {"classification": {"name": name}}}
+
+
+def annotate(root, slide, *regions, corrections=()):
+    """Bring regions (class and edges in px) and corrections (x, y, call) in, as people do."""
+    file = Path(root) / "drawn.geojson"
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": [square(*r) for r in regions]}))
+    import_regions(root, [str(file)], slide=slide, read_slides=False)
+    if corrections:
+        table = Path(root) / "said.csv"
+        lines = [f"{slide},{x},{y},{call}" for x, y, call in corrections]
+        table.write_text("\n".join(["slide_id,x,y,call", *lines]) + "\n")
+        import_corrections(root, [str(table)])
+
+
+def placed(x, y, cell_id, **more):
+    """A cell of ten pixels around a place of the slide."""
+    edges = {"bbox_x0": x - 5, "bbox_y0": y - 5, "bbox_x1": x + 5, "bbox_y1": y + 5}
+    ring = [(x - 5, y - 5), (x + 5, y - 5), (x + 5, y + 5), (x - 5, y + 5), (x - 5, y - 5)]
+    outline = struct.pack("<BIII10d", 1, 3, 1, 5, *(value for point in ring for value in point))
+    return fake.cell(
+        cell_id, x=float(x), y=float(y), x_um=x / 4, y_um=y / 4, boundary=outline, **edges, **more
+    )
+
+
+def test_regions_and_corrections_count_in_every_score(tmp_path):
+    """A row of ten cells, the first five positive: Tumor holds eight, Exclude two of these."""
+    root = str(tmp_path)
+    row = [placed(20 + 40 * i, 100, i, positive=i < 5, dab_od_mean=0.3 * (i < 5)) for i in range(10)]
+    fake.commit(root, "s", row, tissue_mm2=0.5)
+    fake.commit(root, "other", [fake.cell()], patient_id="P2")
+    drawn = ("Tumor", 0, 0, 325, 200), ("Exclude", 0, 0, 85, 200)
+    said = [(140, 100, "negative"), (180, 100, "not a cell"), (220, 100, "positive")]
+    annotate(root, "s", *drawn, corrections=said)
+    key = "WHERE slide_id = 's'"
+    expected = {  # counted and positive cells
+        "": (7, 2),  # ten, less two excluded and one that is none; 2 stays, 3 is negative now, 5 is positive
+        "region := 'tumor'": (5, 2),
+        "corrections := false": (8, 3),
+        "region := 'Tumor', corrections := false": (6, 3),
+        "{'size_thresh': 1000}": (2, 1),  # what a person called counts whatever its size
+        "{'size_thresh': 1000}, corrections := false": (0, 0),
+    }
+    with connect(root) as connection:
+        for given, counts in expected.items():
+            for source in ("slide_indices", "slide_counts"):
+                (found,) = rows(connection, f"SELECT n_called, n_positive FROM {source}({given}) {key}")
+                assert tuple(found.values()) == counts, (source, given)
+            strong = f"count(*), count_if(positive) FROM called_cells({given}) {key}"
+            assert connection.sql(f"SELECT {strong}").fetchall() == [counts]
+        assert rows(connection, f"SELECT n_called, n_positive FROM slide_indices {key}")[0]["n_called"] == 7
+        (found,) = rows(connection, f"FROM slide_h_scores(region := 'Tumor') {key}")
+        assert (found["n_called"], found["percent_1"], found["h_score"]) == (5, 40, 40)
+        (other,) = rows(connection, "FROM slide_indices(region := 'Tumor') WHERE slide_id = 'other'")
+        assert (other["n_called"], other["index_percent"]) == (None, None)
+        assert "no region 'Tumor'" in other["notes"]
+        (density,) = rows(connection, f"FROM slide_densities() {key}")
+        assert density["positive_density_per_mm2"] is None  # tissue less what is excluded was not measured
+    for given in ({}, {"region": "tumor"}, {"corrections": False}):
+        text = ", ".join(f"{name} := {value!r}" for name, value in given.items())
+        frame = scan_cells(
+            root, slides="s", called=True, columns=["cell_id", "positive", "strength"], **given
+        )
+        with connect(root) as connection:
+            query = f"SELECT cell_id, positive, strength FROM called_cells({text}) {key} ORDER BY ALL"
+            assert sorted(frame.collect().rows()) == connection.sql(query).fetchall()
+
+
+def test_pd_l1_by_hand(tmp_path):
+    root = str(tmp_path)
+    row = [placed(10 + i, 100, i, positive=i % 4 == 0) for i in range(400)]
+    fake.commit(root, "s", row, marker="PDL1")
+    annotate(root, "s", ("Tumor", 0, 0, 210, 200), ("Immune cells", 210, 0, 1000, 200))
+    with connect(root) as connection:
+        (found,) = rows(connection, "FROM pd_l1_scores()")
+        assert (found["n_tumour"], found["n_tumour_positive"], found["n_immune_positive"]) == (200, 50, 50)
+        assert (found["tps_percent"], found["cps"], found["reason"]) == (25, 50, None)
+        (found,) = rows(connection, "FROM pd_l1_scores(least := 201)")
+        assert (found["tps_percent"], found["reason"]) == (None, "too few tumour cells (200 of 201)")
+        (found,) = rows(connection, "FROM pd_l1_scores(immune := 'Lymphocytes')")
+        assert (found["tps_percent"], found["cps"]) == (25, None)
+
+
+@pytest.mark.parametrize(("stained", "pattern"), [(0.3, "null_candidate"), (0.0, "unknown")])
+def test_p53_is_absent_only_beside_controls_that_stain(tmp_path, stained, pattern):
+    """Controls are not taken for cells of the tumour: ten of two hundred would make it look normal."""
+    root = str(tmp_path)
+    row = [placed(10 + i, 100, i, dab_od_mean=stained if i >= 200 else 0.0) for i in range(210)]
+    fake.commit(root, "s", row, marker="TP53")
+    annotate(root, "s", ("Control", 210, 0, 1000, 200))
+    with connect(root) as connection:
+        (found,) = rows(connection, "FROM tp53_patterns()")
+    assert (found["n_called"], found["stained_percent"], found["n_controls"]) == (200, 0, 10)
+    assert found["pattern"] == pattern
+    assert (found["reason"] is None) == (pattern != "unknown")
 
 
 def test_ki67_global_by_hand(tmp_path):

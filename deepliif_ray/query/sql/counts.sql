@@ -1,4 +1,4 @@
--- What every score is made of: counts of each slide, and of each patient and marker. Parameters as of call_cells(…).
+-- What every score is made of: counts of each slide, and of each patient and marker. Parameters as of called_cells(…).
 --
 -- Counts at the defaults are those of the commit records, and no cell is read, but of slides of which somebody excluded
 -- or corrected something. Of a slide whose cells are damaged nothing can be counted anew: null, for its patient too.

@@ -105,51 +105,59 @@ ORDER BY c.patient_id, c.marker;
 -- Patterns of p53 (Koebel et al. 2019), as candidates for a look through the microscope. Sources disagree on the share
 -- of strong cells that is overexpression: 80 %, 50 %, and more than 10 % in the WHO's book on tumours of the brain.
 -- Absence means something only beside cells that stain as they should: cells of a region of class `control` (stroma,
--- lymphocytes) of which at least control_percent are stained. The cytoplasmic pattern is not seen: nuclei are measured.
+-- lymphocytes) of which at least control_percent are stained. These are left out of the shares, or a few of them would
+-- make a tumour without stain look normal. The cytoplasmic pattern is not seen: nuclei are measured.
 CREATE MACRO tp53_patterns(
   cutoffs := NULL, region := NULL, corrections := true, overexpression_percent := 80, null_percent := 1,
   control := 'Control', control_percent := 10
 ) AS TABLE
-WITH counted AS (
-  SELECT
-    c.*, 100 * (c.n_weak + c.n_moderate + c.n_strong) / nullif(c.n_called, 0) AS stained_percent,
-    100 * c.n_strong / nullif(c.n_called, 0) AS strong_percent,
-    n.brief, n.min_cells, n.standing
-  FROM slide_strengths(cutoffs := cutoffs, region := region, corrections := corrections) AS c
-  JOIN slide_notes AS n ON c.slide_id = n.slide_id
-  WHERE c.marker = 'TP53'
+WITH control_cells AS (
+  SELECT DISTINCT slide_id, cell_id
+  FROM region_cells
+  WHERE lower(class) = lower(control)
 ),
 controls AS (
-  SELECT
-    c.slide_id, count(*) AS n_controls, 100 * count_if(c.strength > 0) / count(*) AS stained_control_percent
+  SELECT c.slide_id, count(*) AS n_controls, 100 * count_if(c.strength > 0) / count(*) AS stained_control_percent
   FROM called_cells(cutoffs := cutoffs, corrections := corrections) AS c
-  WHERE c.marker = 'TP53' AND (c.slide_id, c.cell_id) IN (
-    SELECT (r.slide_id, r.cell_id) FROM region_cells AS r WHERE lower(r.class) = lower(control)
-  )
+  SEMI JOIN control_cells AS k ON c.slide_id = k.slide_id AND c.cell_id = k.cell_id
+  WHERE c.marker = 'TP53'
+  GROUP BY c.slide_id
+),
+others AS (
+  SELECT
+    c.slide_id, count(*) AS n_called, 100 * count_if(c.strength > 0) / count(*) AS stained_percent,
+    100 * count_if(c.strength = 3) / count(*) AS strong_percent
+  FROM called_cells(cutoffs := cutoffs, region := region, corrections := corrections) AS c
+  ANTI JOIN control_cells AS k ON c.slide_id = k.slide_id AND c.cell_id = k.cell_id
+  WHERE c.marker = 'TP53' AND c.strength IS NOT NULL
   GROUP BY c.slide_id
 )
 SELECT
-  c.slide_id, c.patient_id, c.n_called, c.stained_percent, c.strong_percent,
+  s.slide_id, s.patient_id,
+  CASE WHEN s.is_graded THEN coalesce(o.n_called, 0) END AS n_called,
+  o.stained_percent, o.strong_percent,
   coalesce(k.n_controls, 0) AS n_controls, k.stained_control_percent,
   CASE
-    WHEN c.stained_percent IS NULL OR c.n_called < c.min_cells THEN 'unknown'
-    WHEN c.strong_percent >= overexpression_percent THEN 'overexpression_candidate'
-    WHEN c.stained_percent >= null_percent THEN 'wild_type_range'
+    WHEN o.stained_percent IS NULL OR o.n_called < n.min_cells THEN 'unknown'
+    WHEN o.strong_percent >= overexpression_percent THEN 'overexpression_candidate'
+    WHEN o.stained_percent >= null_percent THEN 'wild_type_range'
     WHEN k.stained_control_percent >= control_percent THEN 'null_candidate'
     ELSE 'unknown'
   END AS pattern,
   CASE
     WHEN pattern <> 'unknown' THEN NULL
-    WHEN c.stained_percent IS NULL THEN 'no cell to grade'
-    WHEN c.n_called < c.min_cells THEN 'too few cells (under ' || c.min_cells || ')'
+    WHEN o.stained_percent IS NULL THEN 'no cell to grade'
+    WHEN o.n_called < n.min_cells THEN 'too few cells (under ' || n.min_cells || ')'
     WHEN k.n_controls IS NULL THEN
       'under ' || null_percent || ' % are stained, which means something only beside internal controls: draw a region '
       || 'of class ''' || control || ''' around cells that should stain'
     ELSE 'under ' || control_percent || ' % of the internal controls are stained: the stain may have failed'
   END AS reason,
-  c.intensity_cutoffs,
-  notes_of(c.brief, c.n_called, c.min_cells, slide_lacks(c.has_region, region), c.standing) AS notes
-FROM counted AS c
-LEFT JOIN controls AS k ON c.slide_id = k.slide_id
-ORDER BY c.patient_id, c.slide_id;
-
+  s.intensity_cutoffs,
+  notes_of(n.brief, o.n_called, n.min_cells, slide_lacks(s.has_region, region), n.standing) AS notes
+FROM slide_strengths(cutoffs := cutoffs, region := region, corrections := corrections) AS s
+JOIN slide_notes AS n ON s.slide_id = n.slide_id
+LEFT JOIN others AS o ON s.slide_id = o.slide_id
+LEFT JOIN controls AS k ON s.slide_id = k.slide_id
+WHERE s.marker = 'TP53'
+ORDER BY s.patient_id, s.slide_id;
