@@ -1,7 +1,7 @@
 """What questions cost: beside plain DuckDB, Polars and pandas on the same files, and by themselves.
 
-    python -m benchmarks.query /tmp/cells20 --slides 100 --cells 200000
-    python -m benchmarks.query /tmp/cells100 --slides 100 --cells 1000000 --rounds 3
+    python -m benchmarks.query cells20 --slides 100 --cells 200000
+    python -m benchmarks.query cells100 --slides 100 --cells 1000000 --rounds 3
 
 Makes results of that many cells if there are none. Every way gives the same numbers, or it stops.
 """
@@ -16,6 +16,7 @@ import pandas as pd
 import polars as pl
 
 from benchmarks.drawn import write_results
+from benchmarks.sandbox import timed
 from deepliif_ray import scan_cells
 from deepliif_ray.query import connect
 
@@ -99,16 +100,6 @@ ALONE = {
 }
 
 
-def best(call: Callable[[], object], rounds: int) -> float:
-    """Return the least seconds of some calls."""
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
-
-
 def same(one: Rows, other: Rows) -> bool:
     """Tell whether two answers are alike but for rounding."""
     pairs = zip(sorted(one), sorted(other), strict=True)
@@ -132,13 +123,15 @@ def main() -> None:
         print(f"{title}:")
         first: tuple[Rows, float] | None = None
         for name, call in ways(given.results, connection).items():
-            answer, seconds = call(), best(call, 1 if name == "pandas" else given.rounds)
+            answer, seconds = call(), timed(call, 1 if name == "pandas" else given.rounds)[0]
             first = first or (answer, seconds)
             if not same(first[0], answer):
                 raise SystemExit(f"{name} gives other numbers")
             print(f"  {name:36} {seconds:7.3f} s  {seconds / first[1]:5.2f} x")
     for title, query in ALONE.items():
-        print(f"{title}: {best(lambda query=query: connection.sql(query).fetchall(), given.rounds):.3f} s")
+        print(
+            f"{title}: {timed(lambda query=query: connection.sql(query).fetchall(), given.rounds)[0]:.3f} s"
+        )
 
 
 if __name__ == "__main__":

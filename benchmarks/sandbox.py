@@ -1,6 +1,6 @@
 """What the sandbox costs: the same query over an open connection, with `ask`, and in the sandbox.
 
-    python -m benchmarks.sandbox /tmp/sandbox-results --slides 100 --cells 200000
+    python -m benchmarks.sandbox cells20 --slides 100 --cells 200000
 
 Makes results of that many cells if there are none, with values drawn at random and one outline for all.
 """

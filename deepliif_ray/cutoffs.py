@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from deepliif_ray.errors import ConfigError, QueryError
 from deepliif_ray.query import ask_all
+from deepliif_ray.query.literals import quoted, quoted_list
 from deepliif_ray.tables.cutoffs import check_name, write_cutoffs
 
 SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -86,12 +87,12 @@ def propose_cutoffs(
         check_name(save)
     if not (0 < quantiles[0] <= quantiles[1] <= quantiles[2] < 1):
         raise ConfigError(f"quantiles are three numbers between 0 and 1 that rise, not {quantiles}")
-    where = "true" if marker is None else f"s.marker = {_quoted(marker)}"
-    value = "NULL::VARCHAR" if by is None else f"s.attributes[{_quoted(by)}]"
+    where = "true" if marker is None else f"s.marker = {quoted(marker)}"
+    value = "NULL::VARCHAR" if by is None else f"s.attributes[{quoted(by)}]"
     answers = ask_all(
         results,
         {
-            "controls": f"SELECT unnest({_list(controls)}) AS slide_id "
+            "controls": f"SELECT unnest({quoted_list(controls)}) AS slide_id "
             f"EXCEPT SELECT slide_id FROM slides AS s WHERE {where}",
             "names": "SELECT DISTINCT unnest(map_keys(attributes)) AS name FROM slides ORDER BY 1",
             "table": _measure(where, value, controls, quantiles),
@@ -141,7 +142,7 @@ def _measure(where: str, value: str, controls: Sequence[str], quantiles: tuple[f
     return f"""
         WITH cell AS (
           SELECT c.marker, {value} AS value, c.slide_id, c.dab_od_mean,
-            list_contains({_list(controls)}, c.slide_id) AS is_control
+            list_contains({quoted_list(controls)}, c.slide_id) AS is_control
           FROM called_cells AS c JOIN slides AS s ON c.slide_id = s.slide_id
           WHERE {where}
         ),
@@ -174,11 +175,3 @@ def _note(controls: Sequence[str], quantiles: tuple[float, float, float]) -> str
             "slides lie below; moderate and strong part the cells above it in three of equal numbers"
         )
     return f"quantiles {', '.join(f'{q:g}' for q in quantiles)} of all counted cells"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _list(texts: Sequence[str]) -> str:
-    return f"[{', '.join(map(_quoted, texts))}]::VARCHAR[]"

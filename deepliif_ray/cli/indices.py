@@ -43,6 +43,7 @@ def index(
     every column. Other scores are asked in SQL: docs/scores.md.
     """
     from deepliif_ray.query import ask_all, scored
+    from deepliif_ray.query.literals import quoted
     from deepliif_ray.scoring.markers import registry_with
     from deepliif_ray.tables.cohort import read_markers
 
@@ -54,7 +55,7 @@ def index(
         conditions["marker"] = registry_with(read_markers(results), results).read(marker)[0].name
     if patient is not None:
         conditions["patient_id"] = patient
-    where = " AND ".join(f"{name} = {_quoted(value)}" for name, value in conditions.items()) or "true"
+    where = " AND ".join(f"{name} = {quoted(value)}" for name, value in conditions.items()) or "true"
     slide_source, patient_source = (
         scored(f"{name}_indices", cutoffs=cutoffs, region=region, corrections=not without_corrections)
         for name in ("slide", "patient")
@@ -96,19 +97,17 @@ def index(
         )
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _spread(column: str, where: str, source: str) -> str:
     """Return SQL for the spread of patients' indices over the values of a manifest's column.
 
     A patient's slides of one value are pooled, as in ``patient_indices``. A patient whose index cannot be
     told (no cell was counted, or cells are lost) is counted, and is in no quantile.
     """
+    from deepliif_ray.query.literals import quoted
+
     return f"""
         WITH of_patients AS (
-          SELECT i.marker, s.attributes[{_quoted(column)}] AS value, i.patient_id, count(*) AS n_slides,
+          SELECT i.marker, s.attributes[{quoted(column)}] AS value, i.patient_id, count(*) AS n_slides,
             CASE WHEN count(i.n_called) = count(*)
               THEN 100 * sum(i.n_positive) / nullif(sum(i.n_called), 0) END AS index_percent
           FROM (FROM {source} WHERE {where}) AS i JOIN slides AS s USING (slide_id)

@@ -147,14 +147,14 @@ def sql(
 ) -> None:
     """Ask SQL of the committed results: one query, a file of them, or one after another at a terminal."""
     from deepliif_ray.query import Limits, Session, ask
+    from deepliif_ray.query.literals import quoted
 
     if sum(given is not None for given in (query, file, describe)) > 1:
         raise typer.BadParameter("give one of QUERY, --file and --describe")
     form = chosen_format(form, output)
     limits = Limits(sandbox_seconds, int(sandbox_gb * 1e9)) if sandbox else None
     if describe is not None:
-        name = describe.replace("'", "''")
-        show(ask(results, f"SELECT * EXCLUDE (view) FROM described('{name}')"), form, output)
+        show(ask(results, f"SELECT * EXCLUDE (view) FROM described({quoted(describe)})"), form, output)
     elif query is not None:
         show(ask(results, query, sandbox=limits or False), form, output)
     elif file is None and sys.stdin.isatty() and sys.stdout.isatty():

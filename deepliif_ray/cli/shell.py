@@ -20,6 +20,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from deepliif_ray import storage
 from deepliif_ray.console import Format, chosen_format, errors, show, visible
 from deepliif_ray.errors import DeepliifRayError
+from deepliif_ray.query.literals import quoted
 from deepliif_ray.query.session import Session, is_complete
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Shell:
             print("views: ", ", ".join(self._session.views()))
             print("macros:", ", ".join(f"{macro}(…)" for macro in self._session.macros()))
         elif name == ".describe" and given:
-            query = f"SELECT * EXCLUDE (view, source) FROM described({_quoted(given)})"
+            query = f"SELECT * EXCLUDE (view, source) FROM described({quoted(given)})"
             form = Format.TABLE if self._form is Format.PARQUET else self._form
             show(self._session.answer(query), form)
         elif name == ".mode" and given in set(Format):
@@ -229,7 +230,3 @@ def _counted(table: "pa.Table") -> str:
 
 def _say(text: str) -> None:
     errors.print(visible(text, keep="\n"), markup=False)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from deepliif_ray.errors import QueryError
+from deepliif_ray.query.literals import quoted
 from deepliif_ray.query.reading import answer_of, check_reads, reading
 from deepliif_ray.query.sandbox import Limits, ask_sandboxed
 from deepliif_ray.query.views import connect
@@ -73,23 +74,19 @@ def scored(
     """
     given = []
     if isinstance(cutoffs, Mapping):
-        values = ", ".join(f"{_quoted(key)}: {_value(value)}" for key, value in cutoffs.items())
+        values = ", ".join(f"{quoted(key)}: {_value(value)}" for key, value in cutoffs.items())
         given.append(f"cutoffs := {{{values}}}")
     elif cutoffs is not None:
-        given.append(f"cutoffs := {_quoted(cutoffs)}")
+        given.append(f"cutoffs := {quoted(cutoffs)}")
     if region is not None:
-        given.append(f"region := {_quoted(region)}")
+        given.append(f"region := {quoted(region)}")
     if not corrections:
         given.append("corrections := false")
     return f"{name}({', '.join(given)})" if given else name
 
 
 def _value(value: float | str) -> str:
-    return _quoted(value) if isinstance(value, str) else repr(value)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from string import Template
 
 import duckdb
 
+from deepliif_ray.query.literals import quoted_list
 from deepliif_ray.scoring.markers import MIN_CELLS, intensity
 from deepliif_ray.tables.cutoffs import BUILTIN, VALUES
 
@@ -36,7 +37,7 @@ def derived(connection: duckdb.DuckDBPyConnection) -> list[str]:
     selects = ", ".join(f"({text})" for text in lists)
     ((*found, classes, sets),) = connection.execute(f"SELECT {facts}, {selects}").fetchall()
     values = _values(dict(zip(tables, found, strict=True)))
-    values |= {"classes": _list(classes or []), "sets": _list(sets)}
+    values |= {"classes": quoted_list(classes or []), "sets": quoted_list(sets)}
     return [Template(read_sql(name)).substitute(values) for name in _PARTS]
 
 
@@ -55,7 +56,7 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
     return {
         "builtin": BUILTIN,
         "most_particular": ", ".join(f"arg_max(k.{key}, k.rank) AS {key}" for key in VALUES),
-        "keys": _list(VALUES),
+        "keys": quoted_list(VALUES),
         "min_cells": str(MIN_CELLS),
         **{key: str(strengths[key]) for key in ("weak", "moderate", "strong")},
         "replaced": read_sql("parts/replaced") if corrected else "",
@@ -71,8 +72,3 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
         "is_recounted": in_table("s", "recounted") if there["recounted"] else "false",
         "or_recounted": f"OR {in_table('c', 'recounted')}" if there["recounted"] else "",
     }
-
-
-def _list(texts: tuple[str, ...] | list[str]) -> str:
-    quoted = ("'" + text.replace("'", "''") + "'" for text in texts)
-    return f"[{', '.join(quoted)}]::VARCHAR[]"

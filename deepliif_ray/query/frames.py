@@ -16,6 +16,7 @@ from deepliif_ray.annotations.current import attach
 from deepliif_ray.errors import QueryError
 from deepliif_ray.query.ask import ask_all
 from deepliif_ray.query.committed import CellsObjects, cells_objects
+from deepliif_ray.query.literals import quoted
 from deepliif_ray.query.rooted import RootedFileSystem
 from deepliif_ray.query.views import warn
 from deepliif_ray.scoring.markers import intensity, registry_with
@@ -113,7 +114,7 @@ def _annotations(url: str, records: pa.Table, region: str | None) -> dict[str, p
         _refuse("region", [] if region.lower() in classes else [region], classes)
     if not said.regions.num_rows and not said.corrections.num_rows:
         return None
-    where = "true" if region is None else f"lower(class) = lower({_quoted(region)})"
+    where = "true" if region is None else f"lower(class) = lower({quoted(region)})"
     answers = ask_all(
         url,
         {
@@ -123,10 +124,6 @@ def _annotations(url: str, records: pa.Table, region: str | None) -> dict[str, p
         },
     )
     return {name: pl.DataFrame(pl.from_arrow(table)).lazy() for name, table in answers.items()}
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _placed(frame: pl.LazyFrame, said: dict[str, pl.LazyFrame], region: str | None) -> pl.LazyFrame:

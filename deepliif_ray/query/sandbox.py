@@ -26,6 +26,7 @@ import pyarrow as pa
 from deepliif_ray import confine
 from deepliif_ray.errors import DeepliifRayError, QueryError, StorageError
 from deepliif_ray.query import sandbox_child as child
+from deepliif_ray.query.literals import quoted_list
 from deepliif_ray.query.reading import check_reads, check_types, unique_names
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.query.views import SANDBOX, layers, opened
@@ -103,14 +104,13 @@ def _task(
         statements = list(layers(connection, cells[0]))
     settings = SANDBOX | {"memory_limit": f"'{limits.memory * 3 // 4} bytes'", "threads": str(_THREADS)}
     locked = settings.pop("lock_configuration")
-    quoted = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
     task = {
         "tables": names,
         "statements": [
             "SET enable_geoparquet_conversion = false",
             *(view for (view,) in plain),
             *statements,
-            f"SET allowed_paths = [{quoted}]",
+            f"SET allowed_paths = {quoted_list(places)}",
             *(f"SET {name} = {value}" for name, value in settings.items()),
             f"SET lock_configuration = {locked}",
         ],

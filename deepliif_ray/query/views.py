@@ -16,6 +16,7 @@ from deepliif_ray.annotations.current import attach
 from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.derived import derived, read_sql
 from deepliif_ray.query.described import described
+from deepliif_ray.query.literals import quoted, quoted_list
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import intensity, registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
@@ -161,13 +162,13 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
 
 def _annotations(files: list[str]) -> str:
     """Return the statements that make tables and views of annotations; ``files`` hold cells of regions."""
-    part = Template(read_sql("parts/region_cells")).substitute(files=", ".join(map(_quoted, files)))
+    part = Template(read_sql("parts/region_cells")).substitute(files=", ".join(map(quoted, files)))
     return Template(read_sql("annotations")).substitute(region_cells=part if files else "")
 
 
 def lock(connection: duckdb.DuckDBPyConnection, places: list[str]) -> None:
     """Leave a connection no file but ``places``, and nothing that could be changed back."""
-    connection.execute(f"SET allowed_paths = [{', '.join(map(_quoted, places))}]")
+    connection.execute(f"SET allowed_paths = {quoted_list(places)}")
     for name, value in SANDBOX.items():
         connection.execute(f"SET {name} = {value}")
 
@@ -282,10 +283,6 @@ def _select(objects: CellsObjects, place: Place) -> str:
     form = "cells_of_older" if later else "cells_of_some" if objects.partial else "cells_of_files"
     return Template(read_sql(form)).substitute(
         columns=", ".join(columns),
-        files=", ".join(_quoted(place(path)) for path in objects.paths),
-        path=_quoted(objects.paths[0]) if objects.partial else "NULL",
+        files=", ".join(quoted(place(path)) for path in objects.paths),
+        path=quoted(objects.paths[0]) if objects.partial else "NULL",
     )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
