@@ -2,7 +2,8 @@
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, StorageError
-from deepliif_ray.scoring.markers import Registry, builtin, parse_markers
+from deepliif_ray.scoring.marker_entries import parse_markers
+from deepliif_ray.scoring.markers import Registry, builtin
 
 
 def read_registry(url: str) -> Registry:

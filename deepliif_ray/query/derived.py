@@ -6,7 +6,8 @@ from string import Template
 import duckdb
 
 from deepliif_ray.query.literals import quoted_list
-from deepliif_ray.scoring.markers import MIN_CELLS, intensity
+from deepliif_ray.scoring.marker_entries import MIN_CELLS
+from deepliif_ray.scoring.markers import intensity
 from deepliif_ray.tables.cutoffs import BUILTIN, VALUES
 
 SQL = Path(__file__).parent / "sql"

@@ -3,7 +3,8 @@
 import pytest
 
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.scoring.markers import builtin, markers, parse_markers, resolve_marker
+from deepliif_ray.scoring.marker_entries import SCORES, Scoring, parse_markers
+from deepliif_ray.scoring.markers import builtin, intensity, markers, resolve_marker
 
 ASKED_FOR = ["Ki67", "CD3", "CD8", "CD10", "BCL2", "BCL6", "MYC", "MUM1", "TP53", "PDL1"]
 
@@ -163,3 +164,56 @@ def test_own_markers_replace_those_of_their_name_and_nothing_else():
         builtin().extended(
             parse_markers({"markers": [{"name": "PgR", "localisation": ["nuclear"]}]}, "own.yaml")
         )
+
+
+def test_how_markers_are_read():
+    """Each says its paper where it has numbers; what a registry writes down it reads again."""
+    for marker in markers().values():
+        scoring = marker.scoring
+        assert scoring.score in SCORES and scoring.min_cells >= 100
+        if scoring.categories or scoring.positive_from_percent is not None:
+            assert scoring.source
+    found = {name: markers()[name].scoring for name in ("Ki67", "BCL2", "MYC", "CD10", "AR")}
+    assert found["Ki67"].min_cells == 500 and found["AR"] == Scoring()
+    assert [found[name].positive_from_percent for name in ("BCL2", "MYC", "CD10")] == [50, 40, 30]
+    again = parse_markers(builtin().document(), "kept")
+    assert {marker.name: marker.scoring for marker in again} == {
+        m.name: m.scoring for m in markers().values()
+    }
+    strengths = intensity()
+    assert 0 < strengths["weak"] <= strengths["moderate"] <= strengths["strong"] and strengths["source"]
+
+
+ENDS_AT_9 = [{"name": "a", "to_percent": 9}]
+
+
+@pytest.mark.parametrize(
+    ("scoring", "problem"),
+    [
+        ("index", "scoring is a mapping"),
+        ({"scor": "index"}, "unknown key 'scor'"),
+        ({"score": "share"}, "score is one of index"),
+        ({"min_cells": 99.5}, "min_cells is a whole number"),
+        ({"min_cells": -1}, "min_cells is a whole number"),
+        ({"min_cells": True}, "min_cells is a whole number"),
+        ({"positive_from_percent": 101}, "from 0 to 100"),
+        ({"positive_from_percent": "30"}, "from 0 to 100"),
+        ({"positive_from_percent": float("nan")}, "from 0 to 100"),
+        ({"source": 2020}, "source is a text"),
+        ({"categories": {"name": "low"}}, "categories is a list"),
+        ({"categories": [{"name": "low", "to": 5}]}, "categories is a list"),
+        ({"categories": [{"name": "low", "to_percent": 5}]}, "rise"),
+        (
+            {"categories": [{"name": "a", "to_percent": 9}, {"name": "b", "to_percent": 9}, {"name": "c"}]},
+            "rise",
+        ),
+        (
+            {"categories": [{"name": "a", "to_percent": 9}, {"name": "b", "to_percent": 5}, {"name": "c"}]},
+            "rise",
+        ),
+    ],
+)
+def test_a_marker_that_says_wrongly_how_it_is_read(scoring, problem):
+    entry = {"name": "Own", "localisation": ["nuclear"], "scoring": scoring}
+    with pytest.raises(ConfigError, match=problem):
+        parse_markers({"markers": [entry]}, "own.yaml")
