@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepliif_ray.scoring.blocks import BlockSums
+from deepliif_ray.tables.commit import cells_layout
 from deepliif_ray.tables.schema import table_schema
 from tests.query import fake_results as fake
 
@@ -57,7 +58,7 @@ def write_results(results: Path, slides: int, cells: int) -> None:
         path = f"cells/marker={marker}/{slide}-{attempt}.parquet"
         (results / path).parent.mkdir(parents=True, exist_ok=True)
         table = pa.table(columns, schema=schema)
-        pq.write_table(table, results / path, compression="zstd", row_group_size=65_536)
+        pq.write_table(table, results / path, row_group_size=65_536, **cells_layout(schema))
         called, sums = area > SIZE_THRESH, BlockSums()
         sums.add(x_um[called], y_um[called], positive[called])
         counts = {"n_called": int(called.sum()), "n_positive": int((called & positive).sum())}

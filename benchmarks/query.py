@@ -92,7 +92,7 @@ def h_score(results: Path, connection: duckdb.DuckDBPyConnection) -> dict[str, C
 
 
 ALONE = {
-    "index of patients from the slides table": "SELECT patient_id, index_percent FROM patient_counts()",
+    "index of patients from the slides table": "SELECT patient_id, index_percent FROM patient_counts",
     "patient_indices, with intervals and notes": "FROM patient_indices",
     "intervals of slides from the cells": "SELECT slide_id, ci_lower_percent "
     "FROM slide_indices({'size_thresh': 60})",

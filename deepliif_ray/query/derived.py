@@ -5,7 +5,7 @@ from string import Template
 
 import duckdb
 
-from deepliif_ray.query.literals import quoted_list
+from deepliif_ray.query.literals import quoted, quoted_list
 from deepliif_ray.scoring.marker_entries import MIN_CELLS
 from deepliif_ray.scoring.markers import intensity
 from deepliif_ray.tables.cutoffs import BUILTIN, VALUES
@@ -39,6 +39,7 @@ def derived(connection: duckdb.DuckDBPyConnection) -> list[str]:
     ((*found, classes, sets),) = connection.execute(f"SELECT {facts}, {selects}").fetchall()
     values = _values(dict(zip(tables, found, strict=True)))
     values |= {"classes": quoted_list(classes or []), "sets": quoted_list(sets)}
+    values |= {"named_sets": quoted(", ".join(sets))}
     return [Template(read_sql(name)).substitute(values) for name in _PARTS]
 
 
@@ -48,6 +49,11 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
     strengths = intensity()
     regions = there["region_areas"]
     corrected = there["corrected"]
+    is_as_recorded = not any(there.values())
+
+    def at_defaults(what: str) -> str:
+        return read_sql(f"parts/recorded_{what}") if is_as_recorded else f"FROM slide_{what}()"
+
     joins = [read_sql("parts/areas")] if regions else []
     joins += [
         f"LEFT JOIN stored.{name} AS {letter} ON s.slide_id = {letter}.slide_id"
@@ -57,7 +63,8 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
     return {
         "builtin": BUILTIN,
         "most_particular": ", ".join(f"arg_max(k.{key}, k.rank) AS {key}" for key in VALUES),
-        "keys": quoted_list(VALUES),
+        "known": ", ".join(VALUES),
+        "keys": f"{quoted('[' + ', '.join(VALUES) + ']')}::VARCHAR[]",  # in one piece: planned in less time
         "min_cells": str(MIN_CELLS),
         **{key: str(strengths[key]) for key in ("weak", "moderate", "strong")},
         "replaced": read_sql("parts/replaced") if corrected else "",
@@ -70,6 +77,8 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
         "is_damaged": "l.slide_id IS NOT NULL" if there["lost"] else "false",
         "is_annotated": "t.slide_id IS NOT NULL" if there["annotated"] else "false",
         "recounted": read_sql("parts/recounted") if there["annotated"] else "",
+        "counts_at_defaults": at_defaults("counts"),
+        "blocks_at_defaults": at_defaults("blocks"),
         "is_recounted": in_table("s", "recounted") if there["recounted"] else "false",
         "or_recounted": f"OR {in_table('c', 'recounted')}" if there["recounted"] else "",
     }

@@ -14,7 +14,7 @@ from deepliif_ray import __version__, storage
 from deepliif_ray.errors import ConfigError, QueryError, StorageError
 from deepliif_ray.query.described import entries
 from deepliif_ray.query.ranges import RangesFileSystem
-from deepliif_ray.query.views import Place, make_views
+from deepliif_ray.query.views import Place, make_tables, make_views
 
 _REMOTE = ("s3://", "gs://")
 _PATTERN = frozenset("*?[=")
@@ -122,7 +122,8 @@ def _write(file: Path, url: str, place: Place, folder: Path | None) -> None:
             connection.register_filesystem(_Remote(storage.absolute(url)))
         if folder is not None:
             connection.execute("SET file_search_path = ?", [str(folder.resolve())])
-        make_views(connection, url, place)
+        cells, _ = make_tables(connection, url, place)
+        make_views(connection, cells)
         connection.execute(
             "CREATE TABLE stored.exported AS SELECT ?::TIMESTAMP AS exported_at, ? AS results, "
             "? AS deepliif_ray_version, ? AS duckdb_version, ? AS is_relative",

@@ -83,7 +83,7 @@ def _task(
     results: str, query: str, limits: Limits, may_open: bool
 ) -> tuple[dict[str, Any], list[pa.Table], RootedFileSystem | None]:
     """Return what the other process is told, the tables in the order told, and what is served to it."""
-    connection, places = opened(results, rooted=not may_open)
+    connection, cells, places = opened(results, rooted=not may_open)
     # DuckDB keeps each object open that it has begun to read, and each thread has its own.
     open_files = _OPEN_FILES + (_THREADS + 1) * len(places) * may_open
     if open_files > max(_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
@@ -100,8 +100,7 @@ def _task(
             "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name IN "
             "(SELECT table_name FROM duckdb_tables())"
         ).fetchall()
-        (cells,) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'cells'").fetchall()
-        statements = list(layers(connection, cells[0]))
+        statements = list(layers(connection, cells))
     settings = SANDBOX | {"memory_limit": f"'{limits.memory * 3 // 4} bytes'", "threads": str(_THREADS)}
     locked = settings.pop("lock_configuration")
     task = {

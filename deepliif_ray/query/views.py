@@ -82,14 +82,15 @@ def connect(results: str | os.PathLike[str], *, sandbox: bool = False) -> duckdb
         The store does not answer.
     """
     url = os.fspath(results)
-    connection, places = opened(url, rooted=sandbox or needs_root(url))
+    connection, cells, places = opened(url, rooted=sandbox or needs_root(url))
+    make_views(connection, cells)
     if sandbox:
         lock(connection, places)
     return connection
 
 
-def opened(url: str, *, rooted: bool) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
-    """Open results in a database in memory; errors as of `connect`.
+def opened(url: str, *, rooted: bool) -> tuple[duckdb.DuckDBPyConnection, str, list[str]]:
+    """Open results in a database in memory, the tables alone; errors as of `connect`.
 
     Parameters
     ----------
@@ -100,21 +101,27 @@ def opened(url: str, *, rooted: bool) -> tuple[duckdb.DuckDBPyConnection, list[s
 
     Returns
     -------
-    DuckDBPyConnection, list of str
-        The connection, and what DuckDB calls the cells objects.
+    DuckDBPyConnection, str, list of str
+        The connection, and what `make_tables` returns.
     """
     # Extensions come from the network; nothing here needs one that is not built in.
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     )
     if not rooted:
-        return connection, make_views(connection, url, partial(storage.join, storage.absolute(url)))
+        return connection, *make_tables(connection, url, partial(storage.join, storage.absolute(url)))
     connection.register_filesystem(RootedFileSystem(url))
-    return connection, make_views(connection, url, RootedFileSystem.place)
+    return connection, *make_tables(connection, url, RootedFileSystem.place)
 
 
-def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -> list[str]:
-    """Make the tables, views and macros of `connect` in a database that is empty.
+def make_views(connection: duckdb.DuckDBPyConnection, cells: str) -> None:
+    """Make the views and macros of `connect`, given what `make_tables` returns."""
+    for statement in layers(connection, cells):
+        connection.execute(statement)
+
+
+def make_tables(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -> tuple[str, list[str]]:
+    """Make the tables of `connect` in a database that is empty; `make_views` makes the rest.
 
     Parameters
     ----------
@@ -126,8 +133,9 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
 
     Returns
     -------
-    list of str
-        What DuckDB calls the objects of cells, and of cells of regions, that are read.
+    str, list of str
+        The statement that makes the view ``cells``, and what DuckDB calls the objects of cells, and of cells
+        of regions, that are read.
     """
     ledger, damaged = sound_ledger(url)
     tables = {"slides": ledger.slides(), "failures": ledger.failures(), "runs": ledger.runs()}
@@ -155,9 +163,7 @@ def make_views(connection: duckdb.DuckDBPyConnection, url: str, place: Place) ->
     if _has_same_content(tables["slides"]):
         # It changes the table: once, and not where it is handed on to.
         connection.execute(read_sql("same_content"))
-    for statement in layers(connection, cells):
-        connection.execute(statement)
-    return [*places, *of_regions]
+    return cells, [*places, *of_regions]
 
 
 def _annotations(files: list[str]) -> str:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError, StorageMissingError
-from deepliif_ray.tables.commit import bar, create_table, write_table
+from deepliif_ray.tables.commit import bar, cells_layout, create_table, write_table
 from deepliif_ray.tables.ledger import cells_rank, joined_name, joined_rows, record_path, settled
 from deepliif_ray.tables.records import Damage, Records
 from deepliif_ray.tables.survey import Survey, kind_of
@@ -271,7 +271,7 @@ def _remove_all(plan: Plan, paths: Iterable[str]) -> None:
 def _copied(content: bytes, local: Path, target: Target) -> int:
     """Write cells to a local file without the rows of the target; return how many."""
     file, count = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False), 0
-    with pq.ParquetWriter(local, file.schema_arrow, compression="zstd") as writer:
+    with pq.ParquetWriter(local, file.schema_arrow, **cells_layout(file.schema_arrow)) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, use_threads=False)
             table = table.filter(pc.invert(target.mask(table)))

@@ -16,9 +16,9 @@ FROM (
     c.*,
     is_sized(
       c.area_px,
-      -- In here, because DuckDB drops other conditions where it sees that no size can meet both limits.
-      CASE WHEN are_sound(cutoffs) THEN cutoff_number(cutoffs, 'size_thresh') END,
-      cutoff_number(cutoffs, 'size_thresh_upper')
+      -- In here, because DuckDB drops other conditions where it sees that no cell is of such a size.
+      below_counted(CASE WHEN are_sound(cutoffs) THEN cutoff_number(cutoffs, 'size_thresh') END),
+      above_counted(cutoff_number(cutoffs, 'size_thresh_upper'))
     ) AS is_sized,
     is_positive(
       c.od_mean, c.majority_positive, c.marker_max, TRY_CAST(cutoff(cutoffs, 'marker_thresh') AS DOUBLE),
@@ -33,13 +33,16 @@ FROM (
   UNION ALL
   SELECT
     c.*,
-    is_sized(c.area_px, k.size_thresh, k.size_thresh_upper) AS is_sized,
+    is_sized(c.area_px, k.below, k.above) AS is_sized,
     is_positive(
       c.od_mean, c.majority_positive, c.marker_max, k.marker_thresh, k.od_thresh_lower, k.od_thresh_upper
     ) AS positive,
     strength_of(c.dab_od_mean, k.weak, k.moderate, k.strong) AS strength
   FROM cells AS c
-  JOIN slide_cutoffs(cutoffs := cutoffs) AS k ON c.slide_id = k.slide_id
+  JOIN (
+    SELECT *, below_counted(size_thresh) AS below, above_counted(size_thresh_upper) AS above
+    FROM slide_cutoffs(cutoffs := cutoffs)
+  ) AS k ON c.slide_id = k.slide_id
   WHERE NOT holds_everywhere(cutoffs)
 ) AS c
 $corrected

@@ -27,6 +27,11 @@ FROM (
   WHERE is_known_region(region)
 );
 
+-- Without parentheses they are views at the defaults, here and below. Where nobody excluded, corrected or lost anything
+-- these are the commit records alone, and planning a question on them takes a tenth of the time.
+CREATE OR REPLACE VIEW slide_counts AS
+$counts_at_defaults;
+
 -- Sums over blocks and windows of each slide, for the interval (intervals.sql). They add up over slides.
 CREATE OR REPLACE MACRO slide_blocks(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 WITH blocks AS (
@@ -45,6 +50,9 @@ SELECT
   slide_id, n_blocks, block_xx::BIGINT, block_xn::BIGINT, block_nn::BIGINT, window_xx::BIGINT, window_xn::BIGINT,
   window_nn::BIGINT
 FROM cluster_sums(blocks);
+
+CREATE OR REPLACE VIEW slide_blocks AS
+$blocks_at_defaults;
 
 -- Counted cells by strength of the stain; null where the cut-offs say nothing of the marker.
 CREATE OR REPLACE MACRO slide_strengths(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
@@ -77,7 +85,7 @@ WHERE is_known_region(region);
 
 -- Cells are pooled over a patient's slides of one marker; a slide without a cell adds its tissue. With a region, slides
 -- that have none of its class are left out and told in the notes.
-CREATE OR REPLACE MACRO patient_counts(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
+CREATE OR REPLACE MACRO patient_counts_of(counts) AS TABLE
 SELECT
   patient_id, marker, n_slides, n_without_region, n_counted, slides_xx, slides_xn, slides_nn,
   n_slides > 0 AND n_countable = n_slides AS is_countable,
@@ -96,9 +104,16 @@ FROM (
     fsum(tissue_mm2) AS sum_tissue_mm2,  -- compensated, as the order of summing varies
     count_if(n_called > 0)::BIGINT AS n_counted, sum(n_positive::HUGEINT * n_positive) AS slides_xx,
     sum(n_positive::HUGEINT * n_called) AS slides_xn, sum(n_called::HUGEINT * n_called) AS slides_nn
-  FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections)
+  FROM query_table(counts)
   GROUP BY patient_id, marker
 );
+
+CREATE OR REPLACE MACRO patient_counts(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
+WITH counts AS (FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections))
+FROM patient_counts_of(counts);
+
+CREATE OR REPLACE VIEW patient_counts AS
+FROM patient_counts_of(slide_counts);
 
 CREATE OR REPLACE MACRO patient_strengths(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT

@@ -26,12 +26,12 @@ CREATE OR REPLACE MACRO are_sound(cutoffs) AS
     WHEN typeof(cutoffs) = '"NULL"' THEN true
     WHEN is_cutoff_name(cutoffs) THEN
       list_contains($sets, cutoffs::VARCHAR)
-      OR error('there is no set of cut-offs ''' || cutoffs::VARCHAR || '''; there are ' || array_to_string($sets, ', '))
+      OR error('there is no set of cut-offs ''' || cutoffs::VARCHAR || '''; there are ' || $named_sets)
     WHEN NOT starts_with(typeof(cutoffs), 'STRUCT') THEN
       error('cutoffs are values, such as {''size_thresh'': 50}, or the name of a set in quotes; not '
             || typeof(cutoffs))
     WHEN NOT list_has_all($keys, json_keys(to_json(cutoffs))) THEN
-      error('unknown cut-offs in ' || to_json(cutoffs)::VARCHAR || '; known are ' || array_to_string($keys, ', '))
+      error('unknown cut-offs in ' || to_json(cutoffs)::VARCHAR || '; known are $known')
     WHEN NOT list_bool_and(list_transform($keys, lambda key: coalesce(
       isfinite(TRY_CAST(cutoff(cutoffs, key) AS DOUBLE)), cutoff(cutoffs, key) IS NULL
       OR (key = 'marker_thresh' AND cutoff(cutoffs, key) = 'default')

@@ -2,12 +2,12 @@
 -- without them they are views at the defaults:
 --   SELECT * FROM patient_indices(cutoffs := {'size_thresh': 50}, region := 'Tumor') WHERE marker = 'Ki67';
 --
--- slide_counts(…) and patient_counts(…) have the index without interval and notes, for large cohorts.
+-- slide_counts and patient_counts have the index without interval and notes, for large cohorts.
 -- index_percent is NULL where no cell was counted and is not rounded; a density is NULL where there is no tissue.
 -- ci_… is the interval that knows that cells cluster; wilson_… takes them for independent draws, which they are not. A
 -- patient's ci_… is of the patient, for whom slides are clusters too; slides_… is of the tissue on these very slides.
 
-CREATE MACRO slide_indices(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
+CREATE MACRO slide_indices_of(counts, blocks, region) AS TABLE
 SELECT
   c.slide_id, c.patient_id, c.marker, c.n_called, c.n_positive,
   c.n_called - c.n_positive AS n_negative,
@@ -29,17 +29,21 @@ FROM (
     effective_cells(
       c.n_positive, c.n_called, b.n_blocks, b.block_xx, b.block_xn, b.block_nn, b.window_xx, b.window_xn, b.window_nn
     ) AS effective_cells
-  FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections) AS c
-  LEFT JOIN slide_blocks(cutoffs := cutoffs, region := region, corrections := corrections) AS b
-    ON c.slide_id = b.slide_id
+  FROM query_table(counts) AS c
+  LEFT JOIN query_table(blocks) AS b ON c.slide_id = b.slide_id
 ) AS c
 JOIN slide_notes AS n ON c.slide_id = n.slide_id
 ORDER BY c.patient_id, c.marker, c.slide_id;
 
-CREATE VIEW slide_indices AS
-SELECT * FROM slide_indices();
+CREATE MACRO slide_indices(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
+WITH counts AS (FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections)),
+blocks AS (FROM slide_blocks(cutoffs := cutoffs, region := region, corrections := corrections))
+FROM slide_indices_of(counts, blocks, region);
 
-CREATE MACRO patient_indices(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
+CREATE VIEW slide_indices AS
+FROM slide_indices_of(slide_counts, slide_blocks, NULL);
+
+CREATE MACRO patient_indices_of(counts, blocks, region) AS TABLE
 SELECT
   c.patient_id, c.marker, c.n_slides, c.n_called, c.n_positive,
   c.index_percent,
@@ -67,13 +71,13 @@ FROM (
     effective_cells(
       c.n_positive, c.n_called, b.n_blocks, b.block_xx, b.block_xn, b.block_nn, b.window_xx, b.window_xn, b.window_nn
     ) AS effective_here
-  FROM patient_counts(cutoffs := cutoffs, region := region, corrections := corrections) AS c
+  FROM patient_counts_of(counts) AS c
   LEFT JOIN (
     SELECT
       s.patient_id, s.marker, sum(b.n_blocks)::BIGINT AS n_blocks, sum(b.block_xx) AS block_xx,
       sum(b.block_xn) AS block_xn, sum(b.block_nn) AS block_nn, sum(b.window_xx) AS window_xx,
       sum(b.window_xn) AS window_xn, sum(b.window_nn) AS window_nn
-    FROM slide_blocks(cutoffs := cutoffs, region := region, corrections := corrections) AS b
+    FROM query_table(blocks) AS b
     JOIN slides AS s ON b.slide_id = s.slide_id
     GROUP BY s.patient_id, s.marker
   ) AS b ON c.patient_id = b.patient_id AND c.marker = b.marker
@@ -81,5 +85,10 @@ FROM (
 JOIN patient_notes AS n ON c.patient_id = n.patient_id AND c.marker = n.marker
 ORDER BY c.patient_id, c.marker;
 
+CREATE MACRO patient_indices(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
+WITH counts AS (FROM slide_counts(cutoffs := cutoffs, region := region, corrections := corrections)),
+blocks AS (FROM slide_blocks(cutoffs := cutoffs, region := region, corrections := corrections))
+FROM patient_indices_of(counts, blocks, region);
+
 CREATE VIEW patient_indices AS
-SELECT * FROM patient_indices();
+FROM patient_indices_of(slide_counts, slide_blocks, NULL);

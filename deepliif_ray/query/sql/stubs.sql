@@ -44,6 +44,12 @@ SELECT
   NULL::VARCHAR AS slide_id, NULL::BIGINT AS n_blocks, NULL::BIGINT AS block_xx, NULL::BIGINT AS block_xn,
   NULL::BIGINT AS block_nn, NULL::BIGINT AS window_xx, NULL::BIGINT AS window_xn, NULL::BIGINT AS window_nn;
 
+CREATE VIEW slide_counts AS
+FROM slide_counts();
+
+CREATE VIEW slide_blocks AS
+FROM slide_blocks();
+
 CREATE MACRO slide_strengths(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT
   NULL::VARCHAR AS slide_id, NULL::VARCHAR AS patient_id, NULL::VARCHAR AS marker, NULL::BOOLEAN AS has_region,
@@ -57,6 +63,9 @@ SELECT
   NULL::BOOLEAN AS is_countable, NULL::BIGINT AS n_called, NULL::BIGINT AS n_positive,
   NULL::DOUBLE AS mean_of_slides_percent, NULL::DOUBLE AS tissue_mm2,
   NULL::DOUBLE AS index_percent;
+
+CREATE MACRO patient_counts_of(counts) AS TABLE
+FROM patient_counts();
 
 CREATE MACRO patient_strengths(cutoffs := NULL, region := NULL, corrections := true) AS TABLE
 SELECT

@@ -1,7 +1,11 @@
 -- Short conditions and words that the others share.
 
-CREATE MACRO is_sized(area_px, size_thresh, size_thresh_upper) AS
-  area_px > TRY_CAST(floor(size_thresh) AS BIGINT) AND coalesce(area_px < TRY_CAST(ceil(size_thresh_upper) AS BIGINT), true);
+-- A size is a whole number of pixels, so limits are made whole once and not compared as DOUBLE cell by cell.
+CREATE MACRO below_counted(size_thresh) AS TRY_CAST(floor(size_thresh) AS BIGINT);
+
+CREATE MACRO above_counted(size_thresh_upper) AS TRY_CAST(ceil(size_thresh_upper) AS BIGINT);
+
+CREATE MACRO is_sized(area_px, below, above) AS area_px > below AND coalesce(area_px < above, true);
 
 CREATE MACRO is_positive(od_mean, majority_positive, marker_max, marker_thresh, od_thresh_lower, od_thresh_upper) AS
   coalesce(round_even(od_mean, 0) >= od_thresh_lower, true) AND coalesce(round_even(od_mean, 0) <= od_thresh_upper, true)
