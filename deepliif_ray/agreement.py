@@ -14,11 +14,9 @@ from deepliif_ray.query import ask_all
 from deepliif_ray.reader_table import LeftOut, Pairs, Rows, with_reader
 from deepliif_ray.scoring.agreement import bland_altman, concordance, icc_a1
 from deepliif_ray.scoring.kappa import Weights, categories, weighted_kappa
-from deepliif_ray.scoring.markers import registry_with
+from deepliif_ray.scoring.markers import Registry, registry_with
 from deepliif_ray.tables.cohort import read_markers
 
-IKWG_CUTOFFS = (5.0, 30.0)
-"""Percent; of Ki67 in breast cancer (Nielsen and others 2021). Where a marker has others, give those."""
 _NAMED = 10
 _SLIDES = "SELECT slide_id, patient_id, marker, index_percent FROM slide_indices ORDER BY ALL"
 _PATIENTS = "SELECT patient_id, marker, index_percent FROM patient_indices ORDER BY ALL"
@@ -77,7 +75,7 @@ def agreement(
     reader: str | None = None,
     per_patient: int = 2,
     marker: str | None = None,
-    cutoffs: Sequence[float] = IKWG_CUTOFFS,
+    cutoffs: Sequence[float] | None = None,
     weights: Weights = "linear",
 ) -> Agreement:
     """Tell how ``index_percent`` agrees, marker by marker, at the published thresholds.
@@ -99,8 +97,9 @@ def agreement(
         Slides that a patient must have to be compared; at least 2.
     marker : str, optional
         One marker only, by any of its names.
-    cutoffs : sequence of float
-        Edges of categories for kappa, percent; an index that equals one is in the category above it.
+    cutoffs : sequence of float, optional
+        Edges of categories for kappa, percent; an index that equals one is in the category above it. By
+        default the ranges that the field names for the marker (``schemas/markers.yaml``), if it does.
     weights : {"linear", "quadratic"}
         Of kappa.
 
@@ -128,7 +127,8 @@ def agreement(
         pairs, left = _of_patients(slides, per_patient)
     rows, notes = [], [*_doubtful(answers["doubtful"].to_pylist(), slides), *_doubts(reader, pairs)]
     for name in sorted({row["marker"] for row in slides} | pairs.keys()):
-        row, missing = _figures(pairs.get(name, {}), cutoffs, weights, per_patient)
+        edges = _edges(registry, name) if cutoffs is None else [(edge, False) for edge in cutoffs]
+        row, missing = _figures(pairs.get(name, {}), edges, weights, per_patient)
         rows.append({"marker": name, **row})
         notes += [f"{name}: {text}" for text in missing]
     compared = [
@@ -147,7 +147,7 @@ def _check_options(
     other: str | None,
     reader: str | None,
     per_patient: int,
-    cutoffs: Sequence[float],
+    cutoffs: Sequence[float] | None,
     weights: str,
 ) -> None:
     if other is not None and reader is not None:
@@ -160,9 +160,18 @@ def _check_options(
         raise ConfigError(f"{other}: these are the same results, which agree with themselves")
     if weights not in ("linear", "quadratic"):
         raise ConfigError(f"weights {weights!r}; give linear or quadratic")
+    if cutoffs is None:
+        return
     categories([], cutoffs)
     if not all(0 < edge < 100 for edge in cutoffs):
         raise ConfigError(f"cut-offs {list(cutoffs)}; percentages lie between 0 and 100")
+
+
+def _edges(registry: Registry, marker: str) -> list[tuple[float, bool]]:
+    """Return where the named ranges of a marker's index end, and whether they have the value there."""
+    known = registry.markers.get(marker)
+    ranges = known.scoring.categories if known else ()
+    return [(each.to_percent, each.inclusive) for each in ranges if each.to_percent is not None]
 
 
 def _of_marker(rows: Rows, wanted: str | None) -> Rows:
@@ -247,7 +256,7 @@ def _doubts(reader: str | None, pairs: Pairs) -> list[str]:
 
 
 def _figures(
-    subjects: dict[str, tuple[float, ...]], cutoffs: Sequence[float], weights: Weights, k: int
+    subjects: dict[str, tuple[float, ...]], edges: list[tuple[float, bool]], weights: Weights, k: int
 ) -> tuple[dict[str, float | int], list[str]]:
     """Return the figures of one marker, and why others are missing."""
     n = len(subjects)
@@ -277,8 +286,10 @@ def _figures(
         return dict(zip(_FIGURES[6:11], ends, strict=True))
 
     def kappa() -> dict[str, float]:
-        one, other = (categories(column, cutoffs) for column in values.T)
-        found = weighted_kappa(one, other, len(cutoffs) + 1, weights)
+        if not edges:
+            raise ConfigError("no ranges of this marker's index have a name; give cut-offs")
+        one, other = (categories(column, *zip(*edges, strict=True)) for column in values.T)
+        found = weighted_kappa(one, other, len(edges) + 1, weights)
         ends = {} if isnan(found.lower) else {"kappa_lower": found.lower, "kappa_upper": found.upper}
         return {"kappa": found.kappa} | ends
 

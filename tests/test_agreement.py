@@ -56,7 +56,7 @@ def other(tmp_path_factory):
 def figures(pairs):
     one, two = np.transpose(pairs).astype(float)
     icc, ccc, limits = icc_a1(np.transpose([one, two])), concordance(one, two), bland_altman(one, two)
-    kappa = weighted_kappa(categories(one, (5, 30)), categories(two, (5, 30)), 3)
+    kappa = weighted_kappa(*(categories(side, (5, 30), (True, False)) for side in (one, two)), 3)
     return {
         "n": len(pairs), "k": 2,
         "icc": icc.icc, "icc_lower": icc.lower, "icc_upper": icc.upper,

@@ -38,8 +38,12 @@ def agreement(
     ] = 2,
     marker: Annotated[str | None, typer.Option(help="One marker only; aliases such as MIB-1 work.")] = None,
     cutoffs: Annotated[
-        str, typer.Option(help="Edges of categories for kappa, percent; an index at one is above it.")
-    ] = "5,30",
+        str | None,
+        typer.Option(
+            help="Edges of categories for kappa, percent, such as 5,30; an index at one is above it. "
+            "By default the ranges that the field names for the marker."
+        ),
+    ] = None,
     weights: Annotated[KappaWeights, typer.Option(help="Weights of kappa.")] = KappaWeights.LINEAR,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -58,7 +62,7 @@ def agreement(
         reader=reader,
         per_patient=per_patient,
         marker=marker,
-        cutoffs=_numbers(cutoffs),
+        cutoffs=None if cutoffs is None else _numbers(cutoffs),
         weights=weights.value,
     )
     show(_short(found.table) if form is Format.TABLE else found.table, form, output)

@@ -38,7 +38,9 @@ class WeightedKappa:
     upper: float
 
 
-def categories(values: ArrayLike, cutoffs: Sequence[float]) -> NDArray[np.int64]:
+def categories(
+    values: ArrayLike, cutoffs: Sequence[float], inclusive: Sequence[bool] | None = None
+) -> NDArray[np.int64]:
     """Return the category of each value: how many of the cut-offs it reaches.
 
     Parameters
@@ -46,6 +48,8 @@ def categories(values: ArrayLike, cutoffs: Sequence[float]) -> NDArray[np.int64]
     values : array_like of float, shape (n,)
     cutoffs : sequence of float
         Ascending; a value that equals one is in the category above it.
+    inclusive : sequence of bool, optional
+        For each cut-off, whether the category below it has the value that equals it instead.
 
     Returns
     -------
@@ -62,7 +66,9 @@ def categories(values: ArrayLike, cutoffs: Sequence[float]) -> NDArray[np.int64]
         raise ConfigError(
             f"cut-offs {list(cutoffs)} make no categories; give numbers that ascend, such as 5,30"
         )
-    return np.searchsorted(edges, np.asarray(values, dtype=np.float64), side="right")
+    given = np.asarray(values, dtype=np.float64)
+    below = np.isin(given, edges[np.asarray(inclusive, dtype=bool)]) if inclusive is not None else False
+    return np.searchsorted(edges, given, side="right") - below
 
 
 def weighted_kappa(

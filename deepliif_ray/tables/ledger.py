@@ -55,6 +55,8 @@ def slide_key(slide_id: str) -> str:
         kept of the slide's name, a hyphen, and 12 hexadecimal digits of its SHA-256.
     """
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", slide_id)[:_SLUG_LENGTH].lstrip(".-") or "slide"
+    if slug.startswith("joined"):  # names of objects of several slides begin so
+        slug = f"_{slug}"[:_SLUG_LENGTH]
     digest = hashlib.sha256(slide_id.encode()).hexdigest()[:_DIGEST_LENGTH]
     return f"{slug}-{digest}"
 

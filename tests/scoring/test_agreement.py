@@ -213,3 +213,10 @@ def test_quantiles_agree_with_scipy():
                 assert f_quantile(share, df, other) == pytest.approx(
                     stats.f.ppf(share, df, other), rel=1e-6, abs=1e-9
                 )
+
+
+def test_an_edge_belongs_to_the_range_that_says_so():
+    """Ki67 in breast cancer: low to 5 % and with it, high from 30 % on."""
+    values = [0, 4.9, 5, 5.1, 29.9, 30, 100]
+    assert categories(values, (5, 30), (True, False)).tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert categories(values, (5, 30)).tolist() == [0, 0, 1, 1, 1, 2, 2]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ResultsError
-from deepliif_ray.tables.ledger import Ledger, slide_key
+from deepliif_ray.tables.ledger import Ledger, joined_rows, slide_key
 from deepliif_ray.tables.schema import schema_version, table_schema
 from tests.query import fake_results as fake
 
@@ -27,13 +27,15 @@ def test_slide_key_is_a_safe_name(pair):
 
 
 @pytest.mark.parametrize(
-    "slide_id", ["../../etc/passwd", "..", ".", "", "/", "\0", "a\nb", "😀", "x" * 10_000, "-rf"]
+    "slide_id",
+    ["../../etc/passwd", "..", ".", "", "/", "\0", "a\nb", "😀", "x" * 10_000, "-rf", "joined-000000000005-x"],
 )
 def test_slide_key_of_hostile_ids(slide_id):
     key = slide_key(slide_id)
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", key)
     assert len(key) <= 53
     assert key == slide_key(slide_id)
+    assert joined_rows(f"cells/marker=Ki67/{key}-attempt.parquet") is None  # it is of one slide
 
 
 @pytest.fixture(params=["local", "memory"])
