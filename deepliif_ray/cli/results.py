@@ -52,7 +52,7 @@ def status(
         "sum(n_cells)::BIGINT AS cells, sum(tissue_mm2) AS tissue_mm2, "
         "count_if(len(warnings) > 0) AS with_warnings FROM slides GROUP BY ALL ORDER BY ALL",
         "quality": "SELECT slide_id, flags, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, "
-        "background_grey, background_cast, skipped_percent, bad_percent FROM slide_quality "
+        "stain_residual, background_grey, background_cast, skipped_percent, bad_percent FROM slide_quality "
         "WHERE len(flags) > 0 ORDER BY slide_id",
         "leftovers": "SELECT slide_id, patient_id, marker, renamed_to, manifest_uri FROM leftovers "
         "ORDER BY 1",

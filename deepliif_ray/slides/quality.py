@@ -42,6 +42,8 @@ class SlideQuality:
         Share of the area that was scanned.
     hematoxylin_od, dab_od : float, optional
         Mean optical density of each stain on tissue without ink.
+    stain_residual : float, optional
+        How far the colour of that tissue is from any mixture of hematoxylin and DAB; see `stain_residual`.
     counterstain_od : float, optional
         How dark hematoxylin is where there is some; see `Counterstain`.
     background_grey, background_cast : float, optional
@@ -53,6 +55,7 @@ class SlideQuality:
     pen_percent: float
     hematoxylin_od: float | None
     dab_od: float | None
+    stain_residual: float | None
     counterstain_od: float | None
     background_grey: float | None
     background_cast: float | None
@@ -86,6 +89,7 @@ def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[Slide
         pen_percent=100 * float(pen.sum()) / max(int(scanned.sum()), 1),
         hematoxylin_od=hematoxylin,
         dab_od=dab,
+        stain_residual=stain_residual(density, stained),
         counterstain_od=None if counterstain is None else counterstain.od,
         background_grey=grey,
         background_cast=cast,
@@ -150,6 +154,27 @@ def stain_strength(
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     hematoxylin, dab, _ = density[where].mean(axis=0, dtype=np.float64) @ np.linalg.inv(vectors)
     return float(hematoxylin), float(dab)
+
+
+def stain_residual(density: NDArray[np.float32], where: NDArray[np.bool_]) -> float | None:
+    """Return how far the colour of tissue is from any mixture of hematoxylin and DAB.
+
+    Mixtures lie in the plane of the two vectors (Ruifrok and Johnston 2001). What is told is the sine of the
+    angle between that plane and the density of all squares together: about 0 for hematoxylin, DAB and both;
+    below 0 for what absorbs more green, as eosin does; above 0 for what absorbs less, as blue and green dyes.
+
+    Parameters
+    ----------
+    density : ndarray of float32, shape (rows, columns, 3)
+    where : ndarray of bool, shape (rows, columns)
+        Squares to look at; None if there is none, or if they absorb nothing.
+    """
+    total = density[where].sum(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(total))
+    if length == 0:
+        return None
+    normal = np.cross(HEMATOXYLIN, DAB)
+    return float(total @ normal / np.linalg.norm(normal)) / length
 
 
 def glass_color(

@@ -11,6 +11,7 @@ GOOD = {
     "pen_percent": 0.0,
     "hematoxylin_od": 0.1,
     "dab_od": 0.1,
+    "stain_residual": 0.1,
     "background_grey": 240.0,
     "background_cast": 3.0,
 }
@@ -19,6 +20,7 @@ FLAGS = {
     "little_tissue": {"tissue_percent": 0.5},
     "pen": {"pen_percent": 2.0},
     "pale_hematoxylin": {"hematoxylin_od": 0.01},
+    "not_hematoxylin_dab": {"stain_residual": -0.2},
     "dark_background": {"background_grey": 150.0},
     "tinted_background": {"background_cast": 60.0},
     "bad_tiles": {"n_tiles_bad": 1},
@@ -50,10 +52,11 @@ def test_shares_of_tiles(connection):
 
 
 def test_other_thresholds(connection):
-    query = """SELECT slide_id FROM slide_quality_at(focus_min := 5, pen_max_percent := 5, cast_max := 99)
+    query = """SELECT slide_id FROM slide_quality_at(focus_min := 5, pen_max_percent := 5, cast_max := 99,
+        residual_min := -0.3)
         WHERE len(flags) = 0 ORDER BY ALL"""
     found = [row[0] for row in connection.sql(query).fetchall()]
-    assert found == ["good", "out_of_focus", "pen", "tinted_background", "unknown"]
+    assert found == ["good", "not_hematoxylin_dab", "out_of_focus", "pen", "tinted_background", "unknown"]
 
 
 def test_indices_of_slides_without_flags(connection):

@@ -18,6 +18,7 @@ from deepliif_ray.slides.quality import (
     measure_quality,
     pen_mask,
     shrunk,
+    stain_residual,
     stain_strength,
 )
 from deepliif_ray.synthetic import SyntheticTissue
@@ -31,6 +32,10 @@ IHC = [
     ("fields/fhl2_ihc.png", 0.5),
     ("fields/cd31.png", 0.5),
     ("fields/ki67_qupath_docs.jpg", 0.5),
+]
+HE = [
+    ("slides/CMU-1-Small-Region.svs", 0.499),
+    *((f"pen/{n}.png", 0.5) for n in ("high-nuclei-score-red-pen-level1", "tcga-red-pen", "wsi-blue-pen")),
 ]
 PEN = {  # what is measured here, in percent of the picture
     "high-nuclei-score-red-pen-level1": (4, 10),
@@ -95,6 +100,28 @@ def test_no_mixture_of_the_stains_is_colored_ink(hematoxylin, dab):
     assert measured == pytest.approx((hematoxylin, dab), abs=0.01)
 
 
+@given(st.floats(0, 1.5), st.floats(0, 1.5))
+def test_a_mixture_of_the_stains_leaves_no_residual(hematoxylin, dab):
+    density = np.empty((3, 4, 3), np.float32)
+    density[:] = hematoxylin * np.array((0.650, 0.704, 0.286)) + dab * np.array((0.268, 0.570, 0.776))
+    found = stain_residual(density, np.ones((3, 4), bool))
+    assert found is None if not density.any() else abs(found) < 1e-5
+
+
+def test_other_dyes_leave_a_residual():
+    """Vectors of Ruifrok and Johnston, as QuPath and ImageJ have them."""
+    where = np.ones((1, 1), bool)
+    eosin, methyl_green = np.float32([[[0.072, 0.990, 0.105]]]), np.float32([[[0.980, 0.144, 0.133]]])
+    assert stain_residual(eosin, where) < -0.5
+    assert stain_residual(methyl_green, where) > 0.5
+    assert stain_residual(eosin, ~where) is None
+
+
+@pytest.mark.parametrize(("name", "mpp"), HE)
+def test_hematoxylin_and_eosin_is_told(shared_data, name, mpp):
+    assert quality(shared_data / name, mpp).stain_residual < -0.1
+
+
 def test_saturated_nuclei_are_not_black_ink():
     density = np.full((60, 60, 3), 0.1, np.float32)
     density[10:18, 10:18] = density[10:50, 30:38] = 1.3  # 8 squares wide
@@ -108,6 +135,7 @@ def test_real_ihc_has_no_pen_and_blurs_monotonically(shared_data, tmp_path, name
     found = quality(shared_data / name, mpp)
     assert found.pen_percent == 0
     assert found.focus > 150
+    assert -0.07 < found.stain_residual < 0.35
     picture = Image.open(shared_data / name).convert("RGB").crop((300, 300, 900, 900))
     values = [quality(saved(picture, tmp_path / "part.png"), mpp).focus]
     for um in (0.5, 1.0, 2.0):

@@ -28,7 +28,19 @@ def test_slide_key_is_a_safe_name(pair):
 
 @pytest.mark.parametrize(
     "slide_id",
-    ["../../etc/passwd", "..", ".", "", "/", "\0", "a\nb", "😀", "x" * 10_000, "-rf", "joined-000000000005-x"],
+    [
+        "../../etc/passwd",
+        "..",
+        ".",
+        "",
+        "/",
+        "\0",
+        "a\nb",
+        "😀",
+        "x" * 10_000,
+        "-rf",
+        "joined-000000000005-x",
+    ],
 )
 def test_slide_key_of_hostile_ids(slide_id):
     key = slide_key(slide_id)

@@ -6,6 +6,8 @@
 --   tissue_min_percent   little_tissue      less of the slide is tissue
 --   pen_max_percent      pen                more of the slide is pen or ink
 --   hematoxylin_min      pale_hematoxylin   mean hematoxylin optical density of tissue below this
+--   residual_min,        not_hematoxylin_dab   colour of tissue that no mixture of the two stains has, such as of
+--   residual_max                            H&E, whose index means nothing
 --   background_min       dark_background    grey level of glass below this
 --   cast_max             tinted_background  channels of glass further apart
 --   bad_max_percent      bad_tiles          more of the tiles could not be read
@@ -20,13 +22,14 @@
 -- For instance: SELECT i.* FROM slide_indices AS i JOIN slide_quality AS q USING (slide_id) WHERE len(q.flags) = 0;
 CREATE MACRO slide_quality_at(
   focus_min := 40, tissue_min_percent := 1, pen_max_percent := 0.1, hematoxylin_min := 0.03,
+  residual_min := -0.07, residual_max := 0.35,
   background_min := 200, cast_max := 25, bad_max_percent := 0,
   nucleus_min_um2 := NULL, nucleus_max_um2 := 65, small_max_percent := 60
 ) AS TABLE
 WITH measured AS (
   SELECT
-    slide_id, patient_id, marker, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, background_grey,
-    background_cast,
+    slide_id, patient_id, marker, focus, tissue_percent, pen_percent, hematoxylin_od, dab_od, stain_residual,
+    background_grey, background_cast,
     100 * (n_tiles_empty + n_tiles_masked) / nullif(n_tiles, 0) AS skipped_percent,
     100 * n_tiles_bad / nullif(n_tiles, 0) AS bad_percent,
     nucleus_area_um2, small_percent, slide_version,
@@ -42,6 +45,7 @@ SELECT
       CASE WHEN tissue_percent < tissue_min_percent THEN 'little_tissue' END,
       CASE WHEN pen_percent > pen_max_percent THEN 'pen' END,
       CASE WHEN hematoxylin_od < hematoxylin_min THEN 'pale_hematoxylin' END,
+      CASE WHEN stain_residual < residual_min OR stain_residual > residual_max THEN 'not_hematoxylin_dab' END,
       CASE WHEN background_grey < background_min THEN 'dark_background' END,
       CASE WHEN background_cast > cast_max THEN 'tinted_background' END,
       CASE WHEN bad_percent > bad_max_percent THEN 'bad_tiles' END,
