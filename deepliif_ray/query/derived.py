@@ -22,8 +22,10 @@ def read_sql(name: str) -> str:
     return (SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def derived(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def derived(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], bool]:
     """Return the statements, for a connection that has the stored tables and an empty ``cells``.
+
+    And tell whether they are the usual ones: nobody annotated these results, and nothing of them is lost.
 
     They are for the moment of the connection. Looking up whether a person corrected or excluded a cell takes
     time for every cell of the cohort, so it is part of the statements only where somebody did; and names that
@@ -40,7 +42,8 @@ def derived(connection: duckdb.DuckDBPyConnection) -> list[str]:
     values = _values(dict(zip(tables, found, strict=True)))
     values |= {"classes": quoted_list(classes or []), "sets": quoted_list(sets)}
     values |= {"named_sets": quoted(", ".join(sets))}
-    return [Template(read_sql(name)).substitute(values) for name in _PARTS]
+    is_usual = not any(found) and not classes and sets == [BUILTIN]
+    return [Template(read_sql(name)).substitute(values) for name in _PARTS], is_usual
 
 
 def _values(there: dict[str, bool]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from deepliif_ray import confine
 from deepliif_ray.errors import DeepliifRayError, QueryError, StorageError
 from deepliif_ray.query import sandbox_child as child
 from deepliif_ray.query.literals import quoted_list
+from deepliif_ray.query.prepared import copying
 from deepliif_ray.query.reading import check_reads, check_types, unique_names
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.query.views import SANDBOX, layers, opened
@@ -100,15 +101,17 @@ def _task(
             "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name IN "
             "(SELECT table_name FROM duckdb_tables())"
         ).fetchall()
-        statements = list(layers(connection, cells))
+        statements, file = layers(connection)
     settings = SANDBOX | {"memory_limit": f"'{limits.memory * 3 // 4} bytes'", "threads": str(_THREADS)}
     locked = settings.pop("lock_configuration")
     task = {
         "tables": names,
-        "statements": [
-            "SET enable_geoparquet_conversion = false",
-            *(view for (view,) in plain),
-            *statements,
+        "statements": ["SET enable_geoparquet_conversion = false", *(view for (view,) in plain)],
+        "views": statements,
+        "prepared": [] if file is None else [str(file)],
+        "copying": [] if file is None else copying(file),
+        "last": [
+            cells,
             f"SET allowed_paths = {quoted_list(places)}",
             *(f"SET {name} = {value}" for name, value in settings.items()),
             f"SET lock_configuration = {locked}",

@@ -48,7 +48,7 @@ def serve(link: Connection, memory: int) -> None:
         from deepliif_ray.query.ranges import RangesFileSystem
     if confine.FILES in gave_up:
         # All is imported, and DuckDB's threads are still to begin.
-        confine.close_files(but=[] if task["is_served"] else task["places"])
+        confine.close_files(but=task["prepared"] + ([] if task["is_served"] else task["places"]))
     tables = {name: pa.ipc.open_stream(link.recv_bytes()).read_all() for name in task["tables"]}
     turn = threading.Lock()  # DuckDB reads from several threads
 
@@ -73,6 +73,9 @@ def serve(link: Connection, memory: int) -> None:
             connection.unregister("arriving")
         for statement in task["statements"]:
             connection.execute(statement)
+        _make_views(connection, task)
+        for statement in task["last"]:
+            connection.execute(statement)
         _tell(link, turn, DONE, "")  # the views are there; from here on it is the query
         confine.limit_memory(memory, SAID)
         resource.setrlimit(resource.RLIMIT_NOFILE, (task["open_files"],) * 2)
@@ -92,6 +95,19 @@ def serve(link: Connection, memory: int) -> None:
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         lacked = any(words in str(error).lower() for words in ("bad_alloc", "memoryerror", "bad allocation"))
         _tell(link, turn, MEMORY if lacked else PROBLEM, str(error))
+
+
+def _make_views(connection: Any, task: dict[str, Any]) -> None:
+    import duckdb
+
+    try:
+        for statement in task["copying"]:
+            connection.execute(statement)
+    except duckdb.Error:
+        task["copying"] = []  # the file is gone, or is none
+    if not task["copying"]:
+        for statement in task["views"]:
+            connection.execute(statement)
 
 
 def _send(link: Connection, turn: threading.Lock, table: Any) -> None:

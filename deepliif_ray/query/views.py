@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from string import Template
 
 import duckdb
@@ -17,6 +18,7 @@ from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.derived import derived, read_sql
 from deepliif_ray.query.described import described
 from deepliif_ray.query.literals import quoted, quoted_list
+from deepliif_ray.query.prepared import copy_prepared, prepared
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
 from deepliif_ray.scoring.markers import intensity, registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
@@ -116,8 +118,11 @@ def opened(url: str, *, rooted: bool) -> tuple[duckdb.DuckDBPyConnection, str, l
 
 def make_views(connection: duckdb.DuckDBPyConnection, cells: str) -> None:
     """Make the views and macros of `connect`, given what `make_tables` returns."""
-    for statement in layers(connection, cells):
-        connection.execute(statement)
+    statements, file = layers(connection)
+    if file is None or not copy_prepared(connection, file):
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(cells)
 
 
 def make_tables(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -> tuple[str, list[str]]:
@@ -179,16 +184,20 @@ def lock(connection: duckdb.DuckDBPyConnection, places: list[str]) -> None:
         connection.execute(f"SET {name} = {value}")
 
 
-def layers(connection: duckdb.DuckDBPyConnection, cells: str) -> Iterator[str]:
-    """Yield the statements that make ``cells``, by the statement given, and all views and macros on it.
+def layers(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], Path | None]:
+    """Return the statements that make all views and macros but ``cells``, which is to be made after them.
 
     DuckDB looks into a view when another is made on it, and into each file behind it; so until all are made
     ``cells`` has none.
+
+    Returns
+    -------
+    list of str, Path or None
+        The statements, and a file of what they make, for `copy_prepared`, if there is one.
     """
-    yield _cells_of([])
-    yield from derived(connection)
-    yield "DROP VIEW cells"
-    yield cells
+    made, is_usual = derived(connection)
+    statements = [_cells_of([]), *made, "DROP VIEW cells"]
+    return statements, prepared(connection, statements) if is_usual else None
 
 
 def _retired(ledger: Ledger) -> pa.Table:
