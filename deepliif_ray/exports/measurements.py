@@ -64,7 +64,8 @@ def export_measurements(
         count = 0
         for cells in called_cells(stream, row, calls or Calls(), COLUMNS):
             frame = _rows(cells, row, (left, top), strength=strength)
-            frame.write_csv(files.of(target), separator="\t", include_header=count == 0)
+            # As text: given a file, Polars writes past what packs it.
+            files.of(target).write(frame.write_csv(separator="\t", include_header=count == 0).encode())
             count += cells.num_rows
             watch(Exported(row["slide_id"], count))
     return Exported(row["slide_id"], count, (str(target),), (left, top))
@@ -123,7 +124,7 @@ def export_summary(
                     "cut-offs say nothing of its marker; see `status`, choose other cut-offs, or name "
                     "another slide with --slide"
                 )
-        _summary(found, strength=strength).write_csv(files.of(target), separator="\t")
+        files.of(target).write(_summary(found, strength=strength).write_csv(separator="\t").encode())
     return int(found.num_rows)
 
 
