@@ -158,7 +158,7 @@ def _summary(found: pa.Table, *, strength: bool) -> pl.DataFrame:
     total = pl.col("n_called")
     columns = [
         pl.Series("Image", [_plain(image_name(row)) for row in found.to_pylist()]),
-        pl.col("slide_id").map_elements(_plain, pl.String).alias("Slide ID"),
+        pl.Series("Slide ID", [_plain(row["slide_id"]) for row in found.to_pylist()]),
         total.alias("Num Detections"),
         pl.col("n_negative").alias("Num Negative"),
         *(pl.col(column).alias(name) for name, column in each.items()),

@@ -29,6 +29,9 @@ _ALONG_X = np.array([0, 1, 0, 0, 0, -1, 0, 0], np.int64)
 _ALONG_Y = np.array([0, 0, 0, 1, 0, 0, 0, -1], np.int64)
 _SIDES = np.array([1, 3, 5, 7], np.int64)
 
+_AT_ONCE = 2_000
+"""Cells: their border pixels are then a few hundred thousand, and take little memory and time."""
+
 Int64Array = NDArray[np.int64]
 
 
@@ -49,8 +52,13 @@ def enclosing_outlines(boundaries: Sequence[bytes] | NDArray[np.object_]) -> NDA
         ``x₁y₂ − x₂y₁`` is positive. On a screen, where y points down, that looks clockwise.
     """
     stored: NDArray[np.object_] = shapely.from_wkb(np.asarray(boundaries, dtype=object))
-    if not len(stored):
-        return stored
+    found = np.empty(len(stored), dtype=object)
+    for begin in range(0, len(stored), _AT_ONCE):
+        found[begin : begin + _AT_ONCE] = _outlines(stored[begin : begin + _AT_ONCE])
+    return found
+
+
+def _outlines(stored: NDArray[np.object_]) -> NDArray[np.object_]:
     points, cell = shapely.get_coordinates(stored, return_index=True)
     count = len(stored)
     x, y, direction, owner, is_chain = _steps(points, cell.astype(np.int64), count)

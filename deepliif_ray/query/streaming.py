@@ -13,7 +13,7 @@ from deepliif_ray.query.literals import quoted
 from deepliif_ray.query.reading import answer_of
 from deepliif_ray.query.views import connect
 
-MEMORY = "2GB"
+MEMORY = "1GB"
 """What DuckDB may hold; more, as in sorting, goes to disk."""
 
 
