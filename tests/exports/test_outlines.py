@@ -1,5 +1,7 @@
 """Outlines enclose their cells, are valid, and are wound as the standard asks."""
 
+import json
+
 import numpy as np
 import pytest
 import shapely
@@ -8,9 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from deepliif_ray import Execution, score
 from deepliif_ray.cells.extract import extract_cells
 from deepliif_ray.exports.outlines import BRIDGE, enclosing_outlines
+from deepliif_ray.exports.qupath import export_qupath
 from tests.cells.maps import blobs, colour, noise, rings, spiral
+from tests.exports import strict
 from tests.query.fake_results import SQUARE
 
 MASKS = st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(
@@ -112,6 +117,19 @@ def test_outlines_that_are_no_chains_of_pixels_are_enclosed_too():
 
 def test_none():
     assert len(enclosing_outlines([])) == 0
+
+
+@pytest.mark.parametrize("image", ["deepliif/more/442/ihc.png", "bcdata/0.png"])
+def test_cells_of_the_baseline_on_real_images(shared_data, tmp_path, image):
+    manifest, results = tmp_path / "m.csv", str(tmp_path / "results")
+    manifest.write_text(f"slide_id,patient_id,marker,uri,mpp\nS,P,Ki67,{shared_data / image},0.25\n")
+    score(str(manifest), results, model="stain", execution=Execution(engine="local"))
+    done = export_qupath(results, tmp_path / "a.geojson")
+    features = strict.read(tmp_path / "a.geojson")
+    assert done.n_cells == len(features) > 30
+    outlines = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in features])
+    area = [feature["properties"]["measurements"]["Nucleus: Area px^2"] for feature in features]
+    assert shapely.area(outlines) == pytest.approx(np.array(area), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["6_2", "34_3", "mosaic"])
