@@ -101,7 +101,7 @@ def test_every_extra_is_part_of_all_and_says_what_it_brings():
     assert not named & names_of(project()["dependencies"])
 
 
-def test_results_are_asked_and_mended_without_any_extra(results):
+def test_results_are_asked_exported_and_mended_without_any_extra(results, tmp_path):
     found = commands(
         ["index", results],
         ["index", results, "--marker", "ki67", "--slides"],
@@ -111,9 +111,12 @@ def test_results_are_asked_and_mended_without_any_extra(results):
         ["sql", results, "SELECT count(*) FROM cells"],
         ["sql", results, "--sandbox", "SELECT count(*) FROM cells"],
         ["--help"],
+        ["export", "qupath", results, str(tmp_path / "a.geojson.gz"), "--slide", "s0"],
+        ["export", "qupath-tsv", results, str(tmp_path / "a.tsv"), "--summary", "--strength"],
+        ["export", "geoparquet", results, str(tmp_path / "a.parquet"), "--slide", "s0"],
     )
     assert [(arguments, told) for arguments, code, _, told in found if code != 0] == []
-    assert len(found) == 8 and all(output + told for _, _, output, told in found)
+    assert len(found) == 11 and all(output + told for _, _, output, told in found)
     assert "12" in found[5][2] and found[5][2] == found[6][2]
 
 

@@ -61,6 +61,7 @@ INSIDE = {
         "slide_access",
     },
     "query": {"errors", "storage", "contracts", "scoring", "tables", "confine", "annotations"},
+    "exports": {"errors", "storage", "contracts", "scoring", "tables", "query", "annotations"},
     "report": {"errors", "storage", "contracts", "scoring", "tables", "query"},
     "engine": COMPOSING | {"cluster"},
     "training": COMPOSING | {"cluster", "evaluation", "validation"},
@@ -78,13 +79,13 @@ OWNERS = {
     "openslide": {"slides"},
     "pyarrow.dataset": OUTSIDE_WORLD | {"query"},
     "pyarrow.fs": OUTSIDE_WORLD | {"query"},
-    "pyarrow.parquet": OUTSIDE_WORLD | {"annotations", "glue"},
+    "pyarrow.parquet": OUTSIDE_WORLD | {"annotations", "exports", "glue"},
     "pydantic": {"validation", "config", "jobs", "training"},
     "ray": {"cluster", "engine", "jobs", "training"},
     "torch": {"models", "training"},
     "safetensors": {"models", "training"},
     "optuna": {"training"},
-    "shapely": {"annotations"},
+    "shapely": {"annotations", "exports"},
     "tensorboardX": {"training"},
 }
 # What others may take from storage: nothing that leads to a file system whose trouble nobody tries again.

@@ -1,14 +1,36 @@
 """Commands that write results for other tools."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepliif_ray.cli.common import app
+from deepliif_ray.annotations.origin import Origin
+from deepliif_ray.cli.common import CutoffsOption, RegionOption, WithoutCorrectionsOption, app
 from deepliif_ray.cli.journeys import Group
 from deepliif_ray.cli.results import ResultsArgument
-from deepliif_ray.console import errors
+from deepliif_ray.console import ProgressLine, errors
+
+if TYPE_CHECKING:
+    from deepliif_ray.exports.cells import Exported
+
+SlideOption = Annotated[
+    str | None, typer.Option(help="The slide, by its id; needed where the results have several.")
+]
+StrengthOption = Annotated[
+    bool,
+    typer.Option(
+        "--strength", help="Classes Negative, 1+, 2+ and 3+ by the stain of DAB; else by the model."
+    ),
+]
+OriginOption = Annotated[
+    Origin | None,
+    typer.Option(
+        help="Where coordinates begin: at the scanned area, as in QuPath (the default for slides that "
+        "OpenSlide reads), or at the slide's corner."
+    ),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 export_app = typer.Typer(cls=Group, help="Write results for other tools.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
@@ -39,3 +61,123 @@ def duckdb_(
     written = export_duckdb(results, output, relative=relative, overwrite=overwrite)
     size = written.stat().st_size / 1e6
     errors.print(f"{written}: {size:.1f} MB, for DuckDB {needed()} and later", markup=False)
+
+
+@export_app.command()
+def qupath(
+    results: ResultsArgument,
+    output: Annotated[Path, typer.Argument(help="The file to write: .geojson, or .geojson.gz.")],
+    slide: SlideOption = None,
+    region: RegionOption = None,
+    cutoffs: CutoffsOption = None,
+    without_corrections: WithoutCorrectionsOption = False,
+    strength: StrengthOption = False,
+    points: Annotated[bool, typer.Option("--points", help="Centroids and no outlines: far smaller.")] = False,
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Several files, one for each square of so many pixels.")
+    ] = None,
+    origin: OriginOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write the counted cells of a slide as GeoJSON that QuPath opens, with classes and measurements.
+
+    In QuPath, open the slide and drag the file onto it. With --strength it shows its H-score.
+    """
+    from deepliif_ray.exports.cells import Calls
+    from deepliif_ray.exports.qupath import export_qupath
+
+    calls = Calls(cutoffs, region, not without_corrections)
+    with ProgressLine(_line) as progress:
+        done = export_qupath(
+            results,
+            output,
+            slide=slide,
+            calls=calls,
+            strength=strength,
+            points=points,
+            shard_px=shard,
+            origin=origin,
+            overwrite=overwrite,
+            watch=progress,
+        )
+    _tell(done)
+
+
+@export_app.command()
+def qupath_tsv(
+    results: ResultsArgument,
+    output: Annotated[Path, typer.Argument(help="The file to write: .tsv or .txt, also with .gz.")],
+    summary: Annotated[
+        bool, typer.Option("--summary", help="A row a slide, of all slides unless one is named.")
+    ] = False,
+    slide: SlideOption = None,
+    region: RegionOption = None,
+    cutoffs: CutoffsOption = None,
+    without_corrections: WithoutCorrectionsOption = False,
+    strength: StrengthOption = False,
+    origin: OriginOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a table with QuPath's names of columns: a row a cell of a slide, or a row a slide."""
+    from deepliif_ray.exports.cells import Calls
+    from deepliif_ray.exports.measurements import export_measurements, export_summary
+
+    calls = Calls(cutoffs, region, not without_corrections)
+    if summary:
+        count = export_summary(
+            results, output, slide=slide, calls=calls, strength=strength, overwrite=overwrite
+        )
+        errors.print(f"{output}: {count:,} slides", markup=False)
+        return
+    with ProgressLine(_line) as progress:
+        done = export_measurements(
+            results,
+            output,
+            slide=slide,
+            calls=calls,
+            strength=strength,
+            origin=origin,
+            overwrite=overwrite,
+            watch=progress,
+        )
+    _tell(done)
+
+
+@export_app.command()
+def geoparquet(
+    results: ResultsArgument,
+    output: Annotated[Path, typer.Argument(help="The file to write: .parquet.")],
+    slide: SlideOption = None,
+    region: RegionOption = None,
+    cutoffs: CutoffsOption = None,
+    without_corrections: WithoutCorrectionsOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write the counted cells of a slide as GeoParquet 1.1, for GeoPandas, DuckDB, QGIS and others.
+
+    Coordinates are pixels of level 0 from the slide's corner. Cells that lie together are together in the
+    file, so that a rectangle is read without the rest.
+    """
+    from deepliif_ray.exports.cells import Calls
+    from deepliif_ray.exports.geoparquet import export_geoparquet
+
+    calls = Calls(cutoffs, region, not without_corrections)
+    with ProgressLine(_line) as progress:
+        done = export_geoparquet(
+            results, output, slide=slide, calls=calls, overwrite=overwrite, watch=progress
+        )
+    _tell(done)
+
+
+def _line(done: "Exported") -> str:
+    return f"slide {done.slide_id}: {done.n_cells:,} cells"
+
+
+def _tell(done: "Exported") -> None:
+    first, *others = done.files
+    size = sum(Path(file).stat().st_size for file in done.files) / 1e6
+    said = f"{first}{f' and {len(others):,} more' if others else ''}: {done.n_cells:,} cells, {size:.1f} MB"
+    if done.origin != (0, 0):
+        x, y = done.origin
+        said += f"; coordinates begin at the scanned area, {x:,}, {y:,} px from the slide's corner"
+    errors.print(said, markup=False)

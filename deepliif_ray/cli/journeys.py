@@ -96,6 +96,16 @@ WITHIN = {
         "export duckdb results results.duckdb",
         "export duckdb s3://bucket/results results.duckdb --overwrite",
     ),
+    "export qupath": (
+        "export qupath results S-001.geojson --slide S-001",
+        "export qupath results S-001.geojson.gz --slide S-001 --strength --region Tumor",
+        "export qupath results S-001.geojson --slide S-001 --shard 20000 --points",
+    ),
+    "export qupath-tsv": (
+        "export qupath-tsv results S-001.tsv --slide S-001",
+        "export qupath-tsv results cohort.tsv --summary --strength",
+    ),
+    "export geoparquet": ("export geoparquet results S-001.parquet --slide S-001",),
     "regions import": (
         "regions import results S-001.geojson",
         "regions import results drawn.geojson.gz --slide S-001 --author 'A. Reader'",

@@ -1,0 +1,1 @@
+"""Cells of committed results in files that other programs open."""
