@@ -150,7 +150,8 @@ def test_a_reader_by_patient(results, tmp_path):
     assert of_marker(found)["n"] == 4  # P6 has one marker, so that none need be said
     assert of_marker(found)["bias_percent"] == pytest.approx(np.mean([7.5 - 8, 22.5 - 20, 52.5 - 55, 0]))
     assert of_marker(found, "CD3")["n"] == 1
-    assert [note for note in found.notes if note.startswith("CD3: no ICC, concordance, limits")]
+    assert [note for note in found.notes if note.startswith("CD3: no ICC, concordance and limits")]
+    assert "CD3: no kappa: no ranges of this marker's index have a name; give cut-offs" in found.notes
     only = agreement(results, reader=write(tmp_path, table), marker="CD3")
     assert only.table["marker"].to_pylist() == ["CD3"] and only.table["n"].to_pylist() == [1]
 

@@ -87,7 +87,7 @@ def _short(table: "pa.Table") -> "pa.Table":
         "CCC": [_with_interval(row, "ccc") for row in rows],
         "bias": [_number(row["bias_percent"], 1) for row in rows],
         "limits": [_range(row, "limit_lower_percent", "limit_upper_percent", 1) for row in rows],
-        "kappa": [_with_interval(row, "kappa") for row in rows],
+        "kappa": [_number(row["kappa"], 2) for row in rows],  # with its interval it would be too wide
     }
     columns = {"marker": table["marker"], "n": table["n"]}
     return pa.table(columns | {name: pa.array(values, pa.string()) for name, values in texts.items()})

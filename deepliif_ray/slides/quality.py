@@ -25,6 +25,7 @@ PATCHES = 12
 MAX_SQUARES = 1_000_000
 """Squares that are looked at; of a larger overview every second, third, … row and column."""
 LEAST_GLASS = 0.01
+LEAST_DENSITY = 1e-6
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _INK_SQUARES, _BLACK_SQUARES = 3, 9
@@ -167,11 +168,11 @@ def stain_residual(density: NDArray[np.float32], where: NDArray[np.bool_]) -> fl
     ----------
     density : ndarray of float32, shape (rows, columns, 3)
     where : ndarray of bool, shape (rows, columns)
-        Squares to look at; None if there is none, or if they absorb nothing.
+        Squares to look at; None if there is none, or if they absorb next to nothing.
     """
     total = density[where].sum(axis=0, dtype=np.float64)
     length = float(np.linalg.norm(total))
-    if length == 0:
+    if length < LEAST_DENSITY:
         return None
     normal = np.cross(HEMATOXYLIN, DAB)
     return float(total @ normal / np.linalg.norm(normal)) / length
