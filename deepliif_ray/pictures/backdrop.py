@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepliif_ray import storage
-from deepliif_ray.annotations.tissue import entry_of
 from deepliif_ray.errors import SlideChangedError, SlideCorruptError, StorageError
 from deepliif_ray.pictures.view import View
-from deepliif_ray.slide_access import fetch, open_entry, version_of
+from deepliif_ray.slide_access import entry_of, fetch, open_entry, version_of
 from deepliif_ray.slides import Slide
 from deepliif_ray.slides.levels import level_within
 
@@ -41,7 +40,7 @@ def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
     StorageError
         The store failed.
     """
-    entry = entry_of(dict(row))
+    entry = entry_of(row)
     version = version_of(entry)
     place = fetch(entry, version)
     recorded = row["slide_version"]

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from deepliif_ray.pictures import heat_map
 from deepliif_ray.pictures.colours import ALARM, INK, PALE_INK, PAPER, Colour, heat
 from deepliif_ray.pictures.legend import Bar, Key, Legend
-from deepliif_ray.pictures.lettering import Font, font, shortened, wrapped, write
+from deepliif_ray.pictures.lettering import Font, font, room, shortened, size_of, wrapped, write
 from deepliif_ray.pictures.overlay import cross, dot
 
 _LEAST_WIDTH = 720
@@ -36,7 +36,7 @@ def framed(picture: Image.Image, legend: Legend, um_per_px: float) -> Image.Imag
     for alarm in legend.alarms:
         above.text(alarm)
     below = _Strip(width, of, INK, PAPER)
-    below.text(legend.title, of=font(int(1.3 * _size(of))), most=1)
+    below.text(legend.title, of=font(int(1.3 * size_of(of))), most=1)
     below.scale(picture.width, um_per_px)
     for line in legend.lines:
         below.text(line)
@@ -44,7 +44,7 @@ def framed(picture: Image.Image, legend: Legend, um_per_px: float) -> Image.Imag
     if legend.bar is not None:
         below.bar(legend.bar)
     for line in legend.small:
-        below.text(line, of=font(int(0.8 * _size(of))), ink=PALE_INK)
+        below.text(line, of=font(int(0.8 * size_of(of))), ink=PALE_INK)
     parts = [strip.image() for strip in (above, below)]
     height = parts[0].height + picture.height + parts[1].height
     whole = Image.new("RGB", (width, height), PAPER)
@@ -65,16 +65,12 @@ def length(um: float) -> str:
     return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
 
 
-def _size(of: Font) -> float:
-    return float(getattr(of, "size", 15))
-
-
 class _Strip:
     """Lines of text and symbols, one below the other, as high as they need."""
 
     def __init__(self, width: int, of: Font, ink: Colour, paper: Colour) -> None:
         self._width, self._of, self._ink, self._paper = width, of, ink, paper
-        self._line = int(1.45 * _size(of))
+        self._line = int(1.45 * size_of(of))
         self._edge = self._line // 2
         self._image = Image.new("RGB", (width, self._line * 4), paper)
         self._draw = ImageDraw.Draw(self._image)
@@ -98,7 +94,7 @@ class _Strip:
         of, width = of or self._of, self._width - 2 * self._edge
         lines = wrapped(text, of, width, most) if most > 1 else [shortened(text, of, width)]
         for line in lines:
-            middle = self._take(1.45 * _size(of))
+            middle = self._take(1.45 * size_of(of))
             write(self._draw, (self._edge, middle), line, of, ink or self._ink)
 
     def scale(self, width: int, um_per_px: float) -> None:
@@ -109,9 +105,9 @@ class _Strip:
         write(self._draw, (left + px + self._edge, middle), length(um), self._of, self._ink)
 
     def keys(self, keys: Sequence[Key]) -> None:
-        middle, x, room = 0.0, float(self._width), 1.2 * self._line
+        middle, x, mark = 0.0, float(self._width), 1.2 * self._line
         for key in keys:
-            needed = room + self._of.getlength(key.text) + 2 * self._edge
+            needed = mark + room(key.text, self._of) + 2 * self._edge
             if x + needed > self._width:
                 middle, x = self._take(self._line), float(self._edge)
             half = self._line * 0.3
@@ -150,7 +146,7 @@ class _Strip:
             self._draw.line(
                 (min(x, left + wide - 1), middle - self._line / 2, x, middle - self._line / 3), self._ink
             )
-            x = min(max(x - self._of.getlength(label) / 2, left), left + wide)
+            x = min(max(x - room(label, self._of) / 2, left), left + wide)
             write(self._draw, (x, middle), label, self._of, self._ink)
         write(self._draw, (left + wide + 2 * self._edge, middle), bar.what, self._of, self._ink)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from deepliif_ray.exports.cells import Calls, source_of
 from deepliif_ray.pictures.colours import heat
 from deepliif_ray.pictures.view import View
 from deepliif_ray.query.streaming import Stream
-from deepliif_ray.slides import TissueMask
+
+if TYPE_CHECKING:
+    from deepliif_ray.slides import TissueMask
 
 LEAST_CELLS = 20
 """Cells of a square whose index is shown."""
@@ -179,7 +181,7 @@ def pale(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-def draw_tissue(pixels: NDArray[np.uint8], view: View, tissue: TissueMask) -> None:
+def draw_tissue(pixels: NDArray[np.uint8], view: View, tissue: "TissueMask") -> None:
     """Draw the outline of the tissue, black, two pixels wide."""
     x, y = view.centres()
     rows, columns = tissue.mask.shape

@@ -100,7 +100,7 @@ def alarms_of(index: Mapping[str, Any]) -> list[str]:
 def lines_of(row: Mapping[str, Any], index: Mapping[str, Any], calls: Calls) -> list[str]:
     """Return what is told of a slide's index, and of how its cells were called."""
     low, high = index["ci_lower_percent"], index["ci_upper_percent"]
-    interval = "no interval" if low is None else f"95 % interval {low:.2f}–{high:.2f} %"
+    interval = "no interval" if low is None else f"95 % interval {low:.2f} to {high:.2f} %"
     told = (
         f"Slide: {index['n_called']:,} cells called, {index['n_positive']:,} positive; "
         f"index {index['index_percent']:.2f} % ({interval})"
@@ -110,7 +110,7 @@ def lines_of(row: Mapping[str, Any], index: Mapping[str, Any], calls: Calls) -> 
         chosen.append(f"only in regions of class {drawable(calls.region)}")
     if calls.cutoffs is not None:
         named = isinstance(calls.cutoffs, str)
-        chosen.append(f"cut-offs {drawable(str(calls.cutoffs)) if named else 'of one’s own'}")
+        chosen.append(f"cut-offs {drawable(str(calls.cutoffs)) if named else 'given as values'}")
     if not calls.corrections:
         chosen.append("without corrections")
     notes = [index["brief"]]
@@ -127,8 +127,8 @@ def here_of(view: View, counts: Counts) -> str:
     """Return what is told of the cells of a picture."""
     share = f", {100 * counts.n_positive / counts.n_called:.2f} %" if counts.n_called else ""
     return (
-        f"Here: {counts.n_called:,} cells with their centre in x {view.x:,}–{view.x + view.width:,}, "
-        f"y {view.y:,}–{view.y + view.height:,} px; {counts.n_positive:,} positive{share}"
+        f"Here: {counts.n_called:,} cells with their centre in x {view.x:,} to {view.x + view.width:,}, "
+        f"y {view.y:,} to {view.y + view.height:,} px; {counts.n_positive:,} positive{share}"
     )
 
 
@@ -157,7 +157,7 @@ def bar_of(what: heat_map.What, end: float, side_um: float, least_cells: int) ->
     squares = f"squares of {side_um:g} µm"
     if what == "index":
         return Bar(end, f"% of called cells positive, {squares}", f"1 to {least_cells - 1} cells")
-    return Bar(end, f"positive cells per mm², {squares}", None)
+    return Bar(end, f"positive cells per square mm, {squares}", None)
 
 
 def small_of(row: Mapping[str, Any], view: View) -> list[str]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from deepliif_ray.pictures.colours import EXCLUDED, INK, PAPER, REGIONS, Colour
-from deepliif_ray.pictures.lettering import Font, drawable, shortened, write
+from deepliif_ray.pictures.lettering import Font, drawable, room, shortened, size_of, write
 from deepliif_ray.pictures.view import View
 from deepliif_ray.query.streaming import Stream
 
+Box = tuple[float, float, float, float]
 _BEYOND = 20
 """Px of the picture around it in which lines are drawn too, so that none is cut short."""
 _LONGEST_NAME = 0.4
@@ -71,6 +72,7 @@ def draw_regions(picture: Image.Image, view: View, regions: Sequence[Region], of
     """Draw the outlines of regions, each with the name of its class at its upper end."""
     draw = ImageDraw.Draw(picture)
     names = []
+    taken: list[Box] = []
     x0, y0, x1, y1 = view.edges
     margin = _BEYOND / view.scale
     for region in regions:
@@ -81,14 +83,14 @@ def draw_regions(picture: Image.Image, view: View, regions: Sequence[Region], of
             rings = [view.to_picture(shapely.get_coordinates(r)) for r in shapely.get_rings(area)]
             for ring in rings:
                 line = list(map(tuple, ring.tolist()))
-                draw.line(line, fill=PAPER, width=6, joint="curve")
+                draw.line(line, fill=PAPER, width=5, joint="curve")
                 draw.line(line, fill=region.colour, width=3, joint="curve")
             if rings:
                 names.append((region, rings[0]))
     for region, ring in names:
         inside = ring[(ring >= 0).all(axis=1) & (ring < (view.columns, view.rows)).all(axis=1)]
         x, y = (inside[np.argmin(inside[:, 1])] if len(inside) else np.array([0.0, 0.0])).tolist()
-        tag(picture, (x, y), region.label, of, region.colour)
+        taken.append(tag(picture, (x, y), region.label, of, region.colour, taken))
 
 
 def draw_hot_spots(picture: Image.Image, view: View, spots: Sequence[Mapping[str, Any]], of: Font) -> None:
@@ -104,13 +106,30 @@ def draw_hot_spots(picture: Image.Image, view: View, spots: Sequence[Mapping[str
             tag(picture, (x, y - radius), str(spot["rank"]), of, INK)
 
 
-def tag(picture: Image.Image, at: tuple[float, float], text: str, of: Font, colour: Colour) -> None:
-    """Write text on a plate whose upper left corner is near ``at``, within the picture."""
+def tag(
+    picture: Image.Image,
+    at: tuple[float, float],
+    text: str,
+    of: Font,
+    colour: Colour,
+    taken: Sequence[Box] = (),
+) -> Box:
+    """Write text on a plate whose upper left corner is near ``at``, below those that are there.
+
+    Returns
+    -------
+    tuple of float
+        Left, top, right and bottom of the plate, px.
+    """
     draw = ImageDraw.Draw(picture)
     text = shortened(text, of, max(_LONGEST_NAME * picture.width, 40))
-    height = int(getattr(of, "size", 12) * 1.5)
-    width = of.getlength(text) + height / 2
+    height = int(1.5 * size_of(of))
+    width = room(text, of) + height / 2
     x = min(max(at[0], 0), max(picture.width - width - 1, 0))
     y = min(max(at[1], 0), max(picture.height - height - 1, 0))
+    for left, top, right, bottom in sorted(taken, key=lambda box: box[1]):
+        if x < right and left < x + width and y < bottom and top < y + height:
+            y = bottom + 2
     draw.rectangle((x, y, x + width, y + height), fill=PAPER, outline=colour, width=2)
     write(draw, (x + height / 4, y + height / 2), text, of, colour)
+    return x, y, x + width, y + height

@@ -17,8 +17,8 @@ from deepliif_ray.pictures.raster import borders, fill
 from deepliif_ray.pictures.view import View
 from deepliif_ray.query.streaming import Stream
 
-_THICK_FROM = 1.5
-"""Pixels per level-0 pixel from which lines are two pixels wide."""
+_THICKER_FROM = (1.5, 3.0)
+"""Pixels per level-0 pixel from which lines are two, and three, pixels wide."""
 _WITHIN = "bbox_x1 > ? AND bbox_x0 < ? AND bbox_y1 > ? AND bbox_y0 < ?"
 _SAID = "JOIN corrections AS k ON k.slide_id = c.slide_id AND k.cell_id = c.cell_id AND k.is_current"
 
@@ -91,7 +91,7 @@ def draw_cells(
     else:
         colour = np.array((NEGATIVE, POSITIVE), np.uint8)[called.positive.astype(np.int64)]
     palette = np.concatenate([[PAPER], colour, np.tile(NO_CELL, (len(struck.x), 1))]).astype(np.uint8)
-    edge = borders(labels, 1 if view.scale < _THICK_FROM else 2)
+    edge = borders(labels, 1 + sum(view.scale >= scale for scale in _THICKER_FROM))
     pixels[edge] = palette[labels[edge]]
     _mark(pixels, view, called, colour, struck)
     here, gone = called.within(view), struck.within(view)

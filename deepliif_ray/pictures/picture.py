@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,11 @@ from deepliif_ray.pictures.lettering import drawable, font
 from deepliif_ray.pictures.marks import draw_hot_spots, draw_regions, regions_of
 from deepliif_ray.pictures.overlay import draw_cells
 from deepliif_ray.pictures.view import View, view_of
-from deepliif_ray.places import find_hot_spots
 from deepliif_ray.query.streaming import Stream, streaming
-from deepliif_ray.slides import TissueMask, tissue_mask
+from deepliif_ray.slides import Slide
+
+if TYPE_CHECKING:
+    from deepliif_ray.slides import TissueMask
 
 SUFFIXES = (".png",)
 LEAST_OUTLINE = 3.0
@@ -220,7 +222,7 @@ def _outline_px(row: Mapping[str, Any], view: View) -> float:
 
 def _tissue(
     row: Mapping[str, Any], view: View, mask: bool, without_slide: bool
-) -> tuple[NDArray[np.uint8], TissueMask | None, list[str]]:
+) -> tuple[NDArray[np.uint8], "TissueMask | None", list[str]]:
     """Return the slide's pixels, its tissue if that is wanted, and what is to be said of both."""
     white = np.full((view.rows, view.columns, 3), 255, np.uint8)
     if without_slide:
@@ -228,7 +230,7 @@ def _tissue(
     try:
         with scored_slide(row) as slide:
             pixels, unread = read_view(slide, view)
-            tissue = tissue_mask(slide, row["mpp"]) if mask else None
+            tissue = _mask(slide, row["mpp"]) if mask else None
     except (SlideError, StorageError) as error:
         why = drawable(storage.scrub(str(error)))
         return white, None, [f"Without the slide, cells on white: {why}"]
@@ -240,11 +242,19 @@ def _tissue(
     return pixels, tissue, said
 
 
+def _mask(slide: Slide, mpp: float) -> "TissueMask":
+    from deepliif_ray.slides import tissue_mask  # brings SciPy, which is slow to import
+
+    return tissue_mask(slide, mpp)
+
+
 def _spots(
     url: str, row: Mapping[str, Any], calls: Calls, count: int, cells: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     if not count:
         return [], []
+    from deepliif_ray.places import find_hot_spots  # brings Numba, which is slow to import
+
     found = find_hot_spots(
         url,
         marker=row["marker"],

@@ -43,7 +43,7 @@ def test_numbers_are_those_of_sql(root, at, side_um):
         root,
         f"SELECT floor((y + 0.5) * 0.25 / {side_um})::INT AS r, "
         f"floor((x + 0.5) * 0.25 / {side_um})::INT AS c, count(*) AS n, "
-        "count_if(positive) AS p, 100 * count_if(positive) / count(*) AS percent "
+        "count_if(positive)::INT AS p, 100 * avg(positive::INT) AS percent "
         "FROM called_cells GROUP BY ALL",
     ).to_pylist()
     shape = squares.n_called.shape
@@ -80,7 +80,7 @@ def test_colours_are_those_of_their_squares(root):
         block = pixels[50 * row : 50 * row + 50, 50 * column : 50 * column + 50]
         value = values[row, column]
         if not np.isnan(value):
-            assert (block == np.rint(0.8 * heat()[round(2.55 * value)] + 51)).all()
+            assert (block == np.rint(0.8 * heat()[int(np.rint(255 * value / 100))] + 51)).all()
         elif squares.n_called[row, column]:
             assert 0.1 < (block == 110).mean() < 0.25
         else:

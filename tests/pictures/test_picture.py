@@ -55,7 +55,7 @@ def test_a_field_over_its_tissue(root, tmp_path):
     assert Image.open(tmp_path / "a.png").text["Title"] == "Ki67, slide S-1"
     (index,) = ask(root, "FROM slide_indices").to_pylist()
     assert f"4 cells called, 2 positive; index {index['index_percent']:.2f} %" in " ".join(done.texts)
-    assert "Here: 2 cells with their centre in x 50–250, y 40–190 px; 1 positive, 50.00 %" in done.texts
+    assert "Here: 2 cells with their centre in x 50 to 250, y 40 to 190 px; 1 positive, 50.00 %" in done.texts
     assert {"positive: 1", "negative: 1"} < set(done.texts)
 
 
@@ -173,7 +173,9 @@ def test_text_is_cut_and_wrapped_to_its_room():
     assert of.getlength(cut) <= 200 and "…" in cut and cut.endswith("END")
     lines = lettering.wrapped("some words " * 40 + "y" * 300, of, 300, 4)
     assert len(lines) == 4 and all(of.getlength(line) <= 300 for line in lines)
-    assert lettering.drawable("µm² – ≥ … ×") == "µm² – ≥ … ×"
+    assert lettering.drawable("µm² – Übergang … ×") == "µm2 - Ubergang … x"
+    assert lettering.drawable("a\u202eb\u5207\x00") == "a\\u202eb\\u5207\\x00"
+    assert lettering.room("µm", of) == lettering.room("um", of)
 
 
 def test_small_cells_become_a_map(tmp_path):
@@ -184,7 +186,7 @@ def test_small_cells_become_a_map(tmp_path):
     assert "1 to 19 cells" in done.texts and "% of called cells positive, squares of 100 µm" in done.texts
     done = draw_picture(root, "S-1", tmp_path / "b.png", without_slide=True, heat="density", square_um=500)
     assert done.shows == "density" and done.warnings == ()
-    assert "positive cells per mm², squares of 500 µm" in done.texts and done.n_called == 4
+    assert "positive cells per square mm, squares of 500 µm" in done.texts and done.n_called == 4
 
 
 def test_regions_and_hot_spots(root, tmp_path):
