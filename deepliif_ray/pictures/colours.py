@@ -10,8 +10,9 @@ Colour = tuple[int, int, int]
 POSITIVE: Colour = (255, 0, 0)
 NEGATIVE: Colour = (0, 0, 255)
 """As published DeepLIIF draws them over the tissue."""
-STRENGTHS: tuple[Colour, ...] = (NEGATIVE, (255, 205, 0), (240, 110, 0), (160, 0, 0))
-"""Of 0, 1+, 2+ and 3+: the stronger the darker, which people see who see no red or green."""
+STRENGTHS: tuple[Colour, ...] = (NEGATIVE, (255, 215, 0), (255, 125, 0), (225, 0, 0))
+"""Of 0, 1+, 2+ and 3+: the stronger the darker, which people see who see no red or green, and bright enough
+to stand out from DAB."""
 NO_CELL: Colour = (70, 70, 70)
 TISSUE: Colour = (0, 0, 0)
 REGIONS: tuple[Colour, ...] = ((0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0))

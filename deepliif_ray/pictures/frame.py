@@ -36,6 +36,7 @@ def framed(picture: Image.Image, legend: Legend, um_per_px: float) -> Image.Imag
     for alarm in legend.alarms:
         above.text(alarm)
     below = _Strip(width, of, INK, PAPER)
+    below.line()
     below.text(legend.title, of=font(int(1.3 * size_of(of))), most=1)
     below.scale(picture.width, um_per_px)
     for line in legend.lines:
@@ -97,6 +98,10 @@ class _Strip:
             middle = self._take(1.45 * size_of(of))
             write(self._draw, (self._edge, middle), line, of, ink or self._ink)
 
+    def line(self) -> None:
+        """Draw where the picture ends: one of cells on white does not show it."""
+        self._draw.line((0, 0, self._width, 0), fill=PALE_INK)
+
     def scale(self, width: int, um_per_px: float) -> None:
         um = bar_length_um(max(width * _BAR_SHARE, 1) * um_per_px)
         px, middle = um / um_per_px, self._take(self._line)
@@ -148,7 +153,8 @@ class _Strip:
             )
             x = min(max(x - room(label, self._of) / 2, left), left + wide)
             write(self._draw, (x, middle), label, self._of, self._ink)
-        write(self._draw, (left + wide + 2 * self._edge, middle), bar.what, self._of, self._ink)
+        x = left + wide + 2 * self._edge + room(label, self._of) / 2
+        write(self._draw, (x, middle), bar.what, self._of, self._ink)
 
 
 def _over(colours: NDArray[np.uint8], paper: int) -> NDArray[np.uint8]:

@@ -150,13 +150,15 @@ def draw_picture(
         if shows != "outlines" and heat is None:
             warnings.append(
                 "cells are too small for outlines here, so this is a map of the index; ask for a smaller "
-                "area or a wider picture"
+                "area or a wider picture" + "; --strength has no effect on it" * strength
             )
         side_um = heat_map.side_of(view, row["mpp"], square_um, slide) if shows != "outlines" else 0.0
         spots, lacking = _spots(url, row, calls, hot_spots, hot_spot_cells)
         warnings += lacking
         pixels, tissue, alarms = _tissue(row, view, shows != "outlines", without_slide)
         lines = legend.lines_of(row, index, calls)
+        if without_slide:
+            lines.append("Drawn without the slide, as asked")
         if shows == "outlines":
             counts = draw_cells(pixels, stream, row, view, calls, strength=strength)
             lines.insert(1, legend.here_of(view, counts))
@@ -205,7 +207,7 @@ def draw_picture(
 def _refuse_uncountable(
     stream: Stream, row: Mapping[str, Any], calls: Calls, index: Mapping[str, Any]
 ) -> None:
-    if index["n_called"] is None:
+    if index["n_called"] is None and calls.region is None:
         raise QueryError(
             f"slide {row['slide_id']!r}: nothing can be counted, as these cut-offs say nothing of its "
             "marker; choose others"

@@ -202,6 +202,9 @@ def test_regions_and_hot_spots(root, tmp_path):
     found = pixels(tmp_path / "a.png")
     row = found[round(120 * 1.6)]
     assert (row[round(50 * 1.6) - 3 : round(50 * 1.6) + 3] == (0, 158, 115)).all(axis=1).any()
+    scored.commit(root, cells(), "S-2")
+    with pytest.raises(QueryError, match=r"'S-2': no cell counts in regions of class 'Tumor'.*no regions"):
+        draw_picture(root, "S-2", tmp_path / "b.png", calls=Calls(region="Tumor"))
     done = draw_picture(root, "S-1", tmp_path / "b.png", calls=Calls(region="tumor"), heat="index")
     assert done.n_called == 2 and "only in regions of class tumor" in " ".join(done.texts)
 
