@@ -37,6 +37,8 @@ HOT_SPOT_CELLS = 500
 _USUAL_AREA_UM2 = 30.0
 """Of a nucleus, where the record does not tell."""
 _DPI = 300
+_COMPRESSION = 3
+"""Of PNG: half the time of its default for a twentieth more."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def draw_picture(
         whole = framed(picture, written, row["mpp"] / view.scale)
         about = PngInfo()
         about.add_itxt("Title", written.title)
-        whole.save(files.of(target), "PNG", dpi=(_DPI, _DPI), pnginfo=about)
+        whole.save(files.of(target), "PNG", dpi=(_DPI, _DPI), pnginfo=about, compress_level=_COMPRESSION)
     return Picture(
         row["slide_id"],
         str(target),
