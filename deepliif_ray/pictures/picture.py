@@ -14,13 +14,20 @@ from PIL.PngImagePlugin import PngInfo
 
 from deepliif_ray import storage
 from deepliif_ray.annotations.origin import Origin
-from deepliif_ray.errors import ConfigError, QueryError, SlideError, StorageError
+from deepliif_ray.errors import (
+    ConfigError,
+    QueryError,
+    SlideChangedError,
+    SlideError,
+    SlideMissingError,
+    StorageError,
+)
 from deepliif_ray.exports.cells import Calls, slide_record, why_none
 from deepliif_ray.exports.files import refuse_target, writing
 from deepliif_ray.pictures import heat_map, legend
 from deepliif_ray.pictures.backdrop import read_view, scored_slide
 from deepliif_ray.pictures.frame import framed
-from deepliif_ray.pictures.lettering import drawable, font
+from deepliif_ray.pictures.lettering import font
 from deepliif_ray.pictures.marks import draw_hot_spots, draw_regions, regions_of
 from deepliif_ray.pictures.overlay import draw_cells
 from deepliif_ray.pictures.view import View, view_of
@@ -39,6 +46,13 @@ _USUAL_AREA_UM2 = 30.0
 _DPI = 300
 _COMPRESSION = 3
 """Of PNG: half the time of its default for a twentieth more."""
+_ON_WHITE = "Without the slide, cells on white"
+_WHY_NONE: dict[type[Exception], str] = {
+    SlideMissingError: "its file is not where it was",
+    SlideChangedError: "its file is not the one that was scored",
+    StorageError: "its store does not answer",
+}
+_UNREADABLE = "its file cannot be read"
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,7 @@ def draw_picture(
         side_um = heat_map.side_of(view, row["mpp"], square_um, slide) if shows != "outlines" else 0.0
         spots, lacking = _spots(url, row, calls, hot_spots, hot_spot_cells)
         warnings += lacking
-        pixels, tissue, alarms = _tissue(row, view, shows != "outlines", without_slide)
+        pixels, tissue, alarms = _tissue(row, view, shows != "outlines", without_slide, warnings)
         lines = legend.lines_of(row, index, calls)
         if without_slide:
             lines.append("Drawn without the slide, as asked")
@@ -202,7 +216,7 @@ def draw_picture(
         n_called,
         n_positive,
         written.texts(),
-        tuple(alarms + warnings),
+        tuple(warnings),
     )
 
 
@@ -225,9 +239,12 @@ def _outline_px(row: Mapping[str, Any], view: View) -> float:
 
 
 def _tissue(
-    row: Mapping[str, Any], view: View, mask: bool, without_slide: bool
+    row: Mapping[str, Any], view: View, mask: bool, without_slide: bool, warnings: list[str]
 ) -> tuple[NDArray[np.uint8], "TissueMask | None", list[str]]:
-    """Return the slide's pixels, its tissue if that is wanted, and what is to be said of both."""
+    """Return the slide's pixels, its tissue if that is wanted, and what the picture has to say of both.
+
+    ``warnings`` gets the same with all details. A picture is shown around, so it names no place of a file.
+    """
     white = np.full((view.rows, view.columns, 3), 255, np.uint8)
     if without_slide:
         return white, None, []
@@ -236,13 +253,15 @@ def _tissue(
             pixels, unread = read_view(slide, view)
             tissue = _mask(slide, row["mpp"]) if mask else None
     except (SlideError, StorageError) as error:
-        why = drawable(storage.scrub(str(error)))
-        return white, None, [f"Without the slide, cells on white: {why}"]
+        why = next((said for kind, said in _WHY_NONE.items() if isinstance(error, kind)), _UNREADABLE)
+        warnings.append(f"{_ON_WHITE}: {storage.scrub(str(error))}")
+        return white, None, [f"{_ON_WHITE}: {why}"]
     said = []
     if unread:
         said.append(f"{unread:.1f} % of the picture cannot be decoded and is grey")
     if row["slide_version"] is None:
         said.append("The record is too old to tell whether this is the file that was scored")
+    warnings += said
     return pixels, tissue, said
 
 

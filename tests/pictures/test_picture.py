@@ -11,9 +11,17 @@ from deepliif_ray import cli
 from deepliif_ray.annotations.corrections import import_corrections
 from deepliif_ray.annotations.regions import import_regions
 from deepliif_ray.contracts import load
-from deepliif_ray.errors import ConfigError, DeepliifRayError, QueryError
+from deepliif_ray.errors import (
+    ConfigError,
+    DeepliifRayError,
+    QueryError,
+    SlideCrashedError,
+    SlideMemoryError,
+    SlideTimeoutError,
+    StorageError,
+)
 from deepliif_ray.exports.cells import Calls
-from deepliif_ray.pictures import legend, lettering
+from deepliif_ray.pictures import legend, lettering, picture
 from deepliif_ray.pictures.colours import ALARM, NEGATIVE, POSITIVE
 from deepliif_ray.pictures.picture import draw_picture
 from deepliif_ray.query import ask
@@ -106,7 +114,8 @@ def test_a_slide_that_is_another_now(root, path, tmp_path):
     scored.slide(tmp_path, 255 - IMAGE)
     done = draw_picture(root, "S-1", tmp_path / "a.png")
     assert "not the file that was scored" in done.warnings[0] and done.n_called == 4
-    assert done.warnings[0] == done.texts[0]
+    assert done.texts[0] == "Without the slide, cells on white: its file is not the one that was scored"
+    assert not any(str(tmp_path) in text for text in done.texts)
     assert not (pixels(tmp_path / "a.png") == 255 - IMAGE[300, 700]).all(axis=2).any()
 
 
@@ -116,6 +125,17 @@ def test_a_slide_that_cannot_be_read(root, path, tmp_path, content):
     scored.commit(root, cells(), path=path, width_px=1000, height_px=600, second=9)
     done = draw_picture(root, "S-1", tmp_path / "a.png", heat="index")
     assert "Without the slide, cells on white" in done.warnings[0] and done.n_called == 4
+
+
+@pytest.mark.parametrize("error", [SlideCrashedError, SlideTimeoutError, SlideMemoryError, StorageError])
+def test_a_slide_that_ends_its_reader(root, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error("a.tiff: reading it crashed")
+
+    monkeypatch.setattr(picture, "read_view", fail)
+    done = draw_picture(root, "S-1", tmp_path / "a.png")
+    assert done.warnings == ("Without the slide, cells on white: a.tiff: reading it crashed",)
+    assert done.n_called == 4 and done.texts[0].startswith("Without the slide, cells on white: its ")
 
 
 def test_without_a_slide_none_is_opened(root, path, tmp_path):
