@@ -18,7 +18,7 @@ from tests.pictures import scored
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
     rng = np.random.default_rng(1)
-    places = rng.integers(10, (990, 790), (600, 2))
+    places = rng.uniform(10, (990, 790), (600, 2))
     places = places[rng.random(600) < places[:, 0] / 1000]  # fewer to the left
     cells = [
         scored.cell(n, x, y, 2, positive=bool(rng.random() < y / 800))

@@ -77,8 +77,9 @@ def test_counts_are_those_of_the_area(root):
 
 
 def test_what_people_said_is_marked(root, tmp_path):
-    (tmp_path / "c.csv").write_text("x,y,call\n100,80,negative\n130,80,not_a_cell\n")
-    import_corrections(root, [str(tmp_path / "c.csv")], slide="S-1", author="me")
+    for said in ("100,80,not_a_cell\n130,80,positive\n", "100,80,negative\n130,80,not_a_cell\n"):
+        (tmp_path / "c.csv").write_text(f"x,y,call\n{said}")
+        import_corrections(root, [str(tmp_path / "c.csv")], slide="S-1", author="me")  # the newest counts
     at = (80, 60, 80, 60)
     pixels, _, counts = drawn(root, at, 320)
     assert (counts.n_called, counts.n_positive, counts.n_said, counts.n_no_cell) == (1, 0, 1, 1)
