@@ -80,7 +80,9 @@ def test_colours_are_those_of_their_squares(root):
         block = pixels[50 * row : 50 * row + 50, 50 * column : 50 * column + 50]
         value = values[row, column]
         if not np.isnan(value):
-            assert (block == np.rint(0.8 * heat()[int(np.rint(255 * value / 100))] + 51)).all()
+            step = int(np.rint(255 * value / 100))  # halves may be rounded to the next colour
+            assert np.abs(block - (0.8 * heat()[step] + 51)).max() < 3
+            assert (block == block[0, 0]).all()
         elif squares.n_called[row, column]:
             assert 0.1 < (block == 110).mean() < 0.25
         else:
