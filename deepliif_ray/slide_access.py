@@ -3,12 +3,30 @@
 Whoever reads slides does so from here: the engine that scores them, and what shows or exports them later.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deepliif_ray import storage
 from deepliif_ray.errors import SlideChangedError, SlideMissingError, StorageError
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.slides import Slide, open_guarded
+
+
+def entry_of(row: Mapping[str, Any]) -> SlideEntry:
+    """Return what a manifest said of a committed slide, as far as opening it needs."""
+    asked = dict(part.split("=") for part in (row["image_asked"] or "").split())
+    number = {name: int(value) for name, value in asked.items()}
+    return SlideEntry(
+        slide_id=row["slide_id"],
+        patient_id=row["patient_id"],
+        marker=row["marker"],
+        uri=row["uri"],
+        mpp=row["mpp"],
+        attributes={},
+        series=number.get("series"),
+        plane=number.get("plane"),
+    )
 
 
 def open_entry(entry: SlideEntry, place: Path | str | None = None) -> Slide:

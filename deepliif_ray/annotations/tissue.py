@@ -7,8 +7,7 @@ import shapely
 
 from deepliif_ray.annotations.coverage import covered
 from deepliif_ray.errors import DeepliifRayError, SlideError
-from deepliif_ray.manifest import SlideEntry
-from deepliif_ray.slide_access import open_entry
+from deepliif_ray.slide_access import entry_of, open_entry
 from deepliif_ray.slides import tissue_mask
 
 MOST_OFF = 0.001
@@ -54,22 +53,6 @@ class Tissue:
         """Return how much of it lies in an area (level-0 pixels, valid), in mm²."""
         inside = shapely.intersection(area, shapely.box(0, 0, *self._size))
         return float(covered(inside, self._found.mask, self._found.square) * self._mm2_per_px)
-
-
-def entry_of(row: dict[str, Any]) -> SlideEntry:
-    """Return what a manifest said of a committed slide, as far as opening it needs."""
-    asked = dict(part.split("=") for part in (row["image_asked"] or "").split())
-    number = {name: int(value) for name, value in asked.items()}
-    return SlideEntry(
-        slide_id=row["slide_id"],
-        patient_id=row["patient_id"],
-        marker=row["marker"],
-        uri=row["uri"],
-        mpp=row["mpp"],
-        attributes={},
-        series=number.get("series"),
-        plane=number.get("plane"),
-    )
 
 
 def tissue_of(row: dict[str, Any]) -> tuple[Tissue | None, str | None]:

@@ -12,6 +12,7 @@ from deepliif_ray.cli import (  # noqa: F401
     manifest,
     neg_to_pos,
     panels,
+    picture,
     places,
     regions,
     results,

@@ -25,6 +25,11 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Look at results": {
         "status": ("status results", "status results --watch"),
+        "picture": (
+            "picture results S-001 --output S-001.png",
+            "picture results S-001 --at 12000,8000,1000,750 --output field.png",
+            "picture results S-001 --heat density --hot-spots 3 --output map.png",
+        ),
         "check": ("check results", "check results --repair"),
         "optimize": ("optimize results",),
         "forget": ("forget results --patient P-17 --dry-run", "forget results --slide S-001 --slide S-002"),

@@ -124,18 +124,29 @@ def called_cells(
     QueryError
         No cell counts, or DuckDB cannot answer: there is no such set of cut-offs, or no such region.
     """
-    # The marker is in the paths of objects: those of others need not be opened.
-    source = f"(SELECT * FROM {calls.of('called_cells')} WHERE slide_id = ? AND marker = ?)"
-    query = f"SELECT {columns} FROM {source} AS c {join} ORDER BY {order}"
+    query = f"SELECT {columns} FROM {source_of(calls)} AS c {join} ORDER BY {order}"
     found = False
     for batch in stream.batches(query, [row["slide_id"], row["marker"]], ROWS):
         found = True
         yield batch
     if not found:
-        raise QueryError(f"slide {row['slide_id']!r}: no cell counts{_there(stream, row, calls)}")
+        raise QueryError(f"slide {row['slide_id']!r}: no cell counts{why_none(stream, row, calls)}")
 
 
-def _there(stream: Stream, row: Mapping[str, Any], calls: Calls) -> str:
+def source_of(calls: Calls, where: str = "true") -> str:
+    """Return SQL for the counted cells of one slide; its parameters are the slide's id and marker.
+
+    Parameters
+    ----------
+    calls : Calls
+    where : str
+        SQL of a condition on these cells; its own parameters come after the two.
+    """
+    # The marker is in the paths of objects: those of others need not be opened.
+    return f"(SELECT * FROM {calls.of('called_cells')} WHERE slide_id = ? AND marker = ? AND {where})"
+
+
+def why_none(stream: Stream, row: Mapping[str, Any], calls: Calls) -> str:
     """Return what to say of a slide without a cell that counts, and what to do."""
     if calls.region is None:
         return " with these cut-offs, so nothing was written; see `index --slides`"

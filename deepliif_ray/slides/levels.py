@@ -23,6 +23,8 @@ HINTS = 256
 PATCH = 64
 PATCH_LEVEL = 8
 """Side of what is compared: level-0 pixels, and at least so many of the level's own."""
+AREA_PATCHES = 6
+"""Patches a side where only an area is compared."""
 DIFFERENCE = 25.0
 """Grey levels by which the averages of a patch may differ. Compression and rounding make up to about 10."""
 
@@ -73,10 +75,54 @@ def usable_level(slide: Slide, most_downsample: float) -> tuple[int, tuple[str, 
     return 0, tuple(warnings)
 
 
+def level_within(slide: Slide, most_downsample: float, area: tuple[int, int, int, int]) -> int:
+    """Return the coarsest level up to ``most_downsample`` that shows what level 0 shows in an area.
+
+    It looks at `AREA_PATCHES` squared patches of the area alone, where `usable_level` looks at the whole
+    slide.
+
+    Parameters
+    ----------
+    slide : Slide
+    most_downsample : float
+        Level-0 pixels per pixel that are wanted at most.
+    area : tuple of int
+        x, y, width and height, level-0 px, within the slide.
+
+    Raises
+    ------
+    SlideError
+        The slide cannot be read any more.
+    """
+    fitting = [
+        number
+        for number in range(1, len(slide.levels))
+        if has_shape(slide, number) and slide.levels[number].downsample <= most_downsample
+    ]
+    for number in sorted(fitting, key=lambda n: slide.levels[n].downsample, reverse=True):
+        side = max(PATCH, math.ceil(PATCH_LEVEL * slide.levels[number].downsample))
+        if _differs(slide, number, side, _spread_within(area, side)) is None:
+            return number
+    return 0
+
+
+def _spread_within(area: tuple[int, int, int, int], side: int) -> list[tuple[int, int]]:
+    starts = []
+    for begin, length in (area[::2], area[1::2]):
+        count = max(1, min(AREA_PATCHES, length // side))
+        starts.append([max(0, round(begin + (n + 0.5) * length / count - side / 2)) for n in range(count)])
+    return [(x, y) for y, x in product(starts[1], starts[0])]
+
+
 def _disagreement(slide: Slide, number: int) -> tuple[int, int] | None:
     """Return where (level-0 px) a level shows something else than level 0; None where none was found."""
     side = max(PATCH, math.ceil(PATCH_LEVEL * slide.levels[number].downsample))
-    for x, y in [*_spread(slide, side), *_hints(slide, number, side)]:
+    return _differs(slide, number, side, [*_spread(slide, side), *_hints(slide, number, side)])
+
+
+def _differs(slide: Slide, number: int, side: int, patches: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return the first patch, by its top left pixel, of which a level shows something else than level 0."""
+    for x, y in patches:
         try:
             ours, other = _average(slide, 0, x, y, side), _average(slide, number, x, y, side)
         except SlideCorruptError:  # tiles that cannot be decoded are told of elsewhere

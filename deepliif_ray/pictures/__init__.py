@@ -1,0 +1,1 @@
+"""Pictures of scored slides: called cells over their tissue, and maps of the index."""
