@@ -77,13 +77,15 @@ class Terminal:
         return found
 
     def press_until(self, key, pattern):
-        """Press a key until it has an effect: while the prompt goes away it has none."""
-        for _ in range(20):
+        """Press a key every half second until it has an effect: while the prompt goes away it has none."""
+        for _ in range(40):
             self.type(key)
-            if select.select([self._end], [], [], 0.5)[0]:
+            until = time.monotonic() + 0.5  # the terminal's echo of the key is none
+            while select.select([self._end], [], [], max(0, until - time.monotonic()))[0]:
                 self.seen += os.read(self._end, 65536).decode("utf-8", "replace")
-            if re.search(pattern, self.seen):
-                break
+                if re.search(pattern, self.seen):
+                    self.read_until(pattern)
+                    return
         self.read_until(pattern)
 
     def left(self):
