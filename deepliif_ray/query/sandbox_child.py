@@ -3,7 +3,8 @@
 It is given the tables and the statements that make the views, and sends the answer back over the one
 descriptor it shares with its parent, batch by batch. It has no credentials, may take no more memory and time
 than it was told, and where the system has the means (`deepliif_ray.confine`) it has no network, starts no
-program, writes no file, and from the first table on opens none but the cells objects that it was told of.
+program, writes no file, and from the first table on opens none but the cells objects that it was told of,
+and a file of views that holds no results.
 Where the system has not, or cells are not files of this machine, it opens none at all and asks its parent for
 bytes of cells.
 Messages begin with a byte that says what they are; the rest is JSON, text, Arrow, or bytes of an object.
