@@ -15,9 +15,11 @@ import duckdb
 
 from deepliif_ray import storage
 from deepliif_ray.errors import StorageError
-from deepliif_ray.query.literals import quoted
+from deepliif_ray.query.literals import quoted, quoted_name
 
 _FOLDER = "views"
+_ALIAS = "deepliif_ray_prepared"
+"""What the file's database is called while it is open: the one in use may have any other name."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,27 +52,27 @@ def prepared(connection: duckdb.DuckDBPyConnection, statements: Sequence[str]) -
 def _make(connection: duckdb.DuckDBPyConnection, statements: Sequence[str], file: Path) -> None:
     below = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     name = _current(connection)
-    connection.execute(f"ATTACH {quoted(str(file))} AS prepared")
+    connection.execute(f"ATTACH {quoted(str(file))} AS {_ALIAS}")
     try:
-        connection.execute(f'COPY FROM DATABASE "{name}" TO prepared (SCHEMA)')
-        connection.execute("USE prepared")
+        connection.execute(f"COPY FROM DATABASE {name} TO {_ALIAS} (SCHEMA)")
+        connection.execute(f"USE {_ALIAS}")
         for statement in statements:
             connection.execute(statement)
         for (view,) in below:
-            connection.execute(f'DROP VIEW "{view}"')
+            connection.execute(f"DROP VIEW {quoted_name(view)}")
         connection.execute("DROP SCHEMA stored CASCADE")
-        connection.execute("CHECKPOINT prepared")
+        connection.execute(f"CHECKPOINT {_ALIAS}")
     finally:
-        connection.execute(f'USE "{name}"')
-        connection.execute("DETACH prepared")
+        connection.execute(f"USE {name}")
+        connection.execute(f"DETACH {_ALIAS}")
 
 
 def copying(file: Path, into: str = "memory") -> list[str]:
     """Return the statements that copy the views and macros of a file into a database without them."""
     return [
-        f"ATTACH {quoted(str(file))} AS prepared (READ_ONLY)",
-        f'COPY FROM DATABASE prepared TO "{into}" (SCHEMA)',
-        "DETACH prepared",
+        f"ATTACH {quoted(str(file))} AS {_ALIAS} (READ_ONLY)",
+        f"COPY FROM DATABASE {_ALIAS} TO {into} (SCHEMA)",
+        f"DETACH {_ALIAS}",
     ]
 
 
@@ -82,7 +84,7 @@ def copy_prepared(connection: duckdb.DuckDBPyConnection, file: Path) -> bool:
     except duckdb.Error as error:
         _log.debug("prepared views are not used: %s", error)
         with suppress(duckdb.Error):
-            connection.execute("DETACH prepared")
+            connection.execute(f"DETACH {_ALIAS}")
         with suppress(OSError):
             file.unlink()  # it may be damaged; the next who asks makes it anew
         return False
@@ -90,5 +92,6 @@ def copy_prepared(connection: duckdb.DuckDBPyConnection, file: Path) -> bool:
 
 
 def _current(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the name of the database in use, in quotes."""
     ((name,),) = connection.execute("SELECT current_database()").fetchall()
-    return str(name)
+    return quoted_name(name)

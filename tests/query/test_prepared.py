@@ -9,6 +9,7 @@ import pytest
 
 from deepliif_ray import connect
 from deepliif_ray.query import ask, views
+from deepliif_ray.query.export import export_duckdb
 from deepliif_ray.storage import CACHE_VARIABLE
 from deepliif_ray.tables.cutoffs import write_cutoffs
 from tests.query import fake_results as fake
@@ -109,3 +110,14 @@ def test_results_that_somebody_annotated_have_views_of_their_own(results, tmp_pa
     with connect(results) as connection:
         found = connection.sql("SELECT n_called FROM slide_counts(cutoffs := 'mine')").fetchall()
     assert found == [(1,)] and len(prepared_files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["prepared", 'a"b', "it's"])
+def test_a_database_may_have_any_name(results, tmp_path, name):
+    for _ in range(2):  # the views are made, and then copied
+        file = export_duckdb(results, tmp_path / f"{name}.duckdb", overwrite=True)
+        with duckdb.connect(str(file), read_only=True) as connection:
+            assert connection.sql("SELECT n_called FROM patient_indices").fetchall() == [(1,)]
+            attached = connection.sql("FROM duckdb_databases() SELECT database_name WHERE NOT internal")
+            assert attached.fetchall() == [(name,)]
+    assert len(prepared_files(tmp_path)) == 1
