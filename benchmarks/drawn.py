@@ -1,5 +1,6 @@
 """Results of many cells drawn at random, with one outline for all, to time questions on."""
 
+import argparse
 import shutil
 import uuid
 from pathlib import Path
@@ -15,6 +16,19 @@ from tests.query import fake_results as fake
 
 SIZE_THRESH = 50
 PER_MM2 = 5000
+
+
+def asked() -> argparse.Namespace:
+    """Return what the command line asks for: ``results``, which are made if there are none, and ``rounds``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--slides", type=int, default=100)
+    parser.add_argument("--cells", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    if not given.results.exists():
+        write_results(given.results, given.slides, given.cells)
+    return given
 
 
 def write_results(results: Path, slides: int, cells: int) -> None:

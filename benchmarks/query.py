@@ -6,7 +6,6 @@
 Makes results of that many cells if there are none. Every way gives the same numbers, or it stops.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 
-from benchmarks.drawn import write_results
+from benchmarks.drawn import asked
 from benchmarks.sandbox import timed
 from deepliif_ray import scan_cells
 from deepliif_ray.query import connect
@@ -108,14 +107,7 @@ def same(one: Rows, other: Rows) -> bool:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--slides", type=int, default=100)
-    parser.add_argument("--cells", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    if not given.results.exists():
-        write_results(given.results, given.slides, given.cells)
+    given = asked()
     began = time.perf_counter()
     connection = connect(str(given.results))
     print(f"connect: {time.perf_counter() - began:.2f} s")

@@ -5,17 +5,15 @@
 Makes results of that many cells if there are none, with values drawn at random and one outline for all.
 """
 
-import argparse
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import polars as pl
 import polars.testing
 import pyarrow as pa
 
-from benchmarks.drawn import write_results
+from benchmarks.drawn import asked
 from deepliif_ray.query import ask, connect
 
 QUERIES = {
@@ -46,14 +44,7 @@ def cpu() -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--slides", type=int, default=100)
-    parser.add_argument("--cells", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    if not given.results.exists():
-        write_results(given.results, given.slides, given.cells)
+    given = asked()
     results = str(given.results)
     connection = connect(results)
     for name, query in QUERIES.items():

@@ -103,7 +103,7 @@ def _spread(column: str, where: str, source: str) -> str:
     A patient's slides of one value are pooled, as in ``patient_indices``. A patient whose index cannot be
     told (no cell was counted, or cells are lost) is counted, and is in no quantile.
     """
-    from deepliif_ray.query.literals import quoted
+    from deepliif_ray.query.literals import quoted, quoted_name
 
     return f"""
         WITH of_patients AS (
@@ -113,7 +113,7 @@ def _spread(column: str, where: str, source: str) -> str:
           FROM (FROM {source} WHERE {where}) AS i JOIN slides AS s USING (slide_id)
           GROUP BY ALL
         )
-        SELECT marker, value AS "{column.replace('"', '""')}", count(*) AS patients,
+        SELECT marker, value AS {quoted_name(column)}, count(*) AS patients,
           count(*) - count(index_percent) AS no_index, sum(n_slides)::BIGINT AS slides,
           min(index_percent) AS min, quantile_cont(index_percent, 0.25) AS q1,
           median(index_percent) AS median, quantile_cont(index_percent, 0.75) AS q3,
