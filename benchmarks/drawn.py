@@ -19,7 +19,7 @@ PER_MM2 = 5000
 
 
 def asked() -> argparse.Namespace:
-    """Return what the command line asks for: ``results``, which are made if there are none, and ``rounds``."""
+    """Return what is asked for: ``results``, which are made if there are none, and ``rounds``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("results", type=Path)
     parser.add_argument("--slides", type=int, default=100)
