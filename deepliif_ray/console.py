@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:  # Arrow is slow to import, and help and mistakes need none
     import pyarrow as pa
+
+    from deepliif_ray.engine.run.progress import Progress
 
 _QUIET_SECONDS = 15.0
 _SHARES = ("plan", "read", "infer", "measure", "write", "finalize")
@@ -247,7 +247,7 @@ def _rendered(table: "pa.Table") -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def describe(progress: Progress) -> str:
+def describe(progress: "Progress") -> str:
     """Return one line on how far a run is."""
     parts = [f"{progress.done}/{progress.slides} slides"]
     if progress.failed:
@@ -290,6 +290,8 @@ class LiveText:
     """Shows lines of text that change: in place on a terminal, else those that are new."""
 
     def __init__(self) -> None:
+        from rich.live import Live
+
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._shown: set[str] = set()
