@@ -79,6 +79,7 @@ def write_results(results: Path, slides: int, cells: int) -> None:
         counts["n_negative"] = counts["n_called"] - counts["n_positive"]
         record = {"slide_id": slide, "patient_id": patient, "marker": marker, "attempt": attempt}
         record |= {"cells_path": path, "n_cells": cells, "slide_version": "v", "slide_fingerprint": slide}
+        record |= {"width_px": int(4 * side_um) + 11, "height_px": int(4 * side_um) + 11}
         record |= counts | sums.sums() | {"size_thresh": SIZE_THRESH, "tissue_mm2": cells / PER_MM2}
         records.append(fake.commit(str(results / "one"), slide, []) | record)
     # One object, as a run of hundreds of slides leaves.

@@ -179,7 +179,7 @@ def show(table: "pa.Table", form: Format | None, output: Path | None = None) -> 
     elif form is Format.JSON:
         content = (json.dumps(rows(table), ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
     else:
-        content = _csv(table).encode()
+        content = csv_text(table).encode()
     if output is not None:
         try:
             output.write_bytes(content)
@@ -191,7 +191,7 @@ def show(table: "pa.Table", form: Format | None, output: Path | None = None) -> 
         sys.stdout.write(content.decode())
 
 
-def _csv(table: "pa.Table") -> str:
+def csv_text(table: "pa.Table") -> str:
     """Return a table as CSV: null is an empty field, an empty text is quoted."""
     lines = [table.column_names, *(row.values() for row in rows(table))]
     return "".join(",".join(map(_csv_field, line)) + "\n" for line in lines)

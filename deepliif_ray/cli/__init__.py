@@ -18,6 +18,7 @@ from deepliif_ray.cli import (  # noqa: F401
     results,
     scoring,
     training,
+    view,
 )
 from deepliif_ray.cli.common import main
 

@@ -61,7 +61,7 @@ def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
         yield slide
 
 
-def read_view(slide: Slide, view: View) -> tuple[NDArray[np.uint8], float]:
+def read_view(slide: Slide, view: View, number: int | None = None) -> tuple[NDArray[np.uint8], float]:
     """Return the pixels of a picture of a slide, without anything on them.
 
     They come from the coarsest level that is at least as fine as the picture and shows there what level 0
@@ -71,6 +71,9 @@ def read_view(slide: Slide, view: View) -> tuple[NDArray[np.uint8], float]:
     ----------
     slide : Slide
     view : View
+        It may reach beyond the slide by less than a pixel of the picture.
+    number : int, optional
+        The level to read; by default it is found by comparing levels in this area.
 
     Returns
     -------
@@ -84,7 +87,8 @@ def read_view(slide: Slide, view: View) -> tuple[NDArray[np.uint8], float]:
     SlideError
         The slide cannot be read any more.
     """
-    number = level_within(slide, 1 / view.scale, view.area)
+    if number is None:
+        number = level_within(slide, 1 / view.scale, view.area)
     downsample = slide.levels[number].downsample
     pixels = np.full((view.rows, view.columns, 3), UNREAD, np.uint8)
     side = max(1, int(_BLOCK * view.scale * downsample))

@@ -253,9 +253,8 @@ def _tissue(
             pixels, unread = read_view(slide, view)
             tissue = _mask(slide, row["mpp"]) if mask else None
     except (SlideError, StorageError) as error:
-        why = next((said for kind, said in _WHY_NONE.items() if isinstance(error, kind)), _UNREADABLE)
         warnings.append(f"{_ON_WHITE}: {storage.scrub(str(error))}")
-        return white, None, [f"{_ON_WHITE}: {why}"]
+        return white, None, [why_on_white(error)]
     said = []
     if unread:
         said.append(f"{unread:.1f} % of the picture cannot be decoded and is grey")
@@ -263,6 +262,12 @@ def _tissue(
         said.append("The record is too old to tell whether this is the file that was scored")
     warnings += said
     return pixels, tissue, said
+
+
+def why_on_white(error: SlideError | StorageError) -> str:
+    """Return why cells are shown without tissue, in words that name no place of a file."""
+    why = next((said for kind, said in _WHY_NONE.items() if isinstance(error, kind)), _UNREADABLE)
+    return f"{_ON_WHITE}: {why}"
 
 
 def _mask(slide: Slide, mpp: float) -> "TissueMask":

@@ -69,8 +69,15 @@ class Stream:
 
 
 @contextmanager
-def streaming(results: str) -> Iterator[Stream]:
+def streaming(results: str, memory: str = MEMORY) -> Iterator[Stream]:
     """Open results for questions of this software's own whose answers may be large.
+
+    Parameters
+    ----------
+    results : str
+        URL of the results.
+    memory : str
+        What DuckDB may hold, as it reads sizes.
 
     Raises
     ------
@@ -78,6 +85,6 @@ def streaming(results: str) -> Iterator[Stream]:
         See `deepliif_ray.connect`.
     """
     with TemporaryDirectory(prefix="deepliif-ray-") as folder, connect(results) as connection:
-        connection.execute(f"SET memory_limit = {quoted(MEMORY)}")
+        connection.execute(f"SET memory_limit = {quoted(memory)}")
         connection.execute(f"SET temp_directory = {quoted(folder)}")
         yield Stream(results, connection)
