@@ -1,11 +1,11 @@
 """What pages ask of results: the cohort, a slide, its cells, its index at other cut-offs."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,11 @@ from deepliif_ray.viewer.packed import Packed, Which
 _AT_ONCE = 200_000
 OUTLINES = 6_000
 """Cells whose outlines are sent at once, at most."""
-REACH_UM = 12.0
+REACH_UM = 5.0
 """How far from a click a cell's centre may be."""
+_GONE = "IO Error"
+"""DuckDB's word for a file that it cannot read."""
+_Kind = TypeVar("_Kind")
 _MEMORY = "300MB"
 _PACKED_BYTES = 200_000_000
 """Packed cells that are kept, at most; those of one slide always."""
@@ -106,6 +109,19 @@ class Answers:
             self._stack, self._stream = fresh, stream
             self._packed.clear()
             self._records.clear()
+
+    def current(self, question: Callable[..., _Kind], *given: Any) -> _Kind:
+        """Return the answer to a question, asked again of now if objects it needs are gone since.
+
+        An import was taken back meanwhile, say, or a job put small objects together.
+        """
+        try:
+            return question(*given)
+        except QueryError as error:
+            if _GONE not in str(error):
+                raise
+        self.reopen()
+        return question(*given)
 
     def close(self) -> None:
         """Close the results."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from decimal import Decimal
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -129,6 +130,9 @@ class Viewer:
     async def _in(self, pool: ThreadPoolExecutor, do: Callable[..., _Kind], *given: Any) -> _Kind:
         return await asyncio.get_running_loop().run_in_executor(pool, do, *given)
 
+    async def _answer(self, question: Callable[..., _Kind], *given: Any) -> _Kind:
+        return await self._in(self._ask, self._answers.current, question, *given)
+
     async def _page(self, _: web.Request) -> web.Response:
         return _file("viewer/static", "index.html")
 
@@ -153,13 +157,13 @@ class Viewer:
     async def _cohort(self, request: web.Request) -> web.Response:
         if request.query.get("fresh"):
             await self._in(self._ask, self._answers.reopen)
-        return _json(await self._in(self._ask, self._answers.cohort))
+        return _json(await self._answer(self._answers.cohort))
 
     async def _slide(self, request: web.Request) -> web.Response:
-        return _json(await self._in(self._ask, self._answers.slide, _slide_of(request)))
+        return _json(await self._answer(self._answers.slide, _slide_of(request)))
 
     async def _tissue_of(self, request: web.Request) -> web.Response:
-        row = await self._in(self._ask, self._answers.record, _slide_of(request))
+        row = await self._answer(self._answers.record, _slide_of(request))
         opened = await self._in(self._read, self._tissue.of, row)
         return _json(
             {
@@ -173,14 +177,14 @@ class Viewer:
 
     async def _tile(self, request: web.Request) -> web.Response:
         level, column, line = (_whole(request, name) for name in ("level", "column", "line"))
-        row = await self._in(self._ask, self._answers.record, _slide_of(request))
+        row = await self._answer(self._answers.record, _slide_of(request))
         content = await self._in(self._read, self._tissue.tile, row, level, column, line)
         # The address holds the attempt: another picture has another one.
         lasting = {"Cache-Control": "private, max-age=3600"}
         return web.Response(body=content, content_type="image/jpeg", headers=lasting)
 
     async def _cells(self, request: web.Request) -> web.StreamResponse:
-        packed = await self._in(self._ask, self._answers.packed, _asked(request.query))
+        packed = await self._answer(self._answers.packed, _asked(request.query))
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         answer.headers["Cache-Control"] = "no-store"
         await answer.prepare(request)
@@ -192,22 +196,22 @@ class Viewer:
     async def _outlines(self, request: web.Request) -> web.Response:
         x0, y0, x1, y1 = (_whole(request, name) for name in ("x0", "y0", "x1", "y1"))
         asked = _asked(request.query)
-        return _json(await self._in(self._ask, self._answers.outlines, asked, (x0, y0, x1, y1)))
+        return _json(await self._answer(self._answers.outlines, asked, (x0, y0, x1, y1)))
 
     async def _cell(self, request: web.Request) -> web.Response:
         x, y = (_number(request.query.get(name)) for name in ("x", "y"))
-        return _json(await self._in(self._ask, self._answers.cell, _asked(request.query), x, y))
+        return _json(await self._answer(self._answers.cell, _asked(request.query), x, y))
 
     async def _index(self, request: web.Request) -> web.Response:
-        return _json(await self._in(self._ask, self._answers.index, _asked(await _body(request))))
+        return _json(await self._answer(self._answers.index, _asked(await _body(request))))
 
     async def _hot_spots(self, request: web.Request) -> web.Response:
         body = await _body(request)
         count, cells = (int(_number(body.get(name))) for name in ("count", "cells"))
-        return _json(await self._in(self._ask, self._answers.hot_spots, _asked(body), count, cells))
+        return _json(await self._answer(self._answers.hot_spots, _asked(body), count, cells))
 
     async def _cutoff_set(self, request: web.Request) -> web.Response:
-        return _json(await self._in(self._ask, self._answers.cutoff_set, _asked(await _body(request))))
+        return _json(await self._answer(self._answers.cutoff_set, _asked(await _body(request))))
 
     async def _sql(self, request: web.Request) -> web.Response:
         body = await _body(request)
@@ -220,7 +224,7 @@ class Viewer:
         return _json({"columns": table.column_names, "rows": shown, "n_rows": table.num_rows})
 
     async def _export_regions(self, request: web.Request) -> web.Response:
-        row = await self._in(self._ask, self._answers.record, _slide_of(request))
+        row = await self._answer(self._answers.record, _slide_of(request))
         content = await self._in(self._write, changes.take_along, self.results, row)
         answer = web.Response(body=content, content_type="application/json")
         name = slide_key(row["slide_id"])
@@ -233,7 +237,7 @@ class Viewer:
         points = _points(body.get("polygon")) if "polygon" in body else []
         places = _points([body.get("place")]) if "place" in body else []
         if points:
-            places = await self._in(self._ask, self._answers.inside, asked, points)
+            places = await self._answer(self._answers.inside, asked, points)
             if not places:
                 raise ConfigError(f"slide {asked.slide!r}: no called cell has its centre in there")
         given = self.results, asked.slide, places, call, self._author_of(body), str(body.get("note", ""))
@@ -328,6 +332,8 @@ def _said(value: Any) -> Any:
         return {key: _said(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_said(part) for part in value]
+    if isinstance(value, Decimal):  # sums of whole numbers, as DuckDB gives them
+        return int(value) if value == value.to_integral_value() else float(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -114,7 +114,7 @@ export class CellsLayer {
     if (!item) return null;
     const ratio = this.ratio();
     const point = (x, y) => viewport.viewportToViewerElementCoordinates(item.imageToViewportCoordinates(x, y));
-    const box = this.canvases[0].getBoundingClientRect();
+    const box = this.canvases[1].getBoundingClientRect();
     const middle = item.viewportToImageCoordinates(
       viewport.viewerElementToViewportCoordinates(new OpenSeadragon.Point(box.width / 2, box.height / 2)),
     );
@@ -182,8 +182,9 @@ export class CellsLayer {
   paint() {
     const view = this.view();
     if (!view) return;
+    const { clientWidth, clientHeight } = this.canvases[1]; // never hidden
     for (const canvas of this.canvases) {
-      const [width, height] = [Math.round(canvas.clientWidth * view.ratio), Math.round(canvas.clientHeight * view.ratio)];
+      const [width, height] = [Math.round(clientWidth * view.ratio), Math.round(clientHeight * view.ratio)];
       if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     }
     const { context } = this;

@@ -252,6 +252,7 @@ class SlidePage {
 
   async confirm() {
     const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.isAsking = true;
     this.confirmed.textContent = "Asking SQL …";
     try {
       const found = await post("/api/index", { slide: this.slide.slide_id, ...this.asked(), cutoffs: this.cutoffsAsked() });
@@ -266,6 +267,8 @@ class SlidePage {
       this.flags.replaceChildren(...flags.map((flag) => el("p", { class: "alarm" }, flag)), el("p", { class: "quiet" }, found.notes ?? ""));
     } catch (error) {
       if (turn === this.turn) this.confirmed.textContent = error.message;
+    } finally {
+      if (turn === this.turn) this.isAsking = false;
     }
   }
 
@@ -290,12 +293,14 @@ class SlidePage {
 
   /** Change results, and say what was done or why not. */
   async change(do_) {
+    this.isChanging = true;
     try {
       tell("Keeping it …", 60);
       tell(await do_(this.author.value));
     } catch (error) {
       tell(error.message, 15);
     }
+    this.isChanging = false;
   }
 
   drawScale() {
