@@ -4,8 +4,8 @@ from deepliif_ray.errors import MissingExtraError
 
 EXTRAS = {
     "score": (
-        "PIL", "imagecodecs", "numba", "openslide", "pandas", "pydicom", "ray", "safetensors", "scipy",
-        "skimage", "tifffile", "torch", "zarr",
+        "PIL", "aiohttp", "imagecodecs", "numba", "openslide", "pandas", "pydicom", "ray", "safetensors",
+        "scipy", "skimage", "tifffile", "torch", "zarr",
     ),
     "train": ("optuna", "tensorboardX"),
     "s3": ("aiobotocore", "aiohttp", "botocore", "s3fs"),

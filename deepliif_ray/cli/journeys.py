@@ -25,6 +25,11 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Look at results": {
         "status": ("status results", "status results --watch"),
+        "view": (
+            "view results",
+            "view s3://bucket/results --read-only",
+            "view results --no-browser --port 8000",
+        ),
         "picture": (
             "picture results S-001 --output S-001.png",
             "picture results S-001 --at 12000,8000,1000,750 --output field.png",

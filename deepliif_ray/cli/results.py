@@ -14,12 +14,12 @@ from deepliif_ray.console import (
     LiveText,
     chosen_format,
     errors,
-    rows,
     show,
     time_left,
     where_time_went,
 )
 from deepliif_ray.errors import QueryError
+from deepliif_ray.plain import rows
 
 if TYPE_CHECKING:
     from deepliif_ray.query import Session

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from deepliif_ray import storage
-from deepliif_ray.console import csv_text, rows
 from deepliif_ray.errors import ConfigError, DeepliifRayError, SlideError
 from deepliif_ray.pictures.colours import NEGATIVE, POSITIVE, REGIONS, STRENGTHS, heat
+from deepliif_ray.plain import csv_text, rows
 from deepliif_ray.query.sandbox import Limits, ask_sandboxed
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.viewer import changes

@@ -358,7 +358,8 @@ def test_the_scale_bar_tells_micrometres(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
         told, width = page.evaluate(
-            "(({ textContent, lastChild }) => [textContent, lastChild.getBoundingClientRect().width])(deepliif.scaleBar)"
+            "(({ textContent, lastChild }) => [textContent, lastChild.getBoundingClientRect().width])"
+            "(deepliif.scaleBar)"
         )
         number, unit = told.split()
         left, right = on_screen(page, 0, 0)[0], on_screen(page, 1000, 0)[0]
@@ -503,7 +504,7 @@ def test_the_keyboard_is_enough(chromium, tmp_path):
             for _ in range(90):
                 page.keyboard.press("Tab")
                 said = page.evaluate(
-                    "(({ ariaLabel, textContent }) => ariaLabel ?? textContent.trim())(document.activeElement)"
+                    "((at) => at.ariaLabel ?? at.textContent.trim())(document.activeElement)"
                 )
                 if said.startswith(name):
                     return

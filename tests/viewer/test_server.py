@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_written_is_shown_and_says_why(tmp_path, monkeyp
     asked = {
         "/api/correct": {"slide": "S-1", "call": "positive", "place": [20, 20]},
         "/api/regions": {"slide": "S-1", "regions": [region]},
-        "/api/cutoffs": {"name": "mine", "marker": "Ki67", "values": {"weak": 0.1}},
+        "/api/cutoffs": {"name": "mine", "marker": "Ki67", "values": {"size_thresh": 60}},
     }
     with served.serving(results) as address:
         client = Client(address)
