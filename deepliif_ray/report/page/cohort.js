@@ -133,3 +133,4 @@ for (const [id, draw] of [["matrix", drawMatrix], ["flagged", drawFlagged], ["fa
   const place = document.getElementById(id);
   if (place) draw(place);
 }
+performance.mark("tables");

@@ -22,6 +22,8 @@ function plot(alt, options) {
 const title = (text) => Plot.text([text], { frameAnchor: "top-left", dx: -44, dy: -20, fill: "var(--soft)", textAnchor: "start" });
 const grey = "var(--soft)";
 
+const shorten = (text, most = 20) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
 /** Inner ends of named ranges. */
 const edgesOf = (summary) => summary.categories.map((category) => category.to_percent).filter((end) => end !== null);
 
@@ -30,7 +32,7 @@ function distribution(summary) {
   const bars = summary.bins.map((n, at) => ({ n, from: at * width, to: (at + 1) * width })).filter((bar) => bar.n);
   const most = Math.max(...summary.bins);
   return plot(`Patients by index of ${summary.name}, in steps of ${width} percent`, {
-    width: 400, height: 250, x: PERCENT, y: { ...counted(most), domain: [0, most] },
+    width: 400, height: 250, x: PERCENT, y: { ...counted(most), domain: [0, most], nice: true },
     marks: [
       title("Patients"),
       Plot.rectY(bars, {
@@ -44,6 +46,7 @@ function distribution(summary) {
 }
 
 const FEW = 150;
+const NAMED = 8;
 
 function waterfall(summary) {
   const marker = data.markers.indexOf(summary.name);
@@ -65,23 +68,29 @@ function waterfall(summary) {
   const said = document.querySelector(`[data-without-interval="${data.summaries.indexOf(summary)}"]`);
   if (said && bare) said.textContent = ` ${whole(bare)} without an interval, which takes more than one block of tissue.`;
   const few = rows.length <= FEW;
-  const inset = few ? Math.min(3, 60 / rows.length) : 0;
+  const room = 560 / rows.length;
+  const inset = few ? Math.max(room - 34, Math.min(3, room / 5)) : 0;
   const ends = rows.filter((row) => row.low !== null);
-  // Of many patients intervals are a band, stepped: a line each would hide the bars.
+  // Of many patients intervals are a band, with a step for each, as lines would hide the bars.
   const intervals = few
-    ? [Plot.ruleX(ends, { x: "middle", y1: "low", y2: "high", stroke: "var(--ink)", strokeWidth: 1.2 })]
-    : ["low", "high"].map((end) =>
-      Plot.line(rows, { x: "middle", y: end, curve: "step", stroke: "var(--ink)", strokeWidth: 0.6, strokeOpacity: 0.7 }));
+    ? [["var(--bg)", 3.4], ["var(--ink)", 1.3]].map(([stroke, strokeWidth]) =>
+      Plot.ruleX(ends, { x: "middle", y1: "low", y2: "high", stroke, strokeWidth }))
+    : [Plot.areaY(rows, { x: "middle", y1: "low", y2: "high", curve: "step", fill: "var(--ink)", fillOpacity: 0.38 })];
   const bars = few
     ? [Plot.rectY(rows, { x1: "from", x2: "to", y: "index", fill: "colour", insetLeft: inset / 2, insetRight: inset / 2 })]
     : Array.from(new Set(rows.map((row) => row.colour)), (colour) => {
       const its = rows.filter((row) => row.colour === colour);
       const steps = its.flatMap((row) => [{ x: row.from, y: row.index }, { x: row.to, y: row.index }]);
-      return Plot.areaY(steps, { x: "x", y: "y", fill: colour });
+      return Plot.areaY(steps, { x: "x", y1: 0, y2: "y", fill: colour });
     });
   return plot(`Patients in order of their index of ${summary.name}, with 95 percent intervals`, {
     width: 640, height: 250, color: { type: "identity" },
-    x: { domain: [0, rows.length], label: "Patients, highest index first", ticks: Math.min(6, rows.length), tickFormat: "d" },
+    x: {
+      domain: [0, rows.length], label: "Patients, highest index first",
+      ...(rows.length <= NAMED
+        ? { ticks: rows.map((row) => row.middle), tickFormat: (at) => shorten(rows[Math.floor(at)].patient, 9), tickSize: 0 }
+        : { ticks: 6, tickFormat: "d" }),
+    },
     y: { domain: [0, 100], label: null, grid: true, ticks: 5 },
     marks: [
       title("Index, % of counted cells"),
@@ -114,8 +123,6 @@ function agreementOf(found) {
   });
 }
 
-const shorten = (text) => (text.length > 20 ? `${text.slice(0, 19)}…` : text);
-
 function drift(rows, unit, alt, facets) {
   const groups = data.drift.values.filter((value) => rows.some((row) => row.value === value));
   const marginLeft = 14 + 6.2 * Math.max(...groups.map((value) => shorten(value).length));
@@ -125,7 +132,7 @@ function drift(rows, unit, alt, facets) {
     width: facets ? 760 : 400, height: (facets ? facets.length : 1) * (groups.length * 22 + 10) + 50, marginLeft, marginTop: 8,
     marginRight: facets ? 90 : 44, fy,
     x: { label: unit, nice: true, grid: true, ticks: 5 },
-    y: { type: "band", domain: groups, label: null, tickFormat: shorten, padding: 0.3 },
+    y: { type: "band", domain: groups, label: null, tickFormat: (text) => shorten(text), padding: 0.3 },
     marks: [
       Plot.ruleY(rows, { y: "value", x1: "least", x2: "most", stroke: grey, ...of }),
       Plot.barX(rows, { y: "value", x1: "q1", x2: "q3", fill: "var(--bar)", ...of }),
@@ -163,13 +170,15 @@ for (const found of agreementPlots ? data.agreement : []) {
 
 const driftPlots = document.getElementById("drift-plots");
 const MOST_BOXES = 120;
-for (const [name, { title: heading, unit }] of driftPlots ? Object.entries(data.drift.measures) : []) {
+const byMarker = new Set(data.drift.rows.filter((row) => row.marker !== null).map((row) => row.measure));
+const measures = Object.entries(data.drift.measures).sort(([a], [b]) => byMarker.has(a) - byMarker.has(b));
+for (const [name, { title: heading, unit }] of driftPlots ? measures : []) {
   const all = data.drift.rows.filter((row) => row.measure === name);
   const rows = all.filter((row) => row.n > 0);
   if (!rows.length) continue;
   const sum = (key) => all.reduce((total, row) => total + row[key], 0);
   const lacking = sum("n_slides") - sum("n");
-  const facets = rows[0].marker === null ? null : [...new Set(rows.map((row) => row.marker))];
+  const facets = byMarker.has(name) ? [...new Set(rows.map((row) => row.marker))] : null;
   if (facets && rows.length > MOST_BOXES) continue;
   multiple(driftPlots, facets ? `${heading}, by marker` : heading,
     `${whole(sum("n"))} slide${sum("n") === 1 ? "" : "s"}${lacking ? `; ${whole(lacking)} not measured` : ""}.`,
@@ -178,6 +187,7 @@ for (const [name, { title: heading, unit }] of driftPlots ? Object.entries(data.
 
 function drawNext() {
   if (!waiting.length) {
+    performance.mark("drawn");
     document.documentElement.dataset.drawn = "true";
     return;
   }
