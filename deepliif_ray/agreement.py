@@ -127,7 +127,9 @@ def agreement(
     else:
         pairs, left = _of_patients(slides, per_patient)
     notes = [*_doubtful(answers["doubtful"].to_pylist(), slides), *_doubts(reader, pairs)]
-    return _told(pairs, left, notes, {row["marker"] for row in slides}, registry, cutoffs, weights, per_patient)
+    return _told(
+        pairs, left, notes, {row["marker"] for row in slides}, registry, cutoffs, weights, per_patient
+    )
 
 
 def between_slides(

@@ -25,8 +25,9 @@ _ASK_MARKERS = f"""
 WITH spread AS (
   SELECT marker, count(*) AS n_patients, count(index_percent) AS n_known, sum(n_slides)::BIGINT AS n_slides,
     sum(n_called)::BIGINT AS n_called, sum(n_positive)::BIGINT AS n_positive, sum(tissue_mm2) AS tissue_mm2,
-    count_if(too_few_cells) AS n_too_few, min(index_percent) AS least, quantile_cont(index_percent, 0.25) AS q1,
-    median(index_percent) AS median, quantile_cont(index_percent, 0.75) AS q3, max(index_percent) AS most
+    count_if(too_few_cells) AS n_too_few, min(index_percent) AS least,
+    quantile_cont(index_percent, 0.25) AS q1, median(index_percent) AS median,
+    quantile_cont(index_percent, 0.75) AS q3, max(index_percent) AS most
   FROM {PATIENTS} GROUP BY marker
 )
 SELECT s.*, m.note, m.caution, coalesce(m.brief, 'marker not in the registry') AS brief,
@@ -34,7 +35,8 @@ SELECT s.*, m.note, m.caution, coalesce(m.brief, 'marker not in the registry') A
 FROM spread AS s LEFT JOIN markers AS m ON s.marker = m.name ORDER BY s.marker
 """
 _ASK_BINS = f"""
-SELECT marker, least(floor(index_percent / {BIN_PERCENT})::INT, {100 // BIN_PERCENT - 1}) AS bin, count(*) AS n
+SELECT marker, least(floor(index_percent / {BIN_PERCENT})::INT, {100 // BIN_PERCENT - 1}) AS bin,
+  count(*) AS n
 FROM {PATIENTS} WHERE index_percent IS NOT NULL GROUP BY ALL
 """
 _ASK_CATEGORIES = f"SELECT marker, category, count(*) AS n FROM {PATIENTS} GROUP BY ALL"
@@ -143,12 +145,15 @@ def read_indices(stream: Stream, calls: Calls, marker: str | None) -> Indices:
     failed = stream.table(_ASK_FAILED.format(where=where), values).to_pylist()
     slide_rows = slides.to_pylist()
     for row in slide_rows:
-        row["unknown"] = _why_unknown([row], calls)
-        row["flags"] = [*row["flags"], *_more_flags(row)]
-    return Indices(_of_patients(patients.to_pylist(), slide_rows, failed, calls), slide_rows, _markers(stream))
+        row["unknown"] = why_unknown([row], calls)
+        row["flags"] = [*row["flags"], *more_flags(row)]
+    return Indices(
+        _of_patients(patients.to_pylist(), slide_rows, failed, calls), slide_rows, _markers(stream)
+    )
 
 
-def _more_flags(row: dict[str, Any]) -> list[str]:
+def more_flags(row: dict[str, Any]) -> list[str]:
+    """Return what is to be known of a slide's index beside the flags of its quality, as names."""
     flags = {
         "too_few_cells": row["too_few_cells"] and row["n_called"],
         "has_warnings": row["has_warnings"],
@@ -157,7 +162,7 @@ def _more_flags(row: dict[str, Any]) -> list[str]:
     return [name for name, holds in flags.items() if holds]
 
 
-def _why_unknown(slides: Rows, calls: Calls) -> str | None:
+def why_unknown(slides: Rows, calls: Calls) -> str | None:
     """Return why slides have no index together; None if they have one."""
     if any(row["is_damaged"] and row["n_called"] is None for row in slides):
         return "cells are damaged"
@@ -187,7 +192,7 @@ def _of_patients(patients: Rows, slides: Rows, failed: Rows, calls: Calls) -> Ro
             flags.append(f"no_region ({lacking} of {len(theirs[key])} slides)")
         if failure := failures.pop(key, None):
             flags.append(f"failed: {failure['reasons']} ({failure['n']} more)")
-        unknown = None if row["index_percent"] is not None else _why_unknown(theirs[key], calls) or "not told"
+        unknown = None if row["index_percent"] is not None else why_unknown(theirs[key], calls) or "not told"
         found.append(row | {"flags": flags, "unknown": unknown})
     for (patient, marker), failure in failures.items():
         nothing = dict.fromkeys(
@@ -206,9 +211,7 @@ def _markers(stream: Stream) -> list[MarkerSummary]:
     bins: dict[str, list[int]] = defaultdict(lambda: [0] * (100 // BIN_PERCENT))
     for row in stream.table(_ASK_BINS).to_pylist():
         bins[row["marker"]][row["bin"]] = row["n"]
-    counts = {
-        (row["marker"], row["category"]): row["n"] for row in stream.table(_ASK_CATEGORIES).to_pylist()
-    }
+    counts = {(row["marker"], row["category"]): row["n"] for row in stream.table(_ASK_CATEGORIES).to_pylist()}
     found = []
     for row in stream.table(_ASK_MARKERS).to_pylist():
         name = row.pop("marker")

@@ -1,6 +1,7 @@
 """Numbers as a report writes them; ``page/tables.js`` writes them in the same way."""
 
 from decimal import ROUND_HALF_UP, Decimal
+from math import isfinite
 
 UNKNOWN = "unknown"
 
@@ -10,7 +11,7 @@ def fixed(value: float | None, digits: int = 1) -> str:
 
     A half is rounded away from zero, as JavaScript's ``toFixed`` does.
     """
-    if value is None or value != value:  # NaN is not itself
+    if value is None or not isfinite(value):
         return UNKNOWN
     rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return f"{abs(rounded) if rounded == 0 else rounded:,}".replace("-", "−")

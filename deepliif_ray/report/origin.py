@@ -11,15 +11,15 @@ Rows = list[dict[str, Any]]
 STEPS = ("plan", "read", "wait", "infer", "measure", "write", "finalize")
 
 _ASK_MODELS = """
-SELECT model_name, model_uri, model_digest, precision, config_fingerprint, software_version, count(*) AS n_slides,
-  count(DISTINCT patient_id) AS n_patients, min(committed_at) AS first, max(committed_at) AS last
+SELECT model_name, model_uri, model_digest, precision, config_fingerprint, software_version,
+  count(*) AS n_slides, count(DISTINCT patient_id) AS n_patients, min(committed_at) AS first, max(committed_at) AS last
 FROM slides WHERE {where}
 GROUP BY model_name, model_uri, model_digest, precision, config_fingerprint, software_version
 ORDER BY n_slides DESC, model_name, model_digest, config_fingerprint, software_version, model_uri, precision
 """
 _ASK_RUNS = """
-SELECT run_id, status, engine, started_at, finished_at, n_slides, n_scored, n_skipped, n_failed, n_tiles, n_cells,
-  date_diff('millisecond', started_at, finished_at) / 1000.0 AS seconds, model_uri, model_digest,
+SELECT run_id, status, engine, started_at, finished_at, n_slides, n_scored, n_skipped, n_failed, n_tiles,
+  n_cells, date_diff('millisecond', started_at, finished_at) / 1000.0 AS seconds, model_uri, model_digest,
   config, config_fingerprint, software_version, manifest_uri, manifest_digest, timings
 FROM runs ORDER BY coalesce(epoch, -1) DESC, started_at DESC, run_id
 """
@@ -100,4 +100,6 @@ def _options(config: str) -> list[tuple[str, str]]:
         return [("configuration", config)]
     if not isinstance(read, dict):
         return [("configuration", config)]
-    return [(str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in read.items()]
+    return [
+        (str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in read.items()
+    ]

@@ -20,7 +20,8 @@ WITH fences AS (
 judged AS (
   SELECT s.slide_id, s.patient_id, s.marker, s.index_percent, s.n_called, s.flags,
     greatest(q1 - {REACH} * (q3 - q1), 0) AS lower, least(q3 + {REACH} * (q3 - q1), 100) AS upper,
-    CASE WHEN f.n >= {LEAST_SLIDES} THEN greatest(lower - s.index_percent, s.index_percent - upper) END AS beyond,
+    CASE WHEN f.n >= {LEAST_SLIDES}
+      THEN greatest(lower - s.index_percent, s.index_percent - upper) END AS beyond,
     coalesce(beyond > 0, false) AS is_out
   FROM {SLIDES} AS s JOIN fences AS f ON s.marker = f.marker
   WHERE s.n_called > 0 AND NOT s.is_damaged

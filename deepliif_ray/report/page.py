@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from deepliif_ray.report import numbers
 
+SUFFIXES = (".html", ".htm")
 PAGE = Path(__file__).parent / "page"
 VENDOR = Path(__file__).parents[1] / "vendor"
 PLOTTING = ("d3/d3.min.js", "plot/plot.umd.min.js")
@@ -60,7 +61,7 @@ def render(template: str, values: Mapping[str, Any], data: Any, *, scripts: list
     return environment.get_template(template).render(
         values,
         plots=plots,
-        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
         data=embedded_json(data),
         scripts=running,
         script_sources=" ".join(f"'sha256-{script.digest}'" for script in running) or "'none'",
@@ -72,7 +73,7 @@ def embedded_json(data: Any) -> Markup:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character, escape in _NOT_IN_SCRIPTS.items():
         text = text.replace(character, escape)
-    return Markup(text)  # noqa: S704
+    return Markup(text)
 
 
 def breakable(text: str) -> Markup:
@@ -94,4 +95,4 @@ def _script(text: str) -> Script:
     """
     text = f"\n{text}\n"
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return Script(Markup(text), digest)  # noqa: S704
+    return Script(Markup(text), digest)

@@ -39,7 +39,7 @@ SELECT flag, count(*) AS n FROM (
 """
 _ASK_DRIFT = """
 WITH grouped AS (
-  SELECT marker, {group} AS value, {measures} FROM slides WHERE {where}
+  SELECT marker, {group} AS value, {finite} FROM slides WHERE {where}
 ), long AS (FROM grouped UNPIVOT INCLUDE NULLS (measured FOR measure IN ({measures})))
 SELECT measure, {marker} AS marker, value, count(*) AS n_slides, count(measured) AS n, min(measured) AS least,
   quantile_cont(measured, 0.25) AS q1, median(measured) AS median, quantile_cont(measured, 0.75) AS q3,
@@ -146,13 +146,21 @@ def read_drift(stream: Stream, by: str | None, marker: str | None) -> Drift:
     group, given = "strftime(committed_at, '%Y-%m-%d')", []
     if by is not None:
         group, given = "coalesce(attributes[?], '(not given)')", [by]
-    query = f"SELECT {group} AS value, count(*) AS n FROM slides WHERE {where} GROUP BY ALL ORDER BY n DESC, value"
+    query = (
+        f"SELECT {group} AS value, count(*) AS n FROM slides WHERE {where} GROUP BY ALL "
+        "ORDER BY n DESC, value"
+    )
     groups = stream.table(query, [*given, *values])["value"].to_pylist()
     shown = sorted(groups[:MOST_GROUPS])
     rows: Rows = []
     for of_marker, which in (("NULL", "<>"), ("marker", "=")):
         asked = _ASK_DRIFT.format(
-            group=group, where=where, marker=of_marker, which=which, measures=", ".join(MEASURES)
+            group=group,
+            where=where,
+            marker=of_marker,
+            which=which,
+            measures=", ".join(MEASURES),
+            finite=", ".join(f"CASE WHEN isfinite({name}) THEN {name} END AS {name}" for name in MEASURES),
         )
         rows += stream.table(asked, [*given, *values]).to_pylist()
     return Drift(
