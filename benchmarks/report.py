@@ -2,8 +2,8 @@
 
     python -m benchmarks.report DIR [--patients 2000] [--output report.html]
 
-Makes results of ten markers if there are none, drawn at random: records of every slide, and cells of those few
-that the report shows pictures of. Opening is timed where playwright and Chromium are installed.
+Makes results of ten markers if there are none, drawn at random: records of every slide, and cells of those
+few that the report shows pictures of. Opening is timed where playwright and Chromium are installed.
 """
 
 import argparse

@@ -12,7 +12,8 @@ STEPS = ("plan", "read", "wait", "infer", "measure", "write", "finalize")
 
 _ASK_MODELS = """
 SELECT model_name, model_uri, model_digest, precision, config_fingerprint, software_version,
-  count(*) AS n_slides, count(DISTINCT patient_id) AS n_patients, min(committed_at) AS first, max(committed_at) AS last
+  count(*) AS n_slides, count(DISTINCT patient_id) AS n_patients, min(committed_at) AS first,
+  max(committed_at) AS last
 FROM slides WHERE {where}
 GROUP BY model_name, model_uri, model_digest, precision, config_fingerprint, software_version
 ORDER BY n_slides DESC, model_name, model_digest, config_fingerprint, software_version, model_uri, precision

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +49,38 @@ def render(template: str, values: Mapping[str, Any], data: Any, *, scripts: list
     plots : bool
         Whether the libraries that plot are needed.
     """
+    running = [_vendored(name) for name in PLOTTING] if plots else []
+    running += [_script((PAGE / name).read_text(encoding="utf-8")) for name in scripts]
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            values,
+            plots=plots,
+            style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
+            data=embedded_json(data),
+            scripts=running,
+            script_sources=" ".join(f"'sha256-{script.digest}'" for script in running) or "'none'",
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Return what templates are read by; texts are escaped, and a name that is not there is an error."""
     environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {
         name: getattr(numbers, name) for name in ("fixed", "whole", "percent", "between", "duration")
     }
     environment.filters["breakable"] = breakable
-    running = [_vendored(name) for name in PLOTTING] if plots else []
-    running += [_script((PAGE / name).read_text(encoding="utf-8")) for name in scripts]
-    return environment.get_template(template).render(
-        values,
-        plots=plots,
-        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
-        data=embedded_json(data),
-        scripts=running,
-        script_sources=" ".join(f"'sha256-{script.digest}'" for script in running) or "'none'",
-    )
+    return environment
 
 
 def embedded_json(data: Any) -> Markup:
