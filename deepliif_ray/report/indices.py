@@ -71,6 +71,8 @@ class MarkerSummary:
     tissue_mm2 : float or None
     n_too_few : int
         Patients with fewer cells than the marker wants.
+    n_flagged : int
+        Patients with an index and a flag.
     least, q1, median, q3, most : float or None
         Of the patients' indices, percent.
     bins : list of int
@@ -90,6 +92,7 @@ class MarkerSummary:
     n_positive: int | None
     tissue_mm2: float | None
     n_too_few: int
+    n_flagged: int
     least: float | None
     q1: float | None
     median: float | None
@@ -207,7 +210,8 @@ def _counted(flag: str, n: int, of: int) -> str:
     return flag if n == of else f"{flag} ({n} of {of} slides)"
 
 
-def _markers(stream: Stream) -> list[MarkerSummary]:
+def _markers(stream: Stream, patients: Rows) -> list[MarkerSummary]:
+    flagged = Counter(row["marker"] for row in patients if row["flags"] and row["index_percent"] is not None)
     bins: dict[str, list[int]] = defaultdict(lambda: [0] * (100 // BIN_PERCENT))
     for row in stream.table(_ASK_BINS).to_pylist():
         bins[row["marker"]][row["bin"]] = row["n"]
@@ -219,5 +223,7 @@ def _markers(stream: Stream) -> list[MarkerSummary]:
             Category(c["category"], c["to_percent"], c["inclusive"], counts.get((name, c["category"]), 0))
             for c in row.pop("categories")
         ]
-        found.append(MarkerSummary(name=name, bins=bins[name], categories=categories, **row))
+        found.append(
+            MarkerSummary(name=name, n_flagged=flagged[name], bins=bins[name], categories=categories, **row)
+        )
     return found

@@ -92,6 +92,9 @@ def figures(values, digits=1):
     return ["unknown" if value is None else f"{value:,.{digits}f}" for value in values]
 
 
+FLAGGED = {"CD3": "1", "ER": "0", "Ki67": "3"}  # P-out; P-few, P-he, and P00, of whom one slide failed
+
+
 def test_the_table_of_markers(sql, read):
     rows = sql(
         "SELECT marker, count(*) AS patients, count(index_percent) AS known, "
@@ -104,6 +107,7 @@ def test_the_table_of_markers(sql, read):
     assert len(rows) == len(shown) == 3
     for row, line in zip(rows, shown, strict=True):
         whole = [f"{row[name]:,}" for name in ("patients", "known", "few", "slides", "cells")]
+        whole.insert(3, FLAGGED[row["marker"]])
         assert line == [row["marker"], *whole, *figures([row[name] for name in "abcde"])]
 
 

@@ -66,11 +66,11 @@ function drawMatrix(place) {
   });
 }
 
-const plain = (label, name) => ({
+const plain = (label, name, kind = "") => ({
   label,
   value: (row) => row[name],
   fill: (row, cell) => {
-    cell.classList.add("id");
+    cell.className = kind;
     cell.append(row[name] === null ? "unknown" : row[name]);
   },
 });
@@ -92,7 +92,7 @@ function drawFlagged(place) {
     search: "Find a slide or patient",
     filters: [{ label: "Flag", choices: choicesOf((row) => row.flags)(rows) }],
     columns: [
-      plain("Slide", "slide_id"), plain("Patient", "patient_id"), plain("Marker", "marker"),
+      plain("Slide", "slide_id", "id"), plain("Patient", "patient_id", "id"), plain("Marker", "marker"),
       {
         label: "Index, %", numeric: true, value: (row) => row.index_percent,
         fill: (row, cell) => {
@@ -123,8 +123,8 @@ function drawFailures(place) {
     search: "Find a slide, patient or message",
     filters: [{ label: "Reason", choices: choicesOf((row) => [row.reason])(rows) }],
     columns: [
-      plain("Slide", "slide_id"), plain("Patient", "patient_id"), plain("Marker", "marker"),
-      plain("Step", "stage"), plain("Reason", "reason"), plain("What happened", "message"),
+      plain("Slide", "slide_id", "id"), plain("Patient", "patient_id", "id"), plain("Marker", "marker"),
+      plain("Step", "stage"), plain("Reason", "reason"), plain("What happened", "message", "id"),
     ],
   });
 }

@@ -50,20 +50,22 @@ const NAMED = 8;
 
 function waterfall(summary) {
   const marker = data.markers.indexOf(summary.name);
-  const { patient, index_percent, ci_lower_percent, ci_upper_percent, category } = data.indices;
+  const { patient, index_percent, ci_lower_percent, ci_upper_percent, category, flags } = data.indices;
   const names = summary.categories.map(({ name }) => name);
   const rows = [];
   data.indices.marker.forEach((of, at) => {
     if (of !== marker || index_percent[at] === null) return;
     rows.push({
       patient: data.patients[patient[at]], index: index_percent[at], low: ci_lower_percent[at], high: ci_upper_percent[at],
+      flags: flags[at].map((flag) => data.flags[flag]),
       colour: names.length ? shade(names.indexOf(category[at]), names.length) : "var(--bar)",
     });
   });
   rows.sort((a, b) => b.index - a.index || collator.compare(a.patient, b.patient));
   rows.forEach((row, at) => { row.from = at; row.to = at + 1; row.middle = at + 0.5; });
   const told = (row) => `${row.patient}\n${fixed(row.index)} %` +
-    (row.low === null ? ", no interval" : ` (${fixed(row.low)} – ${fixed(row.high)})`);
+    (row.low === null ? ", no interval" : ` (${fixed(row.low)} – ${fixed(row.high)})`) +
+    row.flags.map((flag) => `\n⚑ ${flag}`).join("");
   const bare = rows.filter((row) => row.low === null).length;
   const said = document.querySelector(`[data-without-interval="${data.summaries.indexOf(summary)}"]`);
   if (said && bare) said.textContent = ` ${whole(bare)} without an interval, which takes more than one block of tissue.`;
@@ -96,6 +98,9 @@ function waterfall(summary) {
       title("Index, % of counted cells"),
       ...bars,
       ...intervals,
+      Plot.ruleX(rows.filter((row) => row.flags.length), {
+        x: "middle", y1: 96, y2: 100, stroke: "var(--alarm)", strokeWidth: few ? 3 : 0.6,
+      }),
       Plot.ruleY(edgesOf(summary), { stroke: grey, strokeDasharray: "3 3" }),
       Plot.ruleY([0]),
       Plot.tip(rows, Plot.pointerX({ x: "middle", y: "index", title: told, fill: "var(--bg)" })),
@@ -128,10 +133,14 @@ function drift(rows, unit, alt, facets) {
   const marginLeft = 14 + 6.2 * Math.max(...groups.map((value) => shorten(value).length));
   const fy = facets ? { domain: facets, label: null, axis: "right" } : undefined;
   const of = facets ? { fy: "marker" } : {};
+  const [least, most] = [Math.min(...rows.map((row) => row.least)), Math.max(...rows.map((row) => row.most))];
+  // Where all values are one, there is no scale to take from them.
+  const around = Math.abs(least) * 0.1 || 1;
+  const domain = least === most ? [least - around, least + around] : [least, most];
   return plot(alt, {
     width: facets ? 760 : 400, height: (facets ? facets.length : 1) * (groups.length * 22 + 10) + 50, marginLeft, marginTop: 8,
     marginRight: facets ? 90 : 44, fy,
-    x: { label: unit, nice: true, grid: true, ticks: 5 },
+    x: { label: unit, domain, nice: true, grid: true, ticks: 5 },
     y: { type: "band", domain: groups, label: null, tickFormat: (text) => shorten(text), padding: 0.3 },
     marks: [
       Plot.ruleY(rows, { y: "value", x1: "least", x2: "most", stroke: grey, ...of }),
