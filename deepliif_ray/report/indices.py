@@ -150,9 +150,8 @@ def read_indices(stream: Stream, calls: Calls, marker: str | None) -> Indices:
     for row in slide_rows:
         row["unknown"] = why_unknown([row], calls)
         row["flags"] = [*row["flags"], *more_flags(row)]
-    return Indices(
-        _of_patients(patients.to_pylist(), slide_rows, failed, calls), slide_rows, _markers(stream)
-    )
+    patient_rows = _of_patients(patients.to_pylist(), slide_rows, failed, calls)
+    return Indices(patient_rows, slide_rows, _markers(stream, patient_rows))
 
 
 def more_flags(row: dict[str, Any]) -> list[str]:
