@@ -103,7 +103,7 @@ def test_the_table_of_markers(sql, read):
         "quantile_cont(index_percent, 0.75) AS d, max(index_percent) AS e "
         "FROM patient_indices GROUP BY marker ORDER BY marker",
     )
-    shown = read.tables["Patients' indices by marker, % of counted cells"][1:]
+    shown = read.tables["Patients' indices by marker, % of counted cells; known: patients with an index"][1:]
     assert len(rows) == len(shown) == 3
     for row, line in zip(rows, shown, strict=True):
         whole = [f"{row[name]:,}" for name in ("patients", "known", "few", "slides", "cells")]

@@ -75,7 +75,7 @@ function waterfall(summary) {
   const ends = rows.filter((row) => row.low !== null);
   // Of many patients intervals are a band, with a step for each, as lines would hide the bars.
   const intervals = few
-    ? [["var(--bg)", 3.4], ["var(--ink)", 1.3]].map(([stroke, strokeWidth]) =>
+    ? [["var(--bg)", Math.min(3.4, room / 4)], ["var(--ink)", 1.2]].map(([stroke, strokeWidth]) =>
       Plot.ruleX(ends, { x: "middle", y1: "low", y2: "high", stroke, strokeWidth }))
     : [Plot.areaY(rows, { x: "middle", y1: "low", y2: "high", curve: "step", fill: "var(--ink)", fillOpacity: 0.38 })];
   const bars = few
