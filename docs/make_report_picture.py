@@ -20,7 +20,7 @@ from deepliif_ray.report.cohort import write_report
 TARGET = Path(__file__).parent / "report" / "cohort.png"
 CHROMIUM = "/usr/bin/chromium"
 WIDTH, HEIGHT = 1360, 1230
-COLOURS = 48
+COLOURS = 128
 
 
 def main(results: str) -> None:

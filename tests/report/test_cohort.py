@@ -210,6 +210,8 @@ def test_runs_and_models(root, read, tmp_path):
 
 def test_the_same_results_give_the_same_bytes(root, tmp_path, read):
     assert report(root, tmp_path).text == read.text
+    with_picture = Choice(pictures=1, without_slides=True)
+    assert report(root, tmp_path, with_picture).text == report(root, tmp_path, with_picture).text
 
 
 def test_texts_stay_texts(root, read):
