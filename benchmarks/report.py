@@ -26,6 +26,8 @@ from deepliif_ray.tables.schema import table_schema
 from tests.query import fake_results as fake
 
 MARKERS = ("Ki67", "ER", "PR", "CD3", "CD8", "CD20", "BCL2", "BCL6", "MUM1", "MYC")
+SKEWED = ("Ki67", "MYC")
+"""Of these most indices are low, so that high ones are far from the others."""
 SITES = ("North", "South", "Riverside", "University", "Children's")
 WITH_CELLS = 12
 SIDE_UM = 2000.0
@@ -47,11 +49,13 @@ def write_results(results: Path, patients: int) -> None:
             if kind < 0.034:
                 failures.append(_failure(f"{patient}-{marker}", patient, marker, site))
                 continue
-            level = random.beta(1.2, 3) if marker in {"Ki67", "MYC"} else random.beta(2, 2.5)
+            level = random.beta(1.2, 3) if marker in SKEWED else random.beta(2, 2.5)
             for copy in range(1 + (random.random() < 0.1)):
                 slide = f"{patient}-{marker}-{copy}"
                 records.append(base | _record(random, slide, patient, marker, site, level))
-    for record in records[:WITH_CELLS]:
+    skewed = [record for record in records if record["marker"] in SKEWED and record["n_called"]]
+    skewed.sort(key=lambda record: -record["n_positive"] / record["n_called"])
+    for record in skewed[:WITH_CELLS]:
         record.update(_cells(results, random, record))
     # One object, as a run of hundreds of slides leaves.
     fake.write(str(results / "slides" / "all.parquet"), "slides", records)
