@@ -193,7 +193,11 @@ def _of_patients(patients: Rows, slides: Rows, failed: Rows, calls: Calls) -> Ro
         if lacking and lacking < len(theirs[key]):
             flags.append(f"no_region ({lacking} of {len(theirs[key])} slides)")
         if failure := failures.pop(key, None):
-            flags.append(f"failed: {failure['reasons']} ({failure['n']} more)")
+            flags.append(
+                f"failed: {failure['reasons']} (1 slide more)"
+                if failure["n"] == 1
+                else f"failed: {failure['reasons']} ({failure['n']} slides more)"
+            )
         unknown = None if row["index_percent"] is not None else why_unknown(theirs[key], calls) or "not told"
         found.append(row | {"flags": flags, "unknown": unknown})
     for (patient, marker), failure in failures.items():

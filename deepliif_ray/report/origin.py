@@ -76,7 +76,7 @@ def read_origin(stream: Stream, marker: str | None, price_per_hour: float | None
         row["cost"] = _cost(row["seconds"], price_per_hour)
         timings = row.pop("timings") or {}
         row["spent"] = {step: timings.get(f"{step}_s") for step in STEPS}
-        configs.setdefault(row["config_fingerprint"], _options(row["config"]))
+        configs.setdefault(row["config_fingerprint"], _options(storage.scrub(row["config"])))
     ended = [row["seconds"] for row in runs if row["seconds"] is not None]
     seconds = sum(ended) if ended else None
     used = {row["config_fingerprint"] for row in models}

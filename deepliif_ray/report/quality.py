@@ -117,13 +117,15 @@ def read_quality(stream: Stream, marker: str | None) -> Quality:
         "ORDER BY n DESC, reason, stage",
         values,
     )
-    damaged = stream.table("SELECT object, kind, slide_id, problem FROM damaged ORDER BY object, slide_id")
+    damaged = stream.table(
+        "SELECT object, kind, slide_id, problem FROM damaged ORDER BY object, slide_id"
+    ).to_pylist()
     return Quality(
         flags,
         {row["slide_id"]: list(map(storage.scrub, row["warnings"])) for row in warned.to_pylist()},
         failures,
         reasons.to_pylist(),
-        damaged.to_pylist(),
+        [row | {"problem": storage.scrub(row["problem"])} for row in damaged],
     )
 
 

@@ -140,7 +140,7 @@ def _refuse_failed(stream: Stream, url: str, slide: str) -> None:
     scored = stream.table("SELECT 1 FROM slides WHERE slide_id = ?", [slide]).num_rows
     failed = stream.table("SELECT reason, message FROM failures WHERE slide_id = ?", [slide]).to_pylist()
     if failed and not scored:
-        (row,) = failed
+        row = failed[0]
         raise ConfigError(
             f"{url}: slide {slide!r} was not scored, so there is nothing to report of; it failed with "
             f"{row['reason']}: {row['message']}"

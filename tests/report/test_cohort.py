@@ -161,7 +161,7 @@ def test_flags_and_failures(sql, read):
     assert told["P-he", "Ki67"]["flags"] == ["has_warnings", "not_hematoxylin_dab"]
     assert told["P-none", "Ki67"]["unknown"] == "no cell was counted"
     assert "too_few_cells" in told["P-few", "Ki67"]["flags"] and "pen" in told["P-few", "Ki67"]["flags"]
-    assert told["P00", "Ki67"]["flags"] == ["failed: corrupt (1 more)"]
+    assert told["P00", "Ki67"]["flags"] == ["failed: corrupt (1 slide more)"]
     assert "Their indices mean nothing" in read.text or "not_hematoxylin_dab wherever" in read.text
 
 

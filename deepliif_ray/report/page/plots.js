@@ -108,12 +108,18 @@ function waterfall(summary) {
   });
 }
 
+/** Markers and patients whose index has flags. */
+const doubtful = new Set(data.indices.flags.flatMap((flags, at) =>
+  (flags.length ? [`${data.markers[data.indices.marker[at]]}\n${data.patients[data.indices.patient[at]]}`] : [])));
+const isDoubtful = (found) => (pair) => doubtful.has(`${found.marker}\n${pair.name}`);
+
 function agreementOf(found) {
+  const flaggedPair = isDoubtful(found);
   const rows = found.pairs.map((pair) => ({ ...pair, mean: (pair.first + pair.second) / 2, less: pair.first - pair.second }));
   const reach = Math.max(1, ...rows.map((row) => Math.abs(row.less)), Math.abs(found.limit_lower_percent ?? 0), Math.abs(found.limit_upper_percent ?? 0)) * 1.1;
   const limits = [found.limit_lower_percent, found.limit_upper_percent].filter((value) => value !== null);
   return plot(`Difference of two slides of a patient by their mean, ${found.marker}`, {
-    width: 400, height: 260, x: { ...PERCENT, label: "Mean of both slides, %" },
+    width: 400, height: 260, color: { type: "identity" }, x: { ...PERCENT, label: "Mean of both slides, %" },
     y: { domain: [-reach, reach], label: null, grid: true, ticks: 5 },
     marks: [
       title("First less second slide, points"),
@@ -121,7 +127,8 @@ function agreementOf(found) {
       Plot.ruleY(limits, { stroke: "var(--ink)", strokeDasharray: "4 3" }),
       found.bias_percent === null ? null : Plot.ruleY([found.bias_percent], { stroke: "var(--ink)" }),
       Plot.dot(rows, {
-        x: "mean", y: "less", r: rows.length > 200 ? 1.6 : 3, fill: "var(--bar)", fillOpacity: 0.75,
+        x: "mean", y: "less", r: rows.length > 200 ? 1.6 : 3, fillOpacity: 0.8,
+        fill: (row) => (flaggedPair(row) ? "var(--alarm)" : "var(--bar)"),
         title: (row) => `${row.name}\n${fixed(row.first)} and ${fixed(row.second)} %`, tip: { fill: "var(--bg)" },
       }),
     ],
@@ -174,7 +181,9 @@ for (const place of document.querySelectorAll("[data-plot]")) {
 const agreementPlots = document.getElementById("agreement-plots");
 for (const found of agreementPlots ? data.agreement : []) {
   const limits = found.bias_percent === null ? "" : " Solid: their mean; dashed: 95 % limits of agreement.";
-  multiple(agreementPlots, found.marker, `${whole(found.n)} patient${found.n === 1 ? "" : "s"}.${limits}`, () => agreementOf(found));
+  const marked = found.pairs.filter(isDoubtful(found)).length;
+  const said = marked ? `, ${whole(marked)} with flags in another colour` : "";
+  multiple(agreementPlots, found.marker, `${whole(found.n)} patient${found.n === 1 ? "" : "s"}${said}.${limits}`, () => agreementOf(found));
 }
 
 const driftPlots = document.getElementById("drift-plots");

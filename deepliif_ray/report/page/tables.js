@@ -2,7 +2,7 @@
 // Tables: sorted by buttons in their heads, long ones shown a page at a time, searched and filtered.
 const data = JSON.parse(document.getElementById("data").textContent);
 
-// Numbers as deepliif_ray/report/numbers.py writes them.
+// Numbers as deepliif_ray/report/numbers.py writes them; `fixed` is for percentages, which need no commas.
 const fixed = (value, digits = 1) =>
   value === null ? "unknown" : value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 const whole = (value) => (value === null ? "unknown" : value.toLocaleString("en-US").replace("-", "−"));
