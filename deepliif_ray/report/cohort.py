@@ -102,20 +102,10 @@ def write_report(
 
 
 def _draw(url: str, outliers: list[Outlier], choice: Choice, watch: Watch) -> list[tuple[Outlier, Shown]]:
+    how = {"heat": "index", "width": MAP_WIDTH}
+    white = choice.without_slides
     drawn = []
     for number, slide in enumerate(outliers):
         watch(Drawn(number, len(outliers), f"picture of slide {slide.slide_id}"))
-        drawn.append(
-            (
-                slide,
-                embedded(
-                    url,
-                    slide.slide_id,
-                    choice.calls,
-                    without_slide=choice.without_slides,
-                    heat="index",
-                    width=MAP_WIDTH,
-                ),
-            )
-        )
+        drawn.append((slide, embedded(url, slide.slide_id, choice.calls, without_slide=white, **how)))
     return drawn

@@ -198,7 +198,9 @@ def _of_patients(patients: Rows, slides: Rows, failed: Rows, calls: Calls) -> Ro
                 if failure["n"] == 1
                 else f"failed: {failure['reasons']} ({failure['n']} slides more)"
             )
-        unknown = None if row["index_percent"] is not None else why_unknown(theirs[key], calls) or "not told"
+        unknown = (
+            None if row["index_percent"] is not None else why_unknown(theirs[key], calls) or "cannot be told"
+        )
         found.append(row | {"flags": flags, "unknown": unknown})
     for (patient, marker), failure in failures.items():
         nothing = dict.fromkeys(

@@ -9,12 +9,30 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from deepliif_ray import storage
-from deepliif_ray.errors import DeepliifRayError, MissingExtraError
+from deepliif_ray.errors import DeepliifRayError
 from deepliif_ray.exports.cells import Calls
 from deepliif_ray.extras import missing_extra
 
 _QUALITY = 88
 """Of WebP: text and thin outlines stay clear."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How far the pictures of a report are."""
+
+    done: int
+    of: int
+    what: str
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.done / self.of if self.of else 1.0
+
+
+Watch = Callable[[Drawn], None]
+"""Told how far the pictures are."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +88,10 @@ def embedded(results: str, slide_id: str, calls: Calls, *, without_slide: bool, 
                 size, packed = picture.size, io.BytesIO()
                 picture.convert("RGB").save(packed, "WEBP", quality=_QUALITY, method=4)
     except ModuleNotFoundError as error:
-        wanted = "a report with pictures (--pictures 0 leaves them out)"
-        raise (missing_extra(error, wanted) or error) from error
-    except MissingExtraError:
-        raise
+        missing = missing_extra(error, "a report with pictures (--pictures 0 leaves them out)")
+        if missing is None:
+            raise
+        raise missing from error
     except DeepliifRayError as error:
         return Shown(None, 0, 0, "", (f"No picture: {storage.scrub(str(error))}",))
     source = "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
@@ -82,22 +100,5 @@ def embedded(results: str, slide_id: str, calls: Calls, *, without_slide: bool, 
 
 def _without_places(texts: tuple[str, ...]) -> list[str]:
     """Return what a picture says of its slide's file; the warnings of the same name its place."""
-    told = ("Without the slide", "Drawn without", "The record is too old")
+    told = ("Without the slide", "The record is too old")
     return [text for text in texts if text.startswith(told) or "cannot be decoded" in text]
-
-
-Watch = Callable[["Drawn"], None]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """How far the pictures of a report are."""
-
-    done: int
-    of: int
-    what: str
-
-    @property
-    def share(self) -> float:
-        """From 0 to 1."""
-        return self.done / self.of if self.of else 1.0

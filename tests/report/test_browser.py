@@ -151,6 +151,8 @@ def test_text_can_be_told_from_its_ground(browser, file, scheme):
     tab.wait_for_selector("html[data-drawn]")
     worst = tab.evaluate(CONTRAST)
     assert worst[0] >= 4.5, worst
+    tab.add_style_tag(content=".lead { opacity: 0.4 }")
+    assert tab.evaluate(CONTRAST)[0] < 4.5, "this finds what is too pale"
     tab.close()
 
 
