@@ -20,11 +20,12 @@ from deepliif_ray.tables.cohort import read_markers
 _NAMED = 10
 _SLIDES = "SELECT slide_id, patient_id, marker, index_percent FROM slide_indices ORDER BY ALL"
 _PATIENTS = "SELECT patient_id, marker, index_percent FROM patient_indices ORDER BY ALL"
-_DOUBTFUL = """
+DOUBTFUL = """
 SELECT q.slide_id, list_contains(q.flags, 'same_content') AS is_copy, l.slide_id IS NOT NULL AS is_left
 FROM slide_quality AS q LEFT JOIN leftovers AS l ON q.slide_id = l.slide_id
 WHERE is_copy OR is_left ORDER BY ALL
 """
+"""SQL of slides that agree, or do not, for reasons of their own."""
 _FIGURES = (
     "icc", "icc_lower", "icc_upper", "ccc", "ccc_lower", "ccc_upper", "bias_percent", "bias_lower_percent",
     "bias_upper_percent", "limit_lower_percent", "limit_upper_percent", "kappa", "kappa_lower", "kappa_upper",
@@ -114,7 +115,7 @@ def agreement(
     _check_options(results, other, reader, per_patient, cutoffs, weights)
     registry = registry_with(read_markers(results), results)
     wanted = None if marker is None else registry.read(marker)[0].name
-    answers = ask_all(results, {"slides": _SLIDES, "patients": _PATIENTS, "doubtful": _DOUBTFUL})
+    answers = ask_all(results, {"slides": _SLIDES, "patients": _PATIENTS, "doubtful": DOUBTFUL})
     slides, patients = (_of_marker(answers[name].to_pylist(), wanted) for name in ("slides", "patients"))
     if not slides:
         raise ConfigError(f"{results}: no slides{f' of marker {wanted!r}' if wanted else ''} to compare")
@@ -125,8 +126,45 @@ def agreement(
         pairs, left = with_reader(reader, slides, patients, registry, wanted)
     else:
         pairs, left = _of_patients(slides, per_patient)
-    rows, notes = [], [*_doubtful(answers["doubtful"].to_pylist(), slides), *_doubts(reader, pairs)]
-    for name in sorted({row["marker"] for row in slides} | pairs.keys()):
+    notes = [*_doubtful(answers["doubtful"].to_pylist(), slides), *_doubts(reader, pairs)]
+    return _told(
+        pairs, left, notes, {row["marker"] for row in slides}, registry, cutoffs, weights, per_patient
+    )
+
+
+def between_slides(
+    slides: Rows, doubtful: Rows, registry: Registry, *, per_patient: int = 2, weights: Weights = "linear"
+) -> Agreement:
+    """Tell how indices of a patient's slides agree, as `agreement` does, of rows that were asked for already.
+
+    Parameters
+    ----------
+    slides : list of dict
+        ``slide_id``, ``patient_id``, ``marker``, ``index_percent``, at any cut-offs.
+    doubtful : list of dict
+        What `DOUBTFUL` gives.
+    registry : Registry
+        Names the ranges of each marker's index, for kappa.
+    per_patient : int
+    weights : {"linear", "quadratic"}
+    """
+    pairs, left = _of_patients(slides, per_patient)
+    notes = _doubtful(doubtful, slides)
+    return _told(pairs, left, notes, {row["marker"] for row in slides}, registry, None, weights, per_patient)
+
+
+def _told(
+    pairs: Pairs,
+    left: list[LeftOut],
+    notes: list[str],
+    markers: set[str],
+    registry: Registry,
+    cutoffs: Sequence[float] | None,
+    weights: Weights,
+    per_patient: int,
+) -> Agreement:
+    rows, notes = [], list(notes)
+    for name in sorted(markers | pairs.keys()):
         edges = _edges(registry, name) if cutoffs is None else [(edge, False) for edge in cutoffs]
         row, missing = _figures(pairs.get(name, {}), edges, weights, per_patient)
         rows.append({"marker": name, **row})

@@ -15,6 +15,7 @@ from deepliif_ray.cli import (  # noqa: F401
     picture,
     places,
     regions,
+    report,
     results,
     scoring,
     training,

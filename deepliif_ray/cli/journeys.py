@@ -35,6 +35,11 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "picture results S-001 --at 12000,8000,1000,750 --output field.png",
             "picture results S-001 --heat density --hot-spots 3 --output map.png",
         ),
+        "report": (
+            "report results report.html",
+            "report results ki67.html --marker Ki67 --by scanner --pictures 12",
+            "report results S-001.html --slide S-001",
+        ),
         "check": ("check results", "check results --repair"),
         "optimize": ("optimize results",),
         "forget": ("forget results --patient P-17 --dry-run", "forget results --slide S-001 --slide S-002"),

@@ -14,8 +14,8 @@ import shapely
 from deepliif_ray.errors import ConfigError, QueryError
 from deepliif_ray.exports.cells import Calls, slide_record, source_of
 from deepliif_ray.exports.outlines import enclosing_outlines
-from deepliif_ray.pictures.legend import FLAGS
 from deepliif_ray.query.ask import scored
+from deepliif_ray.query.flags import FLAGS
 from deepliif_ray.query.streaming import streaming
 from deepliif_ray.tables.cutoffs import BUILTIN
 from deepliif_ray.viewer import packed

@@ -29,7 +29,7 @@ _MOST_ROWS = 10_000
 """Rows of an answer that the page shows; a CSV has them all."""
 _SQL_LIMITS = Limits(seconds=60, memory=2_000_000_000, answer=200_000_000)
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_VENDORED = ("openseadragon.min.js",)
+_VENDORED = {"openseadragon.min.js": "vendor/openseadragon"}
 _Kind = TypeVar("_Kind")
 
 
@@ -138,7 +138,7 @@ class Viewer:
 
     async def _static(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        return _file("vendor" if name in _VENDORED else "viewer/static", name)
+        return _file(_VENDORED.get(name, "viewer/static"), name)
 
     async def _about(self, _: web.Request) -> web.Response:
         return _json(
