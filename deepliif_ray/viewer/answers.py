@@ -22,6 +22,7 @@ from deepliif_ray.viewer import packed
 from deepliif_ray.viewer.packed import Packed, Which
 
 _AT_ONCE = 200_000
+"""Cells that come from DuckDB in one part."""
 OUTLINES = 6_000
 """Cells whose outlines are sent at once, at most."""
 REACH_UM = 5.0
@@ -135,10 +136,11 @@ class Answers:
 
     def record(self, slide: str) -> dict[str, Any]:
         """Return the commit record of a slide; errors as of `slide_record`."""
+        if (known := self._records.get(slide)) is not None:
+            return known  # also while cells are being read: tiles wait for nothing
         with self._lock:
-            if slide not in self._records:
-                self._records[slide] = slide_record(self._stream, self.results, slide)
-            return self._records[slide]
+            self._records[slide] = found = slide_record(self._stream, self.results, slide)
+            return found
 
     def cohort(self) -> dict[str, Any]:
         """Return patients and slides with their indices, column by column, and what the page explains."""
@@ -172,7 +174,6 @@ class Answers:
             "scored": row["committed_at"].isoformat(timespec="minutes"),
             "warnings": row["warnings"],
             "tissue_mm2": row["tissue_mm2"],
-            "noise_thresh": row["noise_thresh"],
             "defaults": self._defaults(row),
             "sets": sets.to_pylist(),
             "regions": self.regions(slide),
@@ -227,11 +228,12 @@ class Answers:
             return self._packed[key]
 
     def _which(self, row: Mapping[str, Any], asked: Asked) -> Which:
-        slide = [row["slide_id"]]
-        corrected = "SELECT count(*) AS n FROM corrections WHERE slide_id = ? AND is_current"
-        drawn = "SELECT count(*) AS n FROM regions WHERE slide_id = ?"
+        query = (
+            "SELECT (SELECT count(*) FROM corrections WHERE slide_id = $1 AND is_current), "
+            "(SELECT count(*) FROM regions WHERE slide_id = $1)"
+        )
         n_corrected, n_drawn = (
-            self._stream.table(query, slide)["n"][0].as_py() for query in (corrected, drawn)
+            column[0].as_py() for column in self._stream.table(query, [row["slide_id"]]).columns
         )
         return Which(asked.region, asked.corrections and n_corrected > 0, n_drawn > 0)
 

@@ -8,6 +8,7 @@ counting three million cells anew takes a browser some hundredths of a second.
 
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from string import Template
@@ -17,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-TILE = 2048
+TILE = 1024
 """Side of a tile, level-0 px."""
-PART = 32
+PART = 64
 """Positions in a tile are whole numbers of 1 / ``PART`` level-0 px."""
 DAB_STEPS = 1000
 """Steps of the optical density of DAB to one; cut-offs that are whole numbers of steps are exact."""
@@ -155,7 +156,12 @@ def pack(row: Mapping[str, Any], tables: Iterable[pa.Table]) -> Packed:
     end = np.append(begin[1:], len(tile)) if len(begin) else begin
     across = _across(row)
     tiles = np.column_stack([tile[begin] % across, tile[begin] // across, begin, end]).astype("<u4")
-    columns = {name: _joined(parts.pop(name), kind)[order] for name, kind in COLUMNS.items()}
+    with ThreadPoolExecutor(2) as threads:
+        taken = [
+            threads.submit(np.take, _joined(parts.pop(name), kind), order, mode="clip")
+            for name, kind in COLUMNS.items()
+        ]
+    columns = {name: column.result() for name, column in zip(COLUMNS, taken, strict=True)}
     return Packed(columns, tiles)
 
 

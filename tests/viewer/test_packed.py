@@ -139,7 +139,7 @@ def test_far_tiles_and_large_cells(tmp_path):
     answers = Answers(str(tmp_path))
     made = answers.packed(Asked("S-1"))
     answers.close()
-    assert [tuple(tile) for tile in made.tiles.tolist()] == [(0, 0, 0, 1), (1, 0, 1, 2), (34, 43, 2, 4)]
+    assert [tuple(tile) for tile in made.tiles.tolist()] == [(0, 0, 0, 1), (2, 0, 1, 2), (68, 87, 2, 4)]
     assert made.columns["area"].tolist() == [65_000, packed.MAX_AREA + 1, 60_000, packed.MAX_AREA + 1]
     assert made.columns["dab"].tolist() == [3001, 4001, 1, 4001]
 

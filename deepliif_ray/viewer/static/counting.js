@@ -45,7 +45,11 @@ function emptySquares(area, shift) {
 
 /** Return tables that answer for each value of a measurement what the limits say: looking up is quickest. */
 function tablesOf(limits) {
-  const table = (length, rule) => Uint8Array.from({ length }, (_, value) => rule(value));
+  const table = (length, rule) => {
+    const answers = new Uint8Array(length);
+    for (let value = 0; value < length; value += 1) answers[value] = Number(rule(value));
+    return answers;
+  };
   const [weak, moderate, strong] = limits.steps;
   return {
     sized: table(65536, (area) => area > limits.below && area < limits.above),

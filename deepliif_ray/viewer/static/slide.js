@@ -10,6 +10,7 @@ import { el, newId, number, tell } from "./dom.js";
 import { Regions } from "./regions.js";
 
 const STRENGTH_NAMES = ["0", "1+", "2+", "3+"];
+const WHITE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='256' height='256'%3E%3Crect width='256' height='256' fill='%23fff'/%3E%3C/svg%3E";
 const ROUND_UM = [1, 2, 5];
 
 export async function slidePage(id, about) {
@@ -30,7 +31,7 @@ class SlidePage {
     this.said = el("div", { class: "said", role: "status" }, "Opening the slide …");
     this.stage = el("div", { class: "stage" }, this.osd, this.scaleBar, this.said);
     this.big = el("div", { class: "big" }, "–");
-    this.line = el("div", { class: "quiet" });
+    this.line = el("div", { class: "quiet counts" });
     this.confirmed = el("div", { class: "quiet", role: "status", "aria-live": "polite", id: "confirmed" });
     this.alarms = el("div");
     this.legend = el("div");
@@ -49,7 +50,7 @@ class SlidePage {
     const deepest = tissue.deepest ?? Math.ceil(Math.log2(Math.max(width, height)));
     const tile = (level, column, line) => tissue.is_there
       ? address("/api/tile", { slide: this.slide.slide_id, level, column, line, version: tissue.version })
-      : "/static/white.svg";
+      : WHITE;
     this.viewer = OpenSeadragon({
       element: this.osd, showNavigationControl: false, showNavigator: true, navigatorPosition: "TOP_RIGHT",
       navigatorSizeRatio: 0.16, navigatorOpacity: 1, navigatorAutoFade: false, drawer: "canvas", animationTime: 0.4, maxZoomPixelRatio: 4, visibilityRatio: 0.4,
