@@ -17,5 +17,5 @@ def until(page: Any, expression: str, seconds: float = 30) -> Any:
     end = time.monotonic() + seconds
     while not (value := page.evaluate(f"() => {expression}")):
         assert time.monotonic() < end, expression
-        time.sleep(0.01)
+        time.sleep(0.03)
     return value
