@@ -61,7 +61,16 @@ INSIDE = {
         "slide_access",
     },
     "query": {"errors", "storage", "contracts", "scoring", "tables", "confine", "annotations"},
-    "exports": {"errors", "storage", "contracts", "scoring", "tables", "query", "annotations"},
+    "exports": {
+        "errors",
+        "storage",
+        "contracts",
+        "scoring",
+        "tables",
+        "query",
+        "annotations",
+        "slide_access",
+    },
     "places": {"errors", "scoring", "tables", "query"},
     "pictures": {
         "errors",

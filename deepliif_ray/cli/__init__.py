@@ -6,6 +6,7 @@ from deepliif_ray.cli import (  # noqa: F401
     cutoffs,
     evaluation,
     export,
+    export_formats,
     forgetting,
     indices,
     jobs,

@@ -111,6 +111,14 @@ WITHIN = {
         "export qupath-tsv results cohort.tsv --summary --strength",
     ),
     "export geoparquet": ("export geoparquet results S-001.parquet --slide S-001",),
+    "export csv": ("export csv results S-001.csv.gz --slide S-001",),
+    "export anndata": ("export anndata results S-001.h5ad --slide S-001 --region Tumor",),
+    "export spatialdata": ("export spatialdata results S-001.zarr --slide S-001",),
+    "export dicom-annotations": ("export dicom-annotations results S-001.dcm --slide S-001",),
+    "export labels": (
+        "export labels results S-001.ome.tiff --slide S-001",
+        "export labels results field.zarr --slide S-001 --at 12000,8000,1000,750",
+    ),
     "regions import": (
         "regions import results S-001.geojson",
         "regions import results drawn.geojson.gz --slide S-001 --author 'A. Reader'",
