@@ -9,6 +9,7 @@ from deepliif_ray.cli import (  # noqa: F401
     export_formats,
     forgetting,
     indices,
+    infer,
     jobs,
     manifest,
     neg_to_pos,

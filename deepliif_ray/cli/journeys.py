@@ -30,6 +30,10 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "picture results S-001 --at 12000,8000,1000,750 --output field.png",
             "picture results S-001 --heat density --hot-spots 3 --output map.png",
         ),
+        "infer": (
+            "infer S-001.svs S-001.ome.tiff --region 12000,8000,2000,2000",
+            "infer S-001.svs field.ome.tiff --region 0,0,1024,1024 --modalities dapi,marker,segmentation",
+        ),
         "check": ("check results", "check results --repair"),
         "optimize": ("optimize results",),
         "forget": ("forget results --patient P-17 --dry-run", "forget results --slide S-001 --slide S-002"),
