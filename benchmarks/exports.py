@@ -68,7 +68,13 @@ def write_large(source: str, slide: str, results: Path, cells: int) -> None:
     kept = {name: value for name, value in record.items() if name not in ("timings", "attributes")}
     one = results.with_name(results.name + "-one")
     made = fake.commit(str(one), slide, [], marker=record["marker"], attempt="a1")
-    changed = {"cells_path": path, "n_cells": count, "attempt": "a1", "cells_bytes": None, "cells_digest": None}
+    changed = {
+        "cells_path": path,
+        "n_cells": count,
+        "attempt": "a1",
+        "cells_bytes": None,
+        "cells_digest": None,
+    }
     changed |= {"width_px": side * record["width_px"], "height_px": side * record["height_px"]}
     fake.write(str(results / "slides" / "large-a1.parquet"), "slides", [made | kept | changed])
     shutil.rmtree(one)
@@ -83,7 +89,8 @@ def moved(table: pa.Table, outlines: np.ndarray, record: dict, column: int, row:
             table = table.set_column(table.column_names.index(name), name, pa.array(values))
         um = table[axis].to_numpy() * record["mpp"]
         table = table.set_column(table.column_names.index(f"{axis}_um"), f"{axis}_um", pa.array(um))
-    there = shapely.to_wkb(shapely.transform(outlines, lambda points: points + (by["x"], by["y"])))
+    offset = np.array([by["x"], by["y"]])
+    there = shapely.to_wkb(shapely.transform(outlines, lambda points: points + offset))
     return table.set_column(table.column_names.index("boundary"), "boundary", pa.array(there, pa.binary()))
 
 
@@ -117,7 +124,9 @@ def main() -> None:
         cells, seconds, peak = map(float, done.stdout.splitlines()[-1].split())
         files = [target] if target.is_file() else [file for file in target.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6
-        print(f"{kind:<12} {cells:>10,.0f} {seconds:>7.1f} {cells / seconds:>8,.0f} {peak:>6,.0f} {size:>8,.0f}")
+        print(
+            f"{kind:<12} {cells:>10,.0f} {seconds:>7.1f} {cells / seconds:>8,.0f} {peak:>6,.0f} {size:>8,.0f}"
+        )
         if target.is_dir():
             shutil.rmtree(target)
         else:

@@ -6,29 +6,27 @@ measured cells in.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.config import DEFAULT_MODEL
-from deepliif_ray.engine.steps import BLOCK_TILES, core_of, read_pixels, shown
+from deepliif_ray.engine.maps import SEGMENTATION, CoreMaps, Image, infer_cores, tiles_within
 from deepliif_ray.errors import ConfigError, ResolutionError, SlideCorruptError
 from deepliif_ray.exports.files import placing, refuse_target
 from deepliif_ray.exports.levels import Area, Levels, Picture, area_within, halved_colours, write_ome_tiff
 from deepliif_ray.manifest import SlideEntry
 from deepliif_ray.models import Model, check_model, load_model, modalities_of
 from deepliif_ray.slide_access import fetch, open_entry, refuse_change, version_of
-from deepliif_ray.slides import Slide, SlidePlan, Tile, is_empty, plan_slide
+from deepliif_ray.slides import Slide, SlidePlan, Tile, plan_slide
 
 SUFFIXES = (".ome.tiff", ".ome.tif")
-SEGMENTATION, MARKER, HEMATOXYLIN = "segmentation", "marker", "hematoxylin"
+MARKER, HEMATOXYLIN = "marker", "hematoxylin"
 _OTHER_NAMES = {"hema": HEMATOXYLIN, "seg": SEGMENTATION}
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,8 @@ class Inferred:
     n_inferred, n_bad : int
         Tiles that the model was run on, and that cannot be decoded; the others are empty.
     warnings : tuple of str
+    is_writing : bool
+        All tiles are done, and the file is being written.
     """
 
     file: str
@@ -57,6 +57,7 @@ class Inferred:
     n_inferred: int = 0
     n_bad: int = 0
     warnings: tuple[str, ...] = ()
+    is_writing: bool = False
 
     @property
     def share(self) -> float:
@@ -141,9 +142,8 @@ def infer_modalities(
         area = area_within(opened.name, region, (opened.width, opened.height), "--region")
         if mpp is None and opened.mpp is None:
             raise ResolutionError(f"{opened.name}: micrometres per pixel unknown; give them with --mpp")
-        loaded = load_model(
-            uri, device, precision, [name for name in wanted.values() if name != SEGMENTATION], batch_size
-        )
+        asked = [name for name in wanted.values() if name != SEGMENTATION]
+        loaded = load_model(uri, device, precision, asked, batch_size)
         plan = plan_slide(
             opened,
             mpp=mpp,
@@ -153,21 +153,24 @@ def infer_modalities(
             native_tile=loaded.native_tile,
             native_od=loaded.native_od,
         )
-        with TemporaryDirectory(dir=target.parent, prefix=".infer-") as folder:
+        with placing(target) as path, TemporaryDirectory(dir=target.parent, prefix=".infer-") as folder:
             images = {name: Levels(Path(folder) / name, (area[3], area[2], 3), np.uint8) for name in wanted}
-            masked, blank = frozenset(plan.masked), _blank(plan, loaded)
-            work = _Work(opened, plan, loaded, area, images, wanted, blank, masked)
-            done = Inferred(str(target), tuple(wanted), area, 0, warnings=plan.warnings)
-            for step in _infer(work, done):
+            tiles = tiles_within(plan, area)
+            done = Inferred(str(target), tuple(wanted), area, len(tiles), warnings=plan.warnings)
+            cores = infer_cores(opened, plan, loaded, tiles, asked)
+            for step in _fill(images, cores, wanted, _blank(plan, loaded), done):
                 done = step
                 watch(done)
             refuse_change(entry, version)
-            said = _said(opened, plan, loaded, area)
+
+            def tick() -> None:
+                watch(replace(done, is_writing=True))
+
             for levels in images.values():
-                levels.make_overviews(halved_colours)
+                levels.make_overviews(halved_colours, tick)
+            said = _said(opened, plan, loaded, area)
             pictures = [Picture(name, levels, said) for name, levels in images.items()]
-            with placing(target) as path:
-                write_ome_tiff(path, pictures, plan.mpp, area[:2])
+            write_ome_tiff(path, pictures, plan.mpp, area[:2], tick)
     return done
 
 
@@ -199,89 +202,46 @@ def _plain(name: str) -> str:
     return _OTHER_NAMES.get(lower, lower)
 
 
-def _infer(work: "_Work", begun: Inferred) -> Iterator[Inferred]:
-    """Fill the images, block by block of tiles; yield how far it is after each.
+def _fill(
+    images: dict[str, Levels],
+    cores: Iterable[CoreMaps],
+    called: dict[str, str],
+    blank: dict[str, int | tuple[int, int, int]],
+    begun: Inferred,
+) -> Iterator[Inferred]:
+    """Write what is inferred of each tile; yield how far it is.
+
+    ``called`` has the model's names of the images, ``blank`` their colours where it is not run.
 
     Raises
     ------
     SlideCorruptError
         None of the tiles can be decoded.
     """
-    tiles = list(_within(work.plan, begun.area))
-    done = replace(begun, n_tiles=len(tiles))
-    why = ""
-    for start in range(0, len(tiles), BLOCK_TILES):
-        block = tiles[start : start + BLOCK_TILES]
-        seen: list[tuple[Tile, Image]] = []
-        for tile in block:
-            pixels, bad = work.read(tile)
-            if bad is not None:
-                done, why = replace(done, n_bad=done.n_bad + 1), why or bad
-            if pixels is None:
-                work.leave_blank(tile)
-            else:
-                seen.append((tile, pixels))
-        if seen:
-            work.infer(seen)
-        done = replace(done, n_done=done.n_done + len(block), n_inferred=done.n_inferred + len(seen))
+    done, why = begun, ""
+    for core in cores:
+        if core.bad is not None:
+            done, why = replace(done, n_bad=done.n_bad + 1), why or core.bad
+        for name, levels in images.items():
+            pixels = (
+                _even(core.tile, blank.get(name, 0)) if core.images is None else core.images[called[name]]
+            )
+            _write(levels, pixels, core.tile, begun.area)
+        done = replace(done, n_done=done.n_done + 1, n_inferred=done.n_inferred + (core.images is not None))
         yield done
-    if done.n_bad == len(tiles):
-        raise SlideCorruptError(f"{work.slide.name}: nothing of the region can be decoded; {why}")
+    if done.n_bad == done.n_tiles:
+        raise SlideCorruptError(f"nothing of the region can be decoded; {why}")
     if done.n_bad:
         said = f"{done.n_bad:,} tiles cannot be decoded and are blank; the first: {why}"
         yield replace(done, warnings=(*done.warnings, said))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A slide, and the images that are made of it.
-
-    ``wanted`` has what the model calls each image, ``blank`` their colours where it is not run.
-    """
-
-    slide: Slide
-    plan: SlidePlan
-    model: Model
-    area: Area
-    images: dict[str, Levels]
-    wanted: dict[str, str]
-    blank: dict[str, int | tuple[int, int, int]]
-    masked: frozenset[int]
-
-    def read(self, tile: Tile) -> tuple[Image | None, str | None]:
-        """Return a tile as the model is to see it, None if there is nothing to see; and why it is bad."""
-        if tile.index in self.masked:
-            return None, None
-        pixels, bad = read_pixels(self.slide, self.plan, tile)
-        if bad is not None or is_empty(pixels):
-            return None, bad
-        return shown(self.plan, pixels), None
-
-    def leave_blank(self, tile: Tile) -> None:
-        """Fill the core of a tile that the model is not run on."""
-        x0, y0, x1, y1 = tile.core
-        for name, levels in self.images.items():
-            core = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
-            core[:] = self.blank.get(name, 0)
-            _write(levels, core, tile, self.area)
-
-    def infer(self, seen: Sequence[tuple[Tile, Image]]) -> None:
-        """Run the model on tiles, and write their cores."""
-        modalities = [name for name in self.wanted.values() if name != SEGMENTATION]
-        found = self.model.infer(np.stack([pixels for _, pixels in seen]), modalities)
-        for name, levels in self.images.items():
-            made = found.seg if name == SEGMENTATION else found.modalities[self.wanted[name]]
-            for number, (tile, _) in enumerate(seen):
-                _write(levels, core_of(made[number], tile), tile, self.area)
-
-
-def _within(plan: SlidePlan, area: Area) -> Iterator[Tile]:
-    """Yield the tiles that own a pixel of an area."""
-    x, y, width, height = area
-    for tile in plan.grid:
-        x0, y0, x1, y1 = tile.core
-        if x0 < x + width and x1 > x and y0 < y + height and y1 > y:
-            yield tile
+def _even(tile: Tile, colour: int | tuple[int, int, int]) -> Image:
+    """Return the core of a tile in one colour."""
+    x0, y0, x1, y1 = tile.core
+    core = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+    core[:] = colour
+    return core
 
 
 def _blank(plan: SlidePlan, model: Model) -> dict[str, int | tuple[int, int, int]]:

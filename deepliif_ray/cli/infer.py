@@ -75,4 +75,5 @@ def infer(
 
 
 def _line(done: "Inferred") -> str:
-    return f"{done.n_done:,} of {done.n_tiles:,} tiles"
+    writing = ", writing the file" if done.is_writing else ""
+    return f"{done.n_done:,} of {done.n_tiles:,} tiles{writing}"

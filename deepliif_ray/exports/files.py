@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.errors import ConfigError, DeepliifRayError, StorageError
 
 _LEVEL = 5
 """Of gzip: a third of the time of its default for a twentieth more."""
@@ -138,6 +138,8 @@ def placing(target: Path) -> Iterator[Path]:
             _swap(temporary, target)
         else:
             temporary.replace(target)
+    except DeepliifRayError:  # some of them are OSErrors, and say themselves what is wrong
+        raise
     except OSError as error:
         raise StorageError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:

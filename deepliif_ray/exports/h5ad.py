@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 SUFFIXES = (".h5ad",)
-MOST_CELLS = 10_000_000
+MOST_CELLS = 15_000_000
+"""About 7 GB: 10 million took 5."""
 REGION, REGION_KEY, INSTANCE_KEY = "cells", "region", "cell_id"
 """Which element of a SpatialData object the cells are, and the columns that say so."""
 _COLUMNS = ", ".join(

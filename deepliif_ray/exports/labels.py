@@ -7,6 +7,8 @@ pixels of a cell as ``area_px`` says.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -107,19 +109,23 @@ def export_labels(
         area = area_within(name, at, (row["width_px"], row["height_px"]), "--at")
         # What is told begins at the slide's corner, wherever the coordinates of the command did.
         told = provenance(row, calls, (0, 0)) | {"area": ",".join(map(str, area)), "label": LABEL}
-        with placing(target) as path:
+        with placing(target) as path, ExitStack() as held:
             if is_zarr:
-                levels = Levels(path / "labels" / NAME, (area[3], area[2]), np.uint32)
-                count = _draw(levels, stream, row, calls, area, watch)
-                levels.make_overviews(halved_labels)
+                folder = path / "labels" / NAME
+            else:
+                folder = Path(held.enter_context(TemporaryDirectory(dir=path.parent, prefix=".labels-")))
+            levels = Levels(folder, (area[3], area[2]), np.uint32)
+            done = Exported(row["slide_id"], _draw(levels, stream, row, calls, area, watch))
+
+            def tick() -> None:
+                watch(done)
+
+            levels.make_overviews(halved_labels, tick)
+            if is_zarr:
                 _describe(path, levels, row["mpp"], area, told)
             else:
-                with TemporaryDirectory(dir=path.parent, prefix=".labels-") as folder:
-                    levels = Levels(Path(folder), (area[3], area[2]), np.uint32)
-                    count = _draw(levels, stream, row, calls, area, watch)
-                    levels.make_overviews(halved_labels)
-                    write_ome_tiff(path, [Picture(NAME, levels, json.dumps(told))], row["mpp"], area[:2])
-    return Exported(row["slide_id"], count, (str(target),), (left, top))
+                write_ome_tiff(path, [Picture(NAME, levels, json.dumps(told))], row["mpp"], area[:2], tick)
+    return replace(done, files=(str(target),), origin=(left, top))
 
 
 def _draw(

@@ -22,6 +22,11 @@ SIDE = 512
 Area = tuple[int, int, int, int]
 """x, y, width, height in level-0 px."""
 Pixels = NDArray[Any]
+Tick = Callable[[], None]
+
+
+def _quiet() -> None:
+    """Tell nobody how far it is."""
 
 
 def area_within(name: str, asked: Area | None, size: tuple[int, int], option: str) -> Area:
@@ -88,19 +93,22 @@ class Levels:
         """Write a rectangle of the image whose upper left pixel is at column ``x``, row ``y``."""
         self.arrays[0][y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
 
-    def make_overviews(self, halve: Callable[[Pixels], Pixels]) -> None:
+    def make_overviews(self, halve: Callable[[Pixels], Pixels], tick: Tick = _quiet) -> None:
         """Make the overviews, when the image is complete.
 
         Parameters
         ----------
         halve : callable
             Returns pixels half as high and wide, rounded up.
+        tick : callable
+            Called after each tile.
         """
         for finer, coarser in zip(self.arrays, self.arrays[1:], strict=False):
             for y, x in _places(coarser.shape):
                 pixels = np.asarray(finer[2 * y : 2 * (y + SIDE), 2 * x : 2 * (x + SIDE)])
                 made = halve(pixels)
                 coarser[y : y + made.shape[0], x : x + made.shape[1]] = made
+                tick()
 
 
 def halved_colours(pixels: Pixels) -> Pixels:
@@ -124,7 +132,9 @@ class Picture:
     said: str
 
 
-def write_ome_tiff(path: Path, pictures: Sequence[Picture], mpp: float, corner: tuple[int, int]) -> None:
+def write_ome_tiff(
+    path: Path, pictures: Sequence[Picture], mpp: float, corner: tuple[int, int], tick: Tick = _quiet
+) -> None:
     """Write images as a pyramidal OME-TIFF: a series each, overviews as SubIFDs, packed by Deflate.
 
     Parameters
@@ -136,6 +146,8 @@ def write_ome_tiff(path: Path, pictures: Sequence[Picture], mpp: float, corner: 
         µm per pixel.
     corner : tuple of int
         Level-0 pixel of the slide that the images begin at; in µm it is the position of their plane.
+    tick : callable
+        Called before each tile.
     """
     import tifffile
 
@@ -158,7 +170,7 @@ def write_ome_tiff(path: Path, pictures: Sequence[Picture], mpp: float, corner: 
             for number, array in enumerate((finest, *coarser)):
                 density = 10_000 / (mpp * 2**number)
                 file.write(
-                    _tiles(array),
+                    _tiles(array, tick),
                     shape=array.shape,
                     dtype=array.dtype,
                     tile=(SIDE, SIDE),
@@ -171,8 +183,9 @@ def write_ome_tiff(path: Path, pictures: Sequence[Picture], mpp: float, corner: 
                 )
 
 
-def _tiles(array: "zarr.Array[Any]") -> Iterator[Pixels]:
+def _tiles(array: "zarr.Array[Any]", tick: Tick) -> Iterator[Pixels]:
     for y, x in _places(array.shape):
+        tick()
         pixels = np.asarray(array[y : y + SIDE, x : x + SIDE])
         short = [(0, SIDE - pixels.shape[0]), (0, SIDE - pixels.shape[1])]
         yield np.pad(pixels, short + [(0, 0)] * (pixels.ndim - 2))

@@ -32,7 +32,7 @@ def write(folder, image=PICTURE[:500, :400], **more):
 def commit(root, path, **more):
     said = {"slide_version": storage.version(str(path)), "uri": str(path)}
     said |= {"slide_fingerprint": storage.content_fingerprint(str(path), Path(path))}
-    slides.commit(root, NAME, width_px=400, height_px=500, **(said | more))
+    slides.commit(root, NAME, **({"width_px": 400, "height_px": 500} | said | more))
 
 
 @pytest.fixture
@@ -166,3 +166,21 @@ class TestAnnotations:
         monkeypatch.setattr(dicom, "MOST_CELLS", 5)
         with pytest.raises(ConfigError, match=r"cells count.*--region"):
             dicom.export_dicom_annotations(root, tmp_path / "a.dcm")
+
+    @pytest.mark.parametrize(
+        "name", ["camelyon_dicom/multiframe_camelyon_challenge_image.dcm", "boxes_dicom/boxes_0.dcm"]
+    )
+    def test_real_slides(self, shared_data, tmp_path, name):
+        from deepliif_ray.exports.dicom import export_dicom_annotations
+
+        path = shared_data / "slides" / name
+        with open_guarded(path) as slide:
+            size = {"width_px": slide.width, "height_px": slide.height}
+        root = str(tmp_path / "real")
+        commit(root, path, **size)
+        done = export_dicom_annotations(root, tmp_path / "a.dcm", slide=NAME)
+        source, made = dcmread(path, stop_before_pixels=True), dcmread(tmp_path / "a.dcm")
+        assert sum(group.NumberOfAnnotations for group in made.AnnotationGroupSequence) == done.n_cells > 20
+        assert made.ReferencedImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert made.StudyInstanceUID == source.StudyInstanceUID
+        assert str(made.get("PatientID") or "") == str(source.get("PatientID") or "")
