@@ -68,7 +68,7 @@ def infer(
         errors.print(f"warning: {visible(warning)}", markup=False)
     x, y, width, height = done.area
     errors.print(
-        f"{done.file}: {', '.join(done.names)}; {width:,} × {height:,} px from {x:,}, {y:,}; "
+        f"{output}: {', '.join(done.names)}; {width:,} × {height:,} px from {x:,}, {y:,}; "
         f"the model ran on {done.n_inferred:,} of {done.n_tiles:,} tiles",
         markup=False,
     )

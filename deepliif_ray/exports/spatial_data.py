@@ -4,6 +4,7 @@ The library writes what is in memory, and an outline takes about a kilobyte ther
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def export_spatialdata(
         points={POINTS: PointsModel.parse(points, transformations=systems)},
         tables={"table": TableModel.parse(table, **attrs)},
     )
-    with placing(target) as path:
+    with placing(target) as path, warnings.catch_warnings():
+        # Dozens of times, of what a later version of AnnData will do.
+        warnings.filterwarnings("ignore", ".*autosharding", UserWarning)
         data.write(path)
     return Exported(row["slide_id"], count, (str(target),), (left, top))
