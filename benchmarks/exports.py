@@ -37,7 +37,8 @@ import resource, sys, time
 from deepliif_ray.exports.{module} import {function}
 begun = time.perf_counter()
 done = {function}(sys.argv[1], sys.argv[2])
-print(done.n_cells, time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+seconds, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print("measured", done.n_cells, seconds, peak)
 """
 _MOVED = {"x": ("x", "bbox_x0", "bbox_x1"), "y": ("y", "bbox_y0", "bbox_y1")}
 
@@ -121,7 +122,7 @@ def main() -> None:
         if done.returncode:
             print(f"{kind:<12} {done.stderr.strip().splitlines()[-1]}")
             continue
-        cells, seconds, peak = map(float, done.stdout.splitlines()[-1].split())
+        cells, seconds, peak = map(float, done.stdout.rpartition("measured ")[2].split())
         files = [target] if target.is_file() else [file for file in target.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6
         print(

@@ -25,6 +25,7 @@ MOST_CELLS = 15_000_000
 """About 7 GB: 10 million took 5."""
 REGION, REGION_KEY, INSTANCE_KEY = "cells", "region", "cell_id"
 """Which element of a SpatialData object the cells are, and the columns that say so."""
+_NAMES = ("slide_id", "patient_id", "marker")
 _COLUMNS = ", ".join(
     [
         "x", "y", "cell_id", f"{LABEL} AS label", "positive", "strength", "majority_positive",
@@ -167,9 +168,6 @@ def cells_as_anndata(
         obsm={"spatial": centroids, "spatial_um": centroids * row["mpp"]},
         uns={"spatialdata_attrs": attrs, "deepliif_ray": provenance(row, calls, (left, top))},
     )
-
-
-_NAMES = ("slide_id", "patient_id", "marker")
 
 
 def _category(pandas: Any, codes: np.ndarray[Any, Any], names: list[str]) -> Any:

@@ -146,6 +146,7 @@ def _draw(
     coming = stream.batches(query, values, ROWS)
     waiting: list[pa.Table] = []
     count, is_all = 0, False
+    drawn: list[NDArray[np.uint32]] = []
     for band in range(y, y + height, SIDE):
         end = min(band + SIDE, y + height)
         while not is_all and (not waiting or waiting[-1]["bbox_y0"][-1].as_py() < end):
@@ -156,31 +157,31 @@ def _draw(
                 count += cells.num_rows
                 watch(Exported(row["slide_id"], count))
         pixels = np.zeros((end - band, width), np.uint32)
-        for cells in waiting:
-            _fill(pixels, cells, (x, band), end)
+        drawn += [_fill(pixels, cells, (x, band), end) for cells in waiting]
         if pixels.any():
             levels.write(0, band - y, pixels)
         waiting = list(_left(waiting, end))
-    if not count:
-        where = (
-            why_none(stream, row, calls)
-            if area[2:] == (row["width_px"], row["height_px"])
-            else (" in this area, so nothing was written")
-        )
+    # Of a cell beside the area, the rectangle around it may reach into it.
+    found = len(np.unique(np.concatenate(drawn))) if drawn else 0
+    if not found:
+        is_whole = area[2:] == (row["width_px"], row["height_px"])
+        where = why_none(stream, row, calls) if is_whole else " in this area, so nothing was written"
         raise QueryError(f"slide {row['slide_id']!r}: no cell counts{where}")
-    return count
+    return found
 
 
-def _fill(pixels: NDArray[np.uint32], cells: pa.Table, corner: tuple[int, int], end: int) -> None:
-    """Draw those of the cells that reach into a band; it begins at ``corner``."""
+def _fill(
+    pixels: NDArray[np.uint32], cells: pa.Table, corner: tuple[int, int], end: int
+) -> NDArray[np.uint32]:
+    """Draw those of the cells that reach into a band, which begins at ``corner``; return their numbers."""
     tops = cells["bbox_y0"].to_numpy()
     chosen = cells.filter(pa.array((tops < end) & (cells["bbox_y1"].to_numpy() > corner[1])))
     if not chosen.num_rows:
-        return
+        return np.empty(0, np.uint32)
     outlines = enclosing_outlines(chosen["boundary"].to_numpy())
     corners, owner = shapely.get_coordinates(outlines, return_index=True)
     numbers = chosen["label"].to_numpy().astype(np.uint32)
-    fill_rings(pixels, corners - corner, owner.astype(np.int64), numbers)
+    return fill_rings(pixels, corners - corner, owner.astype(np.int64), numbers)
 
 
 def _left(waiting: list[pa.Table], end: int) -> Iterator[pa.Table]:

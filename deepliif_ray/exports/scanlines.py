@@ -14,7 +14,7 @@ Number = TypeVar("Number", bound=np.integer[Any])
 
 def fill_rings(
     labels: NDArray[Number], corners: NDArray[np.float64], owner: NDArray[np.int64], numbers: NDArray[Number]
-) -> None:
+) -> NDArray[Number]:
     """Write the number of its ring into each pixel whose centre lies in it.
 
     A centre on an edge belongs to what lies right of it or below, so that outlines that share an edge share
@@ -30,6 +30,11 @@ def fill_rings(
         Ring of each corner, ascending.
     numbers : ndarray of integers, shape (rings,)
         What is written for each ring.
+
+    Returns
+    -------
+    ndarray of integers
+        The numbers of the rings that have a pixel here, each once, ascending.
     """
     rows, columns = labels.shape
     (x0, y0), (x1, y1), ring = corners[:-1].T, corners[1:].T, owner[:-1]
@@ -46,6 +51,7 @@ def fill_rings(
     length = column[1::2] - starts
     run = np.repeat(np.arange(len(length)), length)
     labels[run_row[run], starts[run] + _within(length)] = numbers[run_ring[run]]
+    return np.unique(numbers[run_ring[length > 0]])
 
 
 def _within(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -82,7 +82,9 @@ def test_odd_cells_too(tmp_path_factory, seed, is_noise):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("area", [(0, 0, 50, 40), (33, 7, 64, 90), (119, 119, 1, 1), (17, 31, 1, 70)])
+@pytest.mark.parametrize(
+    "area", [(0, 0, 50, 40), (33, 7, 64, 90), (119, 119, 1, 1), (17, 31, 1, 70), (0, 0, 8, 8), (5, 5, 1, 1)]
+)
 def test_an_area_is_a_part_of_the_whole(root, tmp_path, name, area):
     export_labels(root, tmp_path / "all.zarr")
     x, y, width, height = area
@@ -92,8 +94,9 @@ def test_an_area_is_a_part_of_the_whole(root, tmp_path, name, area):
             export_labels(root, tmp_path / name, at=area)
         assert not (tmp_path / name).exists()
         return
-    export_labels(root, tmp_path / name, at=area)
+    done = export_labels(root, tmp_path / name, at=area)
     np.testing.assert_array_equal(read(tmp_path / name), whole)
+    assert done.n_cells == len(np.unique(whole[whole > 0]))
 
 
 @pytest.mark.parametrize("name", FORMATS)
