@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".dcm",)
 MOST_CELLS = 2_000_000
+"""About 4 GB: a million with outlines took 2."""
 _COLUMNS = "x, y, positive, strength, cell_id, area_um2"
 _NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_EMPTY = (

@@ -1,6 +1,7 @@
 """Label images: every pixel is of the cell that SQL says, wherever the area begins, in both formats."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deepliif_ray import cli
 from deepliif_ray.annotations.origin import Origin
 from deepliif_ray.cells.extract import extract_cells
 from deepliif_ray.errors import ConfigError, QueryError
@@ -170,3 +172,16 @@ def test_refusals_leave_nothing(root, tmp_path):
     export_labels(root, tmp_path / "a.zarr", at=(0, 0, 60, 60), overwrite=True)
     assert read(tmp_path / "a.zarr").shape == (60, 60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "results"]
+
+
+def test_from_the_command_line(root, tmp_path, monkeypatch, capsys):
+    told = ["--at", "10,5,30,20", "--origin", "bounds", "--slide", "S-1"]
+    monkeypatch.setattr(
+        sys, "argv", ["deepliif-ray", "export", "labels", root, str(tmp_path / "a.zarr"), *told]
+    )
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert not exit_.value.code and read(tmp_path / "a.zarr").shape == (20, 30)
+    said = capsys.readouterr().err.replace("\n", " ")
+    number = len(np.unique(read(tmp_path / "a.zarr"))) - 1
+    assert f"a.zarr: {number} cells" in said and "30, 40 px from the slide's corner" in said
