@@ -38,6 +38,8 @@ from deepliif_ray.query.streaming import Stream, streaming
 
 SUFFIXES = (".ome.tiff", ".ome.tif")
 NAME = "cells"
+_AT_ONCE = 2_000
+"""Cells that are drawn at once: filling takes some 50 bytes for each of their pixels."""
 _WITHIN = "bbox_x1 > ? AND bbox_x0 < ? AND bbox_y1 > ? AND bbox_y0 < ?"
 
 
@@ -178,10 +180,14 @@ def _fill(
     chosen = cells.filter(pa.array((tops < end) & (cells["bbox_y1"].to_numpy() > corner[1])))
     if not chosen.num_rows:
         return np.empty(0, np.uint32)
-    outlines = enclosing_outlines(chosen["boundary"].to_numpy())
-    corners, owner = shapely.get_coordinates(outlines, return_index=True)
-    numbers = chosen["label"].to_numpy().astype(np.uint32)
-    return fill_rings(pixels, corners - corner, owner.astype(np.int64), numbers)
+    drawn = []
+    for begin in range(0, chosen.num_rows, _AT_ONCE):
+        part = chosen.slice(begin, _AT_ONCE)
+        outlines = enclosing_outlines(part["boundary"].to_numpy())
+        corners, owner = shapely.get_coordinates(outlines, return_index=True)
+        numbers = part["label"].to_numpy().astype(np.uint32)
+        drawn.append(fill_rings(pixels, corners - corner, owner.astype(np.int64), numbers))
+    return np.concatenate(drawn)
 
 
 def _left(waiting: list[pa.Table], end: int) -> Iterator[pa.Table]:

@@ -30,6 +30,7 @@ def small_tiles(monkeypatch):
     for module in (levels, labels):
         monkeypatch.setattr(module, "SIDE", 32)
     monkeypatch.setattr(labels, "ROWS", 7)
+    monkeypatch.setattr(labels, "_AT_ONCE", 3)
 
 
 @pytest.fixture
