@@ -12,6 +12,9 @@ EXTRAS = {
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),
     "czi": ("pylibCZIrw",),
+    "anndata": ("anndata",),
+    "spatialdata": ("spatialdata",),
+    "dicom": ("highdicom",),
 }  # fmt: skip
 """Modules that each extra of ``pyproject.toml`` brings."""
 

@@ -3,7 +3,8 @@
 Whoever reads slides does so from here: the engine that scores them, and what shows or exports them later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,44 @@ def content_of(entry: SlideEntry) -> tuple[str, str]:
         raise StorageError(f"{entry.uri}: cannot be read ({error.strerror or error}); try again") from error
     refuse_change(entry, version)
     return found, version
+
+
+@contextmanager
+def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
+    """Open the slide of a commit record, if it is still the one that was scored.
+
+    The store's version tells. If that is another the content is compared, for a copy is the same slide.
+
+    Parameters
+    ----------
+    row : mapping
+
+    Raises
+    ------
+    SlideError
+        It cannot be opened, or was changed since it was scored.
+    StorageError
+        The store failed.
+    """
+    entry = entry_of(row)
+    version = version_of(entry)
+    place = fetch(entry, version)
+    recorded = row["slide_version"]
+    # Fingerprints of records without a version are none of the content.
+    if recorded is not None and (version != recorded or version.startswith("?")):
+        try:
+            found = storage.content_fingerprint(entry.uri, place)
+        except OSError as error:
+            raise StorageError(f"{entry.uri}: cannot be read ({error.strerror or error})") from error
+        if found != row["slide_fingerprint"]:
+            raise SlideChangedError(f"{entry.uri}: this is not the file that was scored; score it again")
+    with open_entry(entry, place) as slide:
+        if (slide.width, slide.height) != (row["width_px"], row["height_px"]):
+            raise SlideChangedError(
+                f"{entry.uri}: {slide.width:,} × {slide.height:,} px, but {row['width_px']:,} × "
+                f"{row['height_px']:,} were scored; score it again"
+            )
+        yield slide
 
 
 def refuse_change(entry: SlideEntry, version: str) -> None:

@@ -114,14 +114,20 @@ def test_results_are_asked_exported_and_mended_without_any_extra(results, tmp_pa
         ["export", "qupath", results, str(tmp_path / "a.geojson.gz"), "--slide", "s0"],
         ["export", "qupath-tsv", results, str(tmp_path / "a.tsv"), "--summary", "--strength"],
         ["export", "geoparquet", results, str(tmp_path / "a.parquet"), "--slide", "s0"],
+        ["export", "csv", results, str(tmp_path / "a.csv"), "--slide", "s0"],
     )
     assert [(arguments, told) for arguments, code, _, told in found if code != 0] == []
-    assert len(found) == 11 and all(output + told for _, _, output, told in found)
+    assert len(found) == 12 and all(output + told for _, _, output, told in found)
     assert "12" in found[5][2] and found[5][2] == found[6][2]
 
 
-def test_what_needs_an_extra_says_which():
+def test_what_needs_an_extra_says_which(results, tmp_path):
     needs = [
+        (["infer", "a.svs", str(tmp_path / "a.ome.tiff")], "score"),
+        (["export", "labels", results, str(tmp_path / "a.zarr"), "--slide", "s0"], "score"),
+        (["export", "anndata", results, str(tmp_path / "a.h5ad"), "--slide", "s0"], "anndata"),
+        (["export", "spatialdata", results, str(tmp_path / "a.zarr"), "--slide", "s0"], "spatialdata"),
+        (["export", "dicom-annotations", results, str(tmp_path / "a.dcm"), "--slide", "s0"], "dicom"),
         (["score", "m.csv", "r"], "score"),
         (["plan", "m.csv"], "score"),
         (["doctor"], "score"),

@@ -75,6 +75,23 @@ def stoppable(line: Callable[[Any], str] = describe) -> Iterator[ProgressLine]:
         raise typer.Exit(ERROR) from error
 
 
+def area_of(option: str, text: str) -> tuple[int, int, int, int]:
+    """Return the area that an option gives as X,Y,WIDTH,HEIGHT.
+
+    Raises
+    ------
+    ConfigError
+        It is not four whole numbers.
+    """
+    try:
+        x, y, width, height = map(int, text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} {text!r} is not four whole numbers, X,Y,WIDTH,HEIGHT, such as 400,400,1000,800"
+        ) from error
+    return x, y, width, height
+
+
 def command_name() -> str:
     """Return what to type to run this again."""
     return sys.argv[0] if Path(sys.argv[0]).name == "deepliif-ray" else "deepliif-ray"

@@ -87,7 +87,7 @@ def qupath(
     from deepliif_ray.exports.qupath import export_qupath
 
     calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(_line) as progress:
+    with ProgressLine(line_of) as progress:
         done = export_qupath(
             results,
             output,
@@ -100,7 +100,7 @@ def qupath(
             overwrite=overwrite,
             watch=progress,
         )
-    _tell(done)
+    tell(done)
 
 
 @export_app.command()
@@ -129,7 +129,7 @@ def qupath_tsv(
         )
         errors.print(f"{output}: {count:,} slides", markup=False)
         return
-    with ProgressLine(_line) as progress:
+    with ProgressLine(line_of) as progress:
         done = export_measurements(
             results,
             output,
@@ -140,7 +140,7 @@ def qupath_tsv(
             overwrite=overwrite,
             watch=progress,
         )
-    _tell(done)
+    tell(done)
 
 
 @export_app.command()
@@ -162,22 +162,30 @@ def geoparquet(
     from deepliif_ray.exports.geoparquet import export_geoparquet
 
     calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(_line) as progress:
+    with ProgressLine(line_of) as progress:
         done = export_geoparquet(
             results, output, slide=slide, calls=calls, overwrite=overwrite, watch=progress
         )
-    _tell(done)
+    tell(done)
 
 
-def _line(done: "Exported") -> str:
+def line_of(done: "Exported") -> str:
+    """Return what to say while an export goes on."""
     return f"slide {done.slide_id}: {done.n_cells:,} cells"
 
 
-def _tell(done: "Exported") -> None:
+def tell(done: "Exported") -> None:
+    """Say what was written."""
     first, *others = done.files
-    size = sum(Path(file).stat().st_size for file in done.files) / 1e6
+    size = sum(_bytes(Path(file)) for file in done.files) / 1e6
     said = f"{first}{f' and {len(others):,} more' if others else ''}: {done.n_cells:,} cells, {size:.1f} MB"
     if done.origin != (0, 0):
         x, y = done.origin
         said += f"; coordinates begin at the scanned area, {x:,}, {y:,} px from the slide's corner"
     errors.print(said, markup=False)
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -40,6 +40,10 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
             "report results ki67.html --marker Ki67 --by scanner --pictures 12",
             "report results S-001.html --slide S-001",
         ),
+        "infer": (
+            "infer S-001.svs S-001.ome.tiff --region 12000,8000,2000,2000",
+            "infer S-001.svs field.ome.tiff --region 0,0,1024,1024 --modalities dapi,marker,segmentation",
+        ),
         "check": ("check results", "check results --repair"),
         "optimize": ("optimize results",),
         "forget": ("forget results --patient P-17 --dry-run", "forget results --slide S-001 --slide S-002"),
@@ -121,6 +125,14 @@ WITHIN = {
         "export qupath-tsv results cohort.tsv --summary --strength",
     ),
     "export geoparquet": ("export geoparquet results S-001.parquet --slide S-001",),
+    "export csv": ("export csv results S-001.csv.gz --slide S-001",),
+    "export anndata": ("export anndata results S-001.h5ad --slide S-001 --region Tumor",),
+    "export spatialdata": ("export spatialdata results S-001.zarr --slide S-001",),
+    "export dicom-annotations": ("export dicom-annotations results S-001.dcm --slide S-001",),
+    "export labels": (
+        "export labels results S-001.ome.tiff --slide S-001",
+        "export labels results field.zarr --slide S-001 --at 12000,8000,1000,750",
+    ),
     "regions import": (
         "regions import results S-001.geojson",
         "regions import results drawn.geojson.gz --slide S-001 --author 'A. Reader'",

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from deepliif_ray.annotations.origin import Origin
-from deepliif_ray.cli.common import CutoffsOption, RegionOption, WithoutCorrectionsOption, app
+from deepliif_ray.cli.common import CutoffsOption, RegionOption, WithoutCorrectionsOption, app, area_of
 from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import errors, visible
-from deepliif_ray.errors import ConfigError
 
 
 class Heat(StrEnum):
@@ -66,7 +65,7 @@ def picture(
         results,
         slide,
         output,
-        at=None if at is None else _area(at),
+        at=None if at is None else area_of("--at", at),
         width=width,
         origin=origin,
         calls=Calls(cutoffs, region, not without_corrections),
@@ -85,13 +84,3 @@ def picture(
     errors.print(
         visible(f"{done.file}: {what}, {done.n_called:,} cells, {done.n_positive:,} positive"), markup=False
     )
-
-
-def _area(text: str) -> tuple[int, int, int, int]:
-    try:
-        x, y, width, height = map(int, text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--at {text!r} is not four whole numbers, X,Y,WIDTH,HEIGHT, such as 400,400,1000,800"
-        ) from error
-    return x, y, width, height

@@ -1,17 +1,17 @@
 """The command that opens results in a browser."""
 
-import asyncio
 import getpass
-import signal
-import webbrowser
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepliif_ray.cli.common import app
 from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import errors
+
+if TYPE_CHECKING:
+    from deepliif_ray.viewer.server import Viewer
 
 
 @app.command()
@@ -40,16 +40,19 @@ def view(
 
     The address that is printed holds the key of these results. Ctrl-C ends the server.
     """
+    import asyncio
+
     from deepliif_ray.viewer.server import Viewer
 
     viewer = Viewer(results, host=host, read_only=read_only, author=author or _user())
     asyncio.run(_serve(viewer, port, open_browser=not no_browser))
 
 
-async def _serve(viewer: "object", port: int, *, open_browser: bool) -> None:
-    from deepliif_ray.viewer.server import Viewer
+async def _serve(viewer: "Viewer", port: int, *, open_browser: bool) -> None:
+    import asyncio
+    import signal
+    import webbrowser
 
-    assert isinstance(viewer, Viewer)
     runner, address = await viewer.start(port)
     errors.print(f"Open {address}", markup=False)
     errors.print("Ctrl-C ends it.", markup=False)

@@ -19,7 +19,7 @@ from deepliif_ray.cells.fragments import measure_core
 from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.work import Failure, RunContext, StepError, Work, load_work, size_rules, step
 from deepliif_ray.errors import SlideCorruptError
-from deepliif_ray.slides import Slide, Tile, is_empty, open_guarded
+from deepliif_ray.slides import Slide, SlidePlan, Tile, is_empty, open_guarded
 from deepliif_ray.slides.unscanned import fill_unscanned
 
 if TYPE_CHECKING:  # PyTorch is slow to import, and only the models' own workers need it
@@ -127,16 +127,8 @@ class SlideReader:
         with step("read"):
             work = load_work(task.staging, self.context.run_id)
             tile = work.plan.grid[work.todo[task.ordinal]]
-        bad = None
         with step("read", tile.index):
-            slide = self._slide(work)
-            try:
-                pixels = slide.read_tile(tile.x, tile.y, work.plan.tile)
-                if work.plan.native_mpp is not None:
-                    pixels = fill_unscanned(pixels, work.plan.mpp, work.plan.glass)
-            except SlideCorruptError as error:
-                bad = str(error)
-                pixels = np.full((work.plan.tile, work.plan.tile, 3), 255, np.uint8)
+            pixels, bad = read_pixels(self._slide(work), work.plan, tile)
         return TilePixels(task, pixels, is_empty(pixels), time.perf_counter() - start, bad)
 
     def _slide(self, work: Work) -> Slide:
@@ -155,7 +147,24 @@ class SlideReader:
             self._open.popitem()[1].close()
 
 
-def _core(image: Image, tile: Tile) -> Image:
+def read_pixels(slide: Slide, plan: SlidePlan, tile: Tile) -> tuple[Image, str | None]:
+    """Return a tile's pixels, uint8 (tile, tile, 3), and None; or white, and why it cannot be decoded."""
+    try:
+        pixels = slide.read_tile(tile.x, tile.y, plan.tile)
+    except SlideCorruptError as error:
+        return np.full((plan.tile, plan.tile, 3), 255, np.uint8), str(error)
+    if plan.native_mpp is not None:
+        pixels = fill_unscanned(pixels, plan.mpp, plan.glass)
+    return pixels, None
+
+
+def shown(plan: SlidePlan, pixels: Image) -> Image:
+    """Return a tile as the model is to see it; cells are measured on the tile as it is."""
+    return pixels if plan.contrast is None else plan.contrast.apply(pixels)
+
+
+def core_of(image: Image, tile: Tile) -> Image:
+    """Return the part of a tile's image that the tile owns."""
     x0, y0, x1, y1 = tile.core
     return np.ascontiguousarray(image[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x])
 
@@ -190,7 +199,7 @@ def infer_tiles(
 def _infer_batch(context: RunContext, model: "Model", batch: list[TilePixels]) -> list[TileMaps]:
     start = time.perf_counter()
     with step("infer"):
-        result = model.infer(np.stack([_shown(context, item) for item in batch]))
+        result = model.infer(np.stack([shown(_plan(context, item), item.pixels) for item in batch]))
         seconds = (time.perf_counter() - start) / len(batch)
         return [
             _maps(context, item, result.seg[i], None if result.marker is None else result.marker[i], seconds)
@@ -198,10 +207,8 @@ def _infer_batch(context: RunContext, model: "Model", batch: list[TilePixels]) -
         ]
 
 
-def _shown(context: RunContext, item: TilePixels) -> Image:
-    """Return the tile as the model is to see it; cells are measured on the tile as it is."""
-    contrast = load_work(item.task.staging, context.run_id).plan.contrast
-    return item.pixels if contrast is None else contrast.apply(item.pixels)
+def _plan(context: RunContext, item: TilePixels) -> SlidePlan:
+    return load_work(item.task.staging, context.run_id).plan
 
 
 def _maps(
@@ -211,9 +218,9 @@ def _maps(
     tile = work.plan.grid[work.todo[item.task.ordinal]]
     return TileMaps(
         item.task,
-        _core(item.pixels, tile),
-        None if seg is None else _core(seg, tile),
-        None if marker is None else _core(marker, tile),
+        core_of(item.pixels, tile),
+        None if seg is None else core_of(seg, tile),
+        None if marker is None else core_of(marker, tile),
         item.read_s,
         seconds,
         bad=item.bad,

@@ -3,13 +3,14 @@
 import gzip
 import io
 import re
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from deepliif_ray.errors import ConfigError, StorageError
+from deepliif_ray.errors import ConfigError, DeepliifRayError, StorageError
 
 _LEVEL = 5
 """Of gzip: a third of the time of its default for a twentieth more."""
@@ -113,3 +114,69 @@ def writing(place: Path) -> Iterator[Files]:
         raise StorageError(f"{place}: cannot be written ({error.strerror or error})") from error
     finally:
         files.leave()
+
+
+@contextmanager
+def placing(target: Path) -> Iterator[Path]:
+    """Give a path to write a file or folder to; it becomes ``target``, and is gone if anything fails.
+
+    Parameters
+    ----------
+    target : Path
+        What it is to be; replaced if it is there.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    # With the suffix, for some libraries choose the format by it.
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp{target.suffix}")
+    try:
+        yield temporary
+        if target.is_dir():
+            _swap(temporary, target)
+        else:
+            temporary.replace(target)
+    except DeepliifRayError:  # some of them are OSErrors, and say themselves what is wrong
+        raise
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put a folder in the place of another: none can be renamed to one that has something in it."""
+    old = target.with_name(f".{uuid.uuid4().hex}.old")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_zarr_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a Zarr folder that cannot be written or must not be; call it before the work.
+
+    Raises
+    ------
+    ConfigError
+        Its name does not end in ``.zarr``, the folder above is missing, or it is there: then it is replaced
+        only if that is asked for and it is Zarr.
+    """
+    if not target.name.lower().endswith(".zarr"):
+        raise ConfigError(f"{target}: the name of such a folder ends in .zarr")
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"{target}: there is no such folder to write to; make it first")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise ConfigError(f"{target}: exists already; --overwrite replaces it")
+    if not any((target / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+        raise ConfigError(f"{target}: exists already and is no Zarr folder; give another name")

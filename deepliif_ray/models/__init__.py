@@ -72,6 +72,33 @@ def check_model(uri: str, device: str | None, precision: str | None) -> str:
     return url
 
 
+def modalities_of(uri: str) -> tuple[str, ...] | None:
+    """Return the names of the modalities that a model can make, without loading its weights.
+
+    Returns
+    -------
+    tuple of str or None
+        The names as `load_model` takes them; None of a model of another package, which alone knows.
+
+    Raises
+    ------
+    ModelError
+        The folder cannot be used.
+    """
+    if uri == Stain.name:
+        return Stain.modality_names
+    if uri not in _REGISTERED and uri in plugins.offered():
+        return None
+    from deepliif_ray.models.bundle import ARCHITECTURE, describe, is_bundle, spec_of
+    from deepliif_ray.models.checkpoint import modality_names
+
+    folder = str(_ZOO / uri) if uri in _REGISTERED else uri
+    if not is_bundle(folder):
+        return modality_names(folder)
+    described = describe(folder)
+    return spec_of(described, folder).modalities if described.get("architecture") == ARCHITECTURE else None
+
+
 def load_model(
     uri: str,
     device: str | None = None,

@@ -155,15 +155,7 @@ def read_bundle(uri: str, described: dict[str, Any] | None = None) -> Bundle:
         raise ModelError(
             f"{source}: architecture {storage.shown(described.get('architecture'))} is not known here"
         )
-    layers = described.get("layers")
-    try:
-        values: dict[str, Any] = dict(layers or {})
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        spec = CompactSpec(**values)
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{source}: layers {storage.shown(layers)} make no compact network: {error}"
-        ) from error
+    spec = spec_of(described, uri)
     path = storage.join(uri, WEIGHTS_FILE)
     data = _bounded(path, MAX_WEIGHTS_BYTES)
     digest = _digest(spec, data)
@@ -177,6 +169,25 @@ def read_bundle(uri: str, described: dict[str, Any] | None = None) -> Bundle:
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file: {error}; copy the bundle again") from error
     return Bundle(str(described.get("name") or "compact"), spec, weights, digest, described)
+
+
+def spec_of(described: dict[str, Any], uri: str) -> CompactSpec:
+    """Return the layers that ``model.json`` describes; ``uri`` is the bundle's, for messages.
+
+    Raises
+    ------
+    ModelError
+        They make no compact network.
+    """
+    layers, source = described.get("layers"), storage.join(uri, MODEL_FILE)
+    try:
+        values: dict[str, Any] = dict(layers or {})
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return CompactSpec(**values)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"{source}: layers {storage.shown(layers)} make no compact network: {error}"
+        ) from error
 
 
 def _bounded(url: str, limit: int) -> bytes:

@@ -65,10 +65,7 @@ def load_checkpoint(uri: str, modalities: Sequence[str] = ()) -> Checkpoint:
     ConfigError
         The model has no modality of a name in ``modalities``.
     """
-    files = _list(uri)
-    options = resolve_options(
-        parse_options(_text(uri, files)), _networks(files), storage.join(uri, OPTIONS_FILE)
-    )
+    files, options = _described(uri)
     unknown = [name for name in modalities if name not in options.modality_names]
     if unknown:
         known = ", ".join(options.modality_names) or "none"
@@ -95,6 +92,18 @@ def load_checkpoint(uri: str, modalities: Sequence[str] = ()) -> Checkpoint:
         {i: networks[options.segmenter_name(i)] for i in weighted},
         digest.hexdigest()[:32],
     )
+
+
+def modality_names(uri: str) -> tuple[str, ...]:
+    """Return the modalities of a model folder without reading weights; raises as `load_checkpoint`."""
+    return _described(uri)[1].modality_names
+
+
+def _described(uri: str) -> tuple[set[str], ModelOptions]:
+    """Return the names of a folder's files, and what it says about itself."""
+    files = _list(uri)
+    source = storage.join(uri, OPTIONS_FILE)
+    return files, resolve_options(parse_options(_text(uri, files)), _networks(files), source)
 
 
 def _list(uri: str) -> set[str]:

@@ -1,17 +1,11 @@
 """The tissue behind a picture: the slide that was scored, read by the process that reads slides."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepliif_ray import storage
-from deepliif_ray.errors import SlideChangedError, SlideCorruptError, StorageError
+from deepliif_ray.errors import SlideCorruptError
 from deepliif_ray.pictures.view import View
-from deepliif_ray.slide_access import entry_of, fetch, open_entry, version_of
 from deepliif_ray.slides import Slide
 from deepliif_ray.slides.levels import level_within
 
@@ -21,44 +15,6 @@ _BLOCK = 2048
 """Pixels a side of a level that are read at once, at most."""
 _LEAST_BLOCK = 64
 _MARGIN = 3
-
-
-@contextmanager
-def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
-    """Open the slide of a commit record, if it is still the one that was scored.
-
-    The store's version tells. If that is another the content is compared, for a copy is the same slide.
-
-    Parameters
-    ----------
-    row : mapping
-
-    Raises
-    ------
-    SlideError
-        It cannot be opened, or was changed since it was scored.
-    StorageError
-        The store failed.
-    """
-    entry = entry_of(row)
-    version = version_of(entry)
-    place = fetch(entry, version)
-    recorded = row["slide_version"]
-    # Fingerprints of records without a version are none of the content.
-    if recorded is not None and (version != recorded or version.startswith("?")):
-        try:
-            found = storage.content_fingerprint(entry.uri, place)
-        except OSError as error:
-            raise StorageError(f"{entry.uri}: cannot be read ({error.strerror or error})") from error
-        if found != row["slide_fingerprint"]:
-            raise SlideChangedError(f"{entry.uri}: this is not the file that was scored; score it again")
-    with open_entry(entry, place) as slide:
-        if (slide.width, slide.height) != (row["width_px"], row["height_px"]):
-            raise SlideChangedError(
-                f"{entry.uri}: {slide.width:,} × {slide.height:,} px, but {row['width_px']:,} × "
-                f"{row['height_px']:,} were scored; score it again"
-            )
-        yield slide
 
 
 def read_view(slide: Slide, view: View, number: int | None = None) -> tuple[NDArray[np.uint8], float]:

@@ -25,13 +25,14 @@ from deepliif_ray.errors import (
 from deepliif_ray.exports.cells import Calls, slide_record, why_none
 from deepliif_ray.exports.files import refuse_target, writing
 from deepliif_ray.pictures import heat_map, legend
-from deepliif_ray.pictures.backdrop import read_view, scored_slide
+from deepliif_ray.pictures.backdrop import read_view
 from deepliif_ray.pictures.frame import framed
 from deepliif_ray.pictures.lettering import font
 from deepliif_ray.pictures.marks import draw_hot_spots, draw_regions, regions_of
 from deepliif_ray.pictures.overlay import draw_cells
 from deepliif_ray.pictures.view import View, view_of
 from deepliif_ray.query.streaming import Stream, streaming
+from deepliif_ray.slide_access import scored_slide
 from deepliif_ray.slides import Slide
 
 if TYPE_CHECKING:

@@ -24,6 +24,11 @@ from deepliif_ray.slides.slide import Slide
 MAX_FILES = 10_000
 """Files of a folder that are looked at."""
 _LISTED = 5
+_LONG = (
+    "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "OpticalPathSequence",
+    "ReferencedImageSequence", "SourceImageSequence", "DimensionIndexSequence", "IconImageSequence",
+)  # fmt: skip
+"""What a header says of frames and pixels: long, and of no use without them."""
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -89,24 +94,7 @@ def open_dicom(path: Path, *, series: int | None = None, plane: int | None = Non
     SlideUnsuitableError
         It is no RGB brightfield image.
     """
-    if path.is_dir():
-        found = _chosen(path, series)
-    else:
-        asked = read_instance(path)
-        if asked is None:
-            raise SlideUnreadableError(
-                f"{path.name}: a damaged or truncated DICOM file; export or copy the file again"
-            )
-        if asked.header.get("SOPClassUID") == "1.2.840.10008.1.3.10":
-            raise SlideUnreadableError(
-                f"{path.name}: a DICOMDIR lists slides; give the uri of its folder or of a file"
-            )
-        uid = asked.header.get("SeriesInstanceUID")
-        beside = (read_instance(file) for file in _files(path.parent.iterdir()) if file != path)
-        found = [
-            asked,
-            *(other for other in beside if other and other.header.get("SeriesInstanceUID") == uid),
-        ]
+    found = _instances(path, series)
     name = path.name
     volumes = _volumes(found, name)
     for instance in volumes:
@@ -131,6 +119,57 @@ def open_dicom(path: Path, *, series: int | None = None, plane: int | None = Non
     if path.is_dir() and series is not None:
         slide.series = series
     return slide
+
+
+def header_of(path: Path, series: int | None = None) -> dict[str, Any]:
+    """Return the header of a slide's image of level 0, in the form of `Slide.dicom_header`.
+
+    Raises
+    ------
+    SlideUnreadableError
+        As `open_dicom`.
+    SlideUnsuitableError
+        There is no such image, or it is a concatenation of several files.
+    """
+    volumes = _volumes(_instances(path, series), path.name)
+    parts = max(_joined(volumes), key=lambda parts: _size(parts[0].header))
+    if len(parts) > 1:
+        raise SlideUnsuitableError(
+            f"{path.name}: level 0 is a concatenation of {len(parts)} files, and annotations refer to one; "
+            "join them with a DICOM tool first"
+        )
+    header = parts[0].header
+    header.remove_private_tags()
+    for keyword in _LONG:
+        if keyword in header:
+            delattr(header, keyword)
+    found: dict[str, Any] = header.to_json_dict(suppress_invalid_tags=True)
+    return found
+
+
+def _size(header: Any) -> int:
+    return int(header.get("TotalPixelMatrixColumns") or 0) * int(header.get("TotalPixelMatrixRows") or 0)
+
+
+def _instances(path: Path, series: int | None) -> list[Instance]:
+    """Return the files of the series that is meant; see `open_dicom`."""
+    if path.is_dir():
+        return _chosen(path, series)
+    asked = read_instance(path)
+    if asked is None:
+        raise SlideUnreadableError(
+            f"{path.name}: a damaged or truncated DICOM file; export or copy the file again"
+        )
+    if asked.header.get("SOPClassUID") == "1.2.840.10008.1.3.10":
+        raise SlideUnreadableError(
+            f"{path.name}: a DICOMDIR lists slides; give the uri of its folder or of a file"
+        )
+    uid = asked.header.get("SeriesInstanceUID")
+    beside = (read_instance(file) for file in _files(path.parent.iterdir()) if file != path)
+    return [
+        asked,
+        *(other for other in beside if other and other.header.get("SeriesInstanceUID") == uid),
+    ]
 
 
 def _files(entries: Iterable[Path]) -> list[Path]:

@@ -160,6 +160,11 @@ class GuardedSlide(Slide):
     ) -> NDArray[np.uint8]:
         return self._read(level, x, y, width, height, alpha=False)
 
+    def dicom_header(self) -> dict[str, Any] | None:  # noqa: D102  # as in Slide
+        answer, _ = self._ask("header", SlideUnreadableError)
+        header: dict[str, Any] | None = answer["header"]
+        return header
+
     def _read(self, *region: int, alpha: bool) -> NDArray[np.uint8]:
         if self._closed:
             raise ValueError(f"{self.name}: the slide is closed")

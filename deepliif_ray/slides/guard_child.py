@@ -82,6 +82,14 @@ class Server:
             written = os.pwrite(self._pixels, rest, place)
             place, rest = place + written, rest[written:]
 
+    def _header(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the header of a DICOM slide: it is parsed here, and what comes out is plain JSON."""
+        if self._slide(request).vendor != "dicom":
+            return {"header": None}
+        from deepliif_ray.slides.dicom import header_of  # pydicom takes a while to import
+
+        return {"header": header_of(Path(request["path"]), request["series"])}
+
     def _close(self, request: dict[str, Any]) -> None:
         slide = self._slides.pop(request["slide"], None)
         if slide is not None:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,21 @@ class Slide(ABC):
         ------
         ResolutionError
             Pixels are more than 10 % longer one way than the other.
+        """
+        return None
+
+    def dicom_header(self) -> dict[str, Any] | None:
+        """Return what the DICOM image of level 0 says of patient, study, specimen and itself.
+
+        Returns
+        -------
+        dict or None
+            In DICOM's JSON form, without pixels, frames and private elements; None if the slide is no DICOM.
+
+        Raises
+        ------
+        SlideUnsuitableError
+            The image is spread over several files, so that no single one can be referred to.
         """
         return None
 

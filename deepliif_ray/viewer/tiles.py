@@ -13,9 +13,10 @@ from PIL import Image
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, SlideError, StorageError
-from deepliif_ray.pictures.backdrop import read_view, scored_slide
+from deepliif_ray.pictures.backdrop import read_view
 from deepliif_ray.pictures.picture import why_on_white
 from deepliif_ray.pictures.view import View
+from deepliif_ray.slide_access import scored_slide
 from deepliif_ray.slides import Slide
 from deepliif_ray.slides.levels import level_within
 

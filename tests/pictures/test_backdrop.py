@@ -7,9 +7,10 @@ import pytest
 
 from deepliif_ray.errors import SlideChangedError, SlideCorruptError, SlideMissingError
 from deepliif_ray.exports.cells import slide_record
-from deepliif_ray.pictures.backdrop import UNREAD, read_view, scored_slide
+from deepliif_ray.pictures.backdrop import UNREAD, read_view
 from deepliif_ray.pictures.view import View
 from deepliif_ray.query.streaming import streaming
+from deepliif_ray.slide_access import scored_slide
 from deepliif_ray.slides import Level, Slide, open_guarded
 from deepliif_ray.slides.levels import level_within
 from tests.pictures import scored
