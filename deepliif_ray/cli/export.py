@@ -12,7 +12,9 @@ from deepliif_ray.cli.results import ResultsArgument
 from deepliif_ray.console import ProgressLine, errors
 
 if TYPE_CHECKING:
-    from deepliif_ray.exports.cells import Exported
+    from collections.abc import Callable
+
+    from deepliif_ray.exports.cells import Calls, Exported
 
 SlideOption = Annotated[
     str | None, typer.Option(help="The slide, by its id; needed where the results have several.")
@@ -83,24 +85,21 @@ def qupath(
 
     In QuPath, open the slide and drag the file onto it. With --strength it shows its H-score.
     """
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.qupath import export_qupath
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_qupath(
-            results,
-            output,
-            slide=slide,
-            calls=calls,
-            strength=strength,
-            points=points,
-            shard_px=shard,
-            origin=origin,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(
+        export_qupath,
+        results,
+        output,
+        calls,
+        slide=slide,
+        strength=strength,
+        points=points,
+        shard_px=shard,
+        origin=origin,
+        overwrite=overwrite,
+    )
 
 
 @export_app.command()
@@ -119,28 +118,25 @@ def qupath_tsv(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a table with QuPath's names of columns: a row a cell of a slide, or a row a slide."""
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.measurements import export_measurements, export_summary
 
-    calls = Calls(cutoffs, region, not without_corrections)
+    calls = calls_of(cutoffs, region, without_corrections)
     if summary:
         count = export_summary(
             results, output, slide=slide, calls=calls, strength=strength, overwrite=overwrite
         )
         errors.print(f"{output}: {count:,} slides", markup=False)
         return
-    with ProgressLine(line_of) as progress:
-        done = export_measurements(
-            results,
-            output,
-            slide=slide,
-            calls=calls,
-            strength=strength,
-            origin=origin,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    write(
+        export_measurements,
+        results,
+        output,
+        calls,
+        slide=slide,
+        strength=strength,
+        origin=origin,
+        overwrite=overwrite,
+    )
 
 
 @export_app.command()
@@ -158,23 +154,44 @@ def geoparquet(
     Coordinates are pixels of level 0 from the slide's corner. Cells that lie together are together in the
     file, so that a rectangle is read without the rest.
     """
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.geoparquet import export_geoparquet
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_geoparquet(
-            results, output, slide=slide, calls=calls, overwrite=overwrite, watch=progress
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(export_geoparquet, results, output, calls, slide=slide, overwrite=overwrite)
 
 
-def line_of(done: "Exported") -> str:
+def calls_of(cutoffs: str | None, region: str | None, without_corrections: bool) -> "Calls":
+    """Return which cells count and how they are called, as the options of a command say."""
+    from deepliif_ray.exports.cells import Calls
+
+    return Calls(cutoffs, region, not without_corrections)
+
+
+def write(
+    export: "Callable[..., Exported]", results: str, output: Path, calls: "Calls", **options: object
+) -> None:
+    """Write cells with one of the exports, and say how far it is and what was written.
+
+    Parameters
+    ----------
+    export : callable
+    results : str
+    output : Path
+    calls : Calls
+    **options
+        Of the export.
+    """
+    with ProgressLine(_line) as progress:
+        done = export(results, output, calls=calls, watch=progress, **options)
+    _tell(done)
+
+
+def _line(done: "Exported") -> str:
     """Return what to say while an export goes on."""
     return f"slide {done.slide_id}: {done.n_cells:,} cells"
 
 
-def tell(done: "Exported") -> None:
+def _tell(done: "Exported") -> None:
     """Say what was written."""
     first, *others = done.files
     size = sum(_bytes(Path(file)) for file in done.files) / 1e6

@@ -11,12 +11,11 @@ from deepliif_ray.cli.export import (
     OverwriteOption,
     SlideOption,
     StrengthOption,
+    calls_of,
     export_app,
-    line_of,
-    tell,
+    write,
 )
 from deepliif_ray.cli.results import ResultsArgument
-from deepliif_ray.console import ProgressLine
 
 CornerOption = Annotated[
     Origin | None,
@@ -42,21 +41,10 @@ def csv(
 
     `sql --output` writes any other table.
     """
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.csv_table import export_csv
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_csv(
-            results,
-            output,
-            slide=slide,
-            calls=calls,
-            origin=origin,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(export_csv, results, output, calls, slide=slide, origin=origin, overwrite=overwrite)
 
 
 @export_app.command()
@@ -75,21 +63,10 @@ def anndata(
     Calls and measurements are in obs, measurements again in X, centroids in obsm["spatial"]: pixels of level
     0.
     """
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.h5ad import export_anndata
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_anndata(
-            results,
-            output,
-            slide=slide,
-            calls=calls,
-            origin=origin,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(export_anndata, results, output, calls, slide=slide, origin=origin, overwrite=overwrite)
 
 
 @export_app.command()
@@ -104,21 +81,10 @@ def spatialdata(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write the counted cells of a slide as SpatialData: outlines, centroids, a table; in pixels and µm."""
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.spatial_data import export_spatialdata
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_spatialdata(
-            results,
-            output,
-            slide=slide,
-            calls=calls,
-            origin=origin,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(export_spatialdata, results, output, calls, slide=slide, origin=origin, overwrite=overwrite)
 
 
 @export_app.command("dicom-annotations")
@@ -137,22 +103,19 @@ def dicom_annotations(
 
     The slide must be where it was scored. It gives patient, study, specimen and identifiers.
     """
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.dicom import export_dicom_annotations
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_dicom_annotations(
-            results,
-            output,
-            slide=slide,
-            strength=strength,
-            points=points,
-            calls=calls,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(
+        export_dicom_annotations,
+        results,
+        output,
+        calls,
+        slide=slide,
+        strength=strength,
+        points=points,
+        overwrite=overwrite,
+    )
 
 
 @export_app.command()
@@ -174,19 +137,16 @@ def labels(
 
     OME-TIFF or OME-Zarr 0.5, with overviews, pixel size and place.
     """
-    from deepliif_ray.exports.cells import Calls
     from deepliif_ray.exports.labels import export_labels
 
-    calls = Calls(cutoffs, region, not without_corrections)
-    with ProgressLine(line_of) as progress:
-        done = export_labels(
-            results,
-            output,
-            slide=slide,
-            at=None if at is None else area_of("--at", at),
-            calls=calls,
-            origin=origin,
-            overwrite=overwrite,
-            watch=progress,
-        )
-    tell(done)
+    calls = calls_of(cutoffs, region, without_corrections)
+    write(
+        export_labels,
+        results,
+        output,
+        calls,
+        slide=slide,
+        at=None if at is None else area_of("--at", at),
+        origin=origin,
+        overwrite=overwrite,
+    )

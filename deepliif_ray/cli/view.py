@@ -1,7 +1,5 @@
 """The command that opens results in a browser."""
 
-import getpass
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +42,7 @@ def view(
 
     from deepliif_ray.viewer.server import Viewer
 
-    viewer = Viewer(results, host=host, read_only=read_only, author=author or _user())
+    viewer = Viewer(results, host=host, read_only=read_only, author=author)
     asyncio.run(_serve(viewer, port, open_browser=not no_browser))
 
 
@@ -61,16 +59,8 @@ async def _serve(viewer: "Viewer", port: int, *, open_browser: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     try:
         await stop.wait()
     finally:
         await runner.cleanup()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""

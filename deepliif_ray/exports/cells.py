@@ -15,6 +15,8 @@ from deepliif_ray.query.streaming import Stream
 
 ROWS = 20_000
 """Cells that are in memory at once."""
+TOUCHING = "bbox_x1 > ? AND bbox_x0 < ? AND bbox_y1 > ? AND bbox_y0 < ?"
+"""SQL of cells that touch a rectangle; its parameters are x0, x1, y0 and y1, level-0 px."""
 _LISTED = 5
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "deepliif_ray/cell")
 
@@ -40,6 +42,11 @@ class Calls:
     def of(self, name: str) -> str:
         """Return SQL for a view or macro with these calls, such as ``called_cells``."""
         return scored(name, cutoffs=self.cutoffs, region=self.region, corrections=self.corrections)
+
+    def of_macro(self, name: str) -> str:
+        """Return SQL for a table macro that is no view, such as ``slide_h_scores``, with these calls."""
+        source = self.of(name)
+        return source if source.endswith(")") else f"{source}()"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from deepliif_ray.annotations.origin import Origin
 from deepliif_ray.errors import ConfigError, QueryError
-from deepliif_ray.exports.cells import ROWS, Calls, Exported, slide_record, source_of, why_none
+from deepliif_ray.exports.cells import ROWS, TOUCHING, Calls, Exported, slide_record, source_of, why_none
 from deepliif_ray.exports.columns import LABEL, begins, provenance
 from deepliif_ray.exports.files import placing, refuse_target, refuse_zarr_target
 from deepliif_ray.exports.levels import (
@@ -40,7 +40,6 @@ SUFFIXES = (".ome.tiff", ".ome.tif")
 NAME = "cells"
 _AT_ONCE = 2_000
 """Cells that are drawn at once: filling takes some 50 bytes for each of their pixels."""
-_WITHIN = "bbox_x1 > ? AND bbox_x0 < ? AND bbox_y1 > ? AND bbox_y0 < ?"
 
 
 def export_labels(
@@ -142,7 +141,7 @@ def _draw(
     x, y, width, height = area
     values = [row["slide_id"], row["marker"], x, x + width, y, y + height]
     query = (
-        f"SELECT {LABEL} AS label, bbox_y0, bbox_y1, boundary FROM {source_of(calls, _WITHIN)} "
+        f"SELECT {LABEL} AS label, bbox_y0, bbox_y1, boundary FROM {source_of(calls, TOUCHING)} "
         "ORDER BY bbox_y0, cell_id"
     )
     coming = stream.batches(query, values, ROWS)

@@ -71,7 +71,7 @@ def index_of(stream: Stream, row: Mapping[str, Any], calls: Calls) -> dict[str, 
     found: dict[str, Any]
     (found,) = stream.table(
         "SELECT i.n_called, i.n_positive, i.index_percent, i.ci_lower_percent, i.ci_upper_percent, "
-        "i.too_few_cells, n.min_cells, n.brief, n.flags, n.is_left "
+        "i.category, i.too_few_cells, i.notes, n.min_cells, n.brief, n.flags, n.is_left "
         f"FROM {calls.of('slide_indices')} AS i JOIN slide_notes AS n ON i.slide_id = n.slide_id "
         "WHERE i.slide_id = ?",
         [row["slide_id"]],

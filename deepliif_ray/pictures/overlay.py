@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from deepliif_ray.errors import QueryError
-from deepliif_ray.exports.cells import ROWS, Calls, source_of
+from deepliif_ray.exports.cells import ROWS, TOUCHING, Calls, source_of
 from deepliif_ray.exports.outlines import enclosing_outlines
 from deepliif_ray.pictures.colours import INK, NEGATIVE, NO_CELL, PAPER, POSITIVE, STRENGTHS, Colour
 from deepliif_ray.pictures.raster import borders, fill
@@ -19,7 +19,6 @@ from deepliif_ray.query.streaming import Stream
 
 _THICKER_FROM = (1.5, 3.0)
 """Pixels per level-0 pixel from which lines are two, and three, pixels wide."""
-_WITHIN = "bbox_x1 > ? AND bbox_x0 < ? AND bbox_y1 > ? AND bbox_y0 < ?"
 _SAID = "JOIN corrections AS k ON k.slide_id = c.slide_id AND k.cell_id = c.cell_id AND k.is_current"
 
 
@@ -77,14 +76,14 @@ def draw_cells(
         These cut-offs say nothing of the strength of this marker, or DuckDB cannot answer.
     """
     labels = np.zeros((view.rows, view.columns), np.int32)
-    called = _fill(labels, stream, row, view, source_of(calls, _WITHIN), f"LEFT {_SAID}")
+    called = _fill(labels, stream, row, view, source_of(calls, TOUCHING), f"LEFT {_SAID}")
     struck = _Cells.none()
     if not calls.corrections:
         called = replace(called, said=np.zeros(len(called.x), bool))
     else:
         measured = Calls(calls.cutoffs, calls.region, corrections=False)
         join = f"{_SAID} AND k.call = 'not_a_cell'"
-        struck = _fill(labels, stream, row, view, source_of(measured, _WITHIN), join, 1 + len(called.x))
+        struck = _fill(labels, stream, row, view, source_of(measured, TOUCHING), join, 1 + len(called.x))
     if strength:
         refuse_no_strength(row, called.strength)
         colour = np.array(STRENGTHS, np.uint8)[called.strength.astype(np.int64)]

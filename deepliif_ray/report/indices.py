@@ -135,10 +135,7 @@ def read_indices(stream: Stream, calls: Calls, marker: str | None) -> Indices:
     patients = stream.table(
         f"SELECT * FROM {calls.of('patient_indices')} WHERE {where} ORDER BY patient_id, marker", values
     )
-    in_region, given = "true", []
-    if calls.region is not None:
-        in_region = "i.slide_id IN (SELECT slide_id FROM region_areas WHERE lower(class) = lower(?))"
-        given = [calls.region]
+    in_region, given = in_region_of(calls)
     query = _ASK_SLIDES.format(
         source=calls.of("slide_indices"), where=where.replace("marker", "i.marker"), in_region=in_region
     )
@@ -152,6 +149,13 @@ def read_indices(stream: Stream, calls: Calls, marker: str | None) -> Indices:
         row["flags"] = [*row["flags"], *more_flags(row)]
     patient_rows = _of_patients(patients.to_pylist(), slide_rows, failed, calls)
     return Indices(patient_rows, slide_rows, _markers(stream, patient_rows))
+
+
+def in_region_of(calls: Calls) -> tuple[str, list[str]]:
+    """Return SQL that tells whether slide ``i`` has a region of the class that counts, and its parameters."""
+    if calls.region is None:
+        return "true", []
+    return "i.slide_id IN (SELECT slide_id FROM region_areas WHERE lower(class) = lower(?))", [calls.region]
 
 
 def more_flags(row: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from deepliif_ray.exports.cells import Calls, slide_record, source_of
 from deepliif_ray.exports.files import refuse_target, writing
 from deepliif_ray.query.streaming import Stream, streaming
 from deepliif_ray.report.choice import Choice, said_of
-from deepliif_ray.report.indices import more_flags, why_unknown
+from deepliif_ray.report.indices import in_region_of, more_flags, why_unknown
 from deepliif_ray.report.page import SUFFIXES, render
 from deepliif_ray.report.pictures import Drawn, Shown, Watch, embedded
 from deepliif_ray.report.quality import MEANINGS, MEASURES
@@ -149,17 +149,14 @@ def _refuse_failed(stream: Stream, url: str, slide: str) -> None:
 
 def _gather(stream: Stream, row: dict[str, Any], choice: Choice) -> dict[str, Any]:
     calls, slide = choice.calls, row["slide_id"]
-    in_region, given = "true", []
-    if calls.region is not None:
-        in_region = "i.slide_id IN (SELECT slide_id FROM region_areas WHERE lower(class) = lower(?))"
-        given = [calls.region]
+    in_region, given = in_region_of(calls)
     query = _ASK_INDEX.format(source=calls.of("slide_indices"), in_region=in_region)
     (index,) = stream.table(query, [*given, slide]).to_pylist()
     (strength,) = stream.table(
-        f"SELECT * FROM {_macro(calls, 'slide_h_scores')} WHERE slide_id = ?", [slide]
+        f"SELECT * FROM {calls.of_macro('slide_h_scores')} WHERE slide_id = ?", [slide]
     ).to_pylist()
     (cutoffs,) = stream.table(
-        f"SELECT * FROM {_macro(Calls(calls.cutoffs), 'slide_cutoffs')} WHERE slide_id = ?", [slide]
+        f"SELECT * FROM {Calls(calls.cutoffs).of_macro('slide_cutoffs')} WHERE slide_id = ?", [slide]
     ).to_pylist()
     (quality,) = stream.table("SELECT * FROM slide_quality WHERE slide_id = ?", [slide]).to_pylist()
     markers = stream.table("SELECT * FROM markers WHERE name = ?", [row["marker"]]).to_pylist()
@@ -186,12 +183,6 @@ def _gather(stream: Stream, row: dict[str, Any], choice: Choice) -> dict[str, An
         "annotated": annotated,
         "notices": [f"Flag {flag}: {meaning}." for flag, meaning in map(_told, flags)],
     }
-
-
-def _macro(calls: Calls, name: str) -> str:
-    """Return SQL for a table macro that is no view."""
-    source = calls.of(name)
-    return source if source.endswith(")") else f"{source}()"
 
 
 def _told(flag: str) -> tuple[str, str]:

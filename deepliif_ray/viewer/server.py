@@ -1,26 +1,36 @@
 """The local web application: what it answers, to whom, and how it is started."""
 
 import asyncio
-import json
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from decimal import Decimal
 from importlib import resources
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ConfigError, DeepliifRayError, SlideError
+from deepliif_ray.annotations.which_slide import author_of
+from deepliif_ray.errors import ConfigError
 from deepliif_ray.pictures.colours import NEGATIVE, POSITIVE, REGIONS, STRENGTHS, heat
 from deepliif_ray.plain import csv_text, rows
 from deepliif_ray.query.sandbox import Limits, ask_sandboxed
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.viewer import changes
-from deepliif_ray.viewer.answers import Answers, Asked
+from deepliif_ray.viewer.answers import Answers
 from deepliif_ray.viewer.guarding import Guard
+from deepliif_ray.viewer.messages import (
+    as_json,
+    asked_of,
+    body_of,
+    cutoffs_of,
+    number_of,
+    points_of,
+    slide_of,
+    told,
+    whole_of,
+)
+from deepliif_ray.viewer.slide_cells import SlideCells
 from deepliif_ray.viewer.tiles import TILE, Tissue, deepest
 
 HOST = "127.0.0.1"
@@ -44,20 +54,26 @@ class Viewer:
         Where to listen.
     read_only : bool
         Refuse corrections, regions and cut-offs.
-    author : str
-        Who corrects and draws, if the page is told nothing else.
+    author : str, optional
+        Who corrects and draws, if the page is told nothing else; by default the user of this process.
 
     Raises
     ------
+    ConfigError
+        The system does not tell who that is.
     ResultsError, StorageError
         See `deepliif_ray.connect`.
     """
 
-    def __init__(self, results: str, *, host: str = HOST, read_only: bool = False, author: str = "") -> None:
+    def __init__(
+        self, results: str, *, host: str = HOST, read_only: bool = False, author: str | None = None
+    ) -> None:
         self.results = storage.absolute(results)
         self.guard = Guard(host)
-        self._host, self._read_only, self._author = host, read_only, author
+        self._host, self._read_only = host, read_only
+        self._author = "" if read_only else author_of(author)
         self._answers = Answers(self.results)
+        self._cells_of = SlideCells(self._answers)
         self._tissue = Tissue()
         self._ask = ThreadPoolExecutor(2, "ask")
         self._read = ThreadPoolExecutor(2, "tiles")
@@ -66,7 +82,7 @@ class Viewer:
 
     def application(self) -> web.Application:
         """Return the application, to be run by aiohttp."""
-        app = web.Application(middlewares=[self.guard.middleware(), _told], client_max_size=_MOST_BODY)
+        app = web.Application(middlewares=[self.guard.middleware(), told], client_max_size=_MOST_BODY)
         app.add_routes(
             [
                 web.get("/", self._page),
@@ -141,7 +157,7 @@ class Viewer:
         return _file(_VENDORED.get(name, "viewer/static"), name)
 
     async def _about(self, _: web.Request) -> web.Response:
-        return _json(
+        return as_json(
             {
                 "results": storage.scrub(self.results),
                 "read_only": self._read_only,
@@ -157,15 +173,15 @@ class Viewer:
     async def _cohort(self, request: web.Request) -> web.Response:
         if request.query.get("fresh"):
             await self._in(self._ask, self._answers.reopen)
-        return _json(await self._answer(self._answers.cohort))
+        return as_json(await self._answer(self._answers.cohort))
 
     async def _slide(self, request: web.Request) -> web.Response:
-        return _json(await self._answer(self._answers.slide, _slide_of(request)))
+        return as_json(await self._answer(self._answers.slide, slide_of(request.query)))
 
     async def _tissue_of(self, request: web.Request) -> web.Response:
-        row = await self._answer(self._answers.record, _slide_of(request))
+        row = await self._answer(self._answers.record, slide_of(request.query))
         opened = await self._in(self._read, self._tissue.of, row)
-        return _json(
+        return as_json(
             {
                 "is_there": opened.slide is not None,
                 "problem": opened.problem,
@@ -176,15 +192,15 @@ class Viewer:
         )
 
     async def _tile(self, request: web.Request) -> web.Response:
-        level, column, line = (_whole(request, name) for name in ("level", "column", "line"))
-        row = await self._answer(self._answers.record, _slide_of(request))
+        level, column, line = (whole_of(request, name) for name in ("level", "column", "line"))
+        row = await self._answer(self._answers.record, slide_of(request.query))
         content = await self._in(self._read, self._tissue.tile, row, level, column, line)
         # The address holds the attempt: another picture has another one.
         lasting = {"Cache-Control": "private, max-age=3600"}
         return web.Response(body=content, content_type="image/jpeg", headers=lasting)
 
     async def _cells(self, request: web.Request) -> web.StreamResponse:
-        packed = await self._answer(self._answers.packed, _asked(request.query))
+        packed = await self._answer(self._cells_of.packed, asked_of(request.query))
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         answer.headers["Cache-Control"] = "no-store"
         await answer.prepare(request)
@@ -194,37 +210,37 @@ class Viewer:
         return answer
 
     async def _outlines(self, request: web.Request) -> web.Response:
-        x0, y0, x1, y1 = (_whole(request, name) for name in ("x0", "y0", "x1", "y1"))
-        asked = _asked(request.query)
-        return _json(await self._answer(self._answers.outlines, asked, (x0, y0, x1, y1)))
+        x0, y0, x1, y1 = (whole_of(request, name) for name in ("x0", "y0", "x1", "y1"))
+        asked = asked_of(request.query)
+        return as_json(await self._answer(self._cells_of.outlines, asked, (x0, y0, x1, y1)))
 
     async def _cell(self, request: web.Request) -> web.Response:
-        x, y = (_number(request.query.get(name)) for name in ("x", "y"))
-        return _json(await self._answer(self._answers.cell, _asked(request.query), x, y))
+        x, y = (number_of(request.query.get(name)) for name in ("x", "y"))
+        return as_json(await self._answer(self._cells_of.cell, asked_of(request.query), x, y))
 
     async def _index(self, request: web.Request) -> web.Response:
-        return _json(await self._answer(self._answers.index, _asked(await _body(request))))
+        return as_json(await self._answer(self._answers.index, asked_of(await body_of(request))))
 
     async def _hot_spots(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        count, cells = (int(_number(body.get(name))) for name in ("count", "cells"))
-        return _json(await self._answer(self._answers.hot_spots, _asked(body), count, cells))
+        body = await body_of(request)
+        count, cells = (int(number_of(body.get(name))) for name in ("count", "cells"))
+        return as_json(await self._answer(self._answers.hot_spots, asked_of(body), count, cells))
 
     async def _cutoff_set(self, request: web.Request) -> web.Response:
-        return _json(await self._answer(self._answers.cutoff_set, _asked(await _body(request))))
+        return as_json(await self._answer(self._answers.cutoff_set, asked_of(await body_of(request))))
 
     async def _sql(self, request: web.Request) -> web.Response:
-        body = await _body(request)
+        body = await body_of(request)
         query, as_csv = str(body.get("query", "")), body.get("form") == "csv"
         table = await self._in(self._sandbox, ask_sandboxed, self.results, query, _SQL_LIMITS)
         if as_csv:
             content = await self._in(self._ask, csv_text, table)
             return web.Response(body=content.encode(), content_type="text/csv")
         shown = await self._in(self._ask, rows, table.slice(0, _MOST_ROWS))
-        return _json({"columns": table.column_names, "rows": shown, "n_rows": table.num_rows})
+        return as_json({"columns": table.column_names, "rows": shown, "n_rows": table.num_rows})
 
     async def _export_regions(self, request: web.Request) -> web.Response:
-        row = await self._answer(self._answers.record, _slide_of(request))
+        row = await self._answer(self._answers.record, slide_of(request.query))
         content = await self._in(self._write, changes.take_along, self.results, row)
         answer = web.Response(body=content, content_type="application/json")
         name = slide_key(row["slide_id"])
@@ -233,11 +249,11 @@ class Viewer:
 
     async def _correct(self, request: web.Request) -> web.Response:
         body = await self._writes(request)
-        asked, call = _asked(body), str(body.get("call", ""))
-        points = _points(body.get("polygon")) if "polygon" in body else []
-        places = _points([body.get("place")]) if "place" in body else []
+        asked, call = asked_of(body), str(body.get("call", ""))
+        points = points_of(body.get("polygon")) if "polygon" in body else []
+        places = points_of([body.get("place")]) if "place" in body else []
         if points:
-            places = await self._answer(self._answers.inside, asked, points)
+            places = await self._answer(self._cells_of.inside, asked, points)
             if not places:
                 raise ConfigError(f"slide {asked.slide!r}: no called cell has its centre in there")
         given = self.results, asked.slide, places, call, self._author_of(body), str(body.get("note", ""))
@@ -248,13 +264,13 @@ class Viewer:
         regions = body.get("regions")
         if not isinstance(regions, list):
             raise ConfigError("regions is a list of regions")
-        given = self.results, _asked(body).slide, regions, self._author_of(body)
+        given = self.results, asked_of(body).slide, regions, self._author_of(body)
         return await self._changed(changes.draw, *given)
 
     async def _bring(self, request: web.Request) -> web.Response:
         self._refuse_writing()
-        content = await request.read()
-        given = self.results, _slide_of(request), content, request.query.get("author", "") or self._author
+        content, author = await request.read(), self._author_of(request.query)
+        given = self.results, slide_of(request.query), content, author
         return await self._changed(changes.bring, *given)
 
     async def _undo(self, request: web.Request) -> web.Response:
@@ -264,7 +280,7 @@ class Viewer:
 
     async def _keep_cutoffs(self, request: web.Request) -> web.Response:
         body = await self._writes(request)
-        values = _cutoffs(body.get("values"))
+        values = cutoffs_of(body.get("values"))
         if not isinstance(values, dict):
             raise ConfigError("values holds the cut-offs to keep")
         given = (
@@ -277,8 +293,8 @@ class Viewer:
         )
         return await self._changed(changes.keep_cutoffs, *given)
 
-    def _author_of(self, body: dict[str, Any]) -> str:
-        return str(body.get("author") or self._author)
+    def _author_of(self, given: Mapping[str, Any]) -> str:
+        return str(given.get("author") or self._author)
 
     def _refuse_writing(self) -> None:
         if self._read_only:
@@ -286,25 +302,13 @@ class Viewer:
 
     async def _writes(self, request: web.Request) -> dict[str, Any]:
         self._refuse_writing()
-        return await _body(request)
+        return await body_of(request)
 
     async def _changed(self, do: Callable[..., Any], *given: Any) -> web.Response:
         """Change results, one change after another, and answer from what is there then."""
         done = await self._in(self._write, do, *given)
         await self._in(self._ask, self._answers.reopen)
-        return _json(done)
-
-
-@web.middleware
-async def _told(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer with this package's errors in words."""
-    try:
-        return await handler(request)
-    except DeepliifRayError as error:
-        status = 404 if isinstance(error, SlideError) else 400
-        return _json({"error": storage.scrub(str(error))}, status)
+        return as_json(done)
 
 
 def _file(folder: str, name: str) -> web.Response:
@@ -319,77 +323,3 @@ def _file(folder: str, name: str) -> web.Response:
                 headers={"Cache-Control": "no-cache"},
             )
     raise web.HTTPNotFound
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    text = json.dumps(_said(value), ensure_ascii=False, default=str, allow_nan=False)
-    return web.Response(status=status, text=text, content_type="application/json")
-
-
-def _said(value: Any) -> Any:
-    """Return a value with null for what no number of JSON is."""
-    if isinstance(value, dict):
-        return {key: _said(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_said(part) for part in value]
-    if isinstance(value, Decimal):  # sums of whole numbers, as DuckDB gives them
-        return int(value) if value == value.to_integral_value() else float(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    if request.content_type != "application/json":
-        raise ConfigError("the body is JSON")
-    try:
-        body = await request.json()
-    except ValueError as error:
-        raise ConfigError(f"the body is no valid JSON ({error})") from error
-    if not isinstance(body, dict):
-        raise ConfigError("the body is a JSON object")
-    return body
-
-
-def _slide_of(request: web.Request) -> str:
-    slide = request.query.get("slide")
-    if not slide:
-        raise ConfigError("say which slide")
-    return slide
-
-
-def _asked(given: Any) -> Asked:
-    slide = given.get("slide")
-    if not isinstance(slide, str) or not slide:
-        raise ConfigError("say which slide")
-    region = given.get("region") or None
-    corrections = given.get("corrections", True) not in (False, "false")
-    return Asked(slide, _cutoffs(given.get("cutoffs")), None if region is None else str(region), corrections)
-
-
-def _cutoffs(given: Any) -> str | dict[str, float] | None:
-    if isinstance(given, dict):
-        return {str(name): _number(value) for name, value in given.items()} or None
-    return str(given) if given else None
-
-
-def _number(given: Any) -> float:
-    try:
-        number = float(given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{given!r} is no number") from error
-    if not abs(number) < 1e15:  # NaN is not either
-        raise ConfigError(f"{given!r} is no number that means something here")
-    return number
-
-
-def _whole(request: web.Request, name: str) -> int:
-    try:
-        return int(request.query[name])
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"{name} is a whole number") from error
-
-
-def _points(given: Any) -> list[tuple[float, float]]:
-    try:
-        return [(_number(x), _number(y)) for x, y in given]
-    except (TypeError, ValueError) as error:
-        raise ConfigError("points are pairs of numbers") from error

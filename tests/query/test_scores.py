@@ -428,3 +428,38 @@ def test_strengths_are_those_of_plain_python(cohort, drawn, limits):
     ).fetchall()
     assert [n for (n,) in found] == [sum(value >= limit for limit in limits) for value in drawn]
     assert not any(math.isnan(n) for (n,) in found)
+
+
+def test_types_do_not_depend_on_what_people_said(tmp_path):
+    # A sum of a larger type is a decimal in Arrow and Python, and text where JSON cannot hold it.
+    root = str(tmp_path)
+    fake.commit(root, "s", [placed(20 + 15 * n, 30, n, positive=n % 3 == 0) for n in range(12)])
+    views = [
+        *(
+            "called_cells",
+            "slide_counts",
+            "slide_indices",
+            "patient_counts",
+            "patient_indices",
+            "slide_quality",
+        ),
+        *(
+            "slide_h_scores()",
+            "patient_h_scores()",
+            "slide_allred()",
+            "patient_allred()",
+            "slide_densities()",
+        ),
+        *("patient_densities()", "ki67_global()", "ki67_fields()", "tp53_patterns()", "er_pr_status()"),
+        *("slide_indices(cutoffs := {size_thresh: 60})", "patient_indices(cutoffs := {size_thresh: 60})"),
+    ]
+
+    def types():
+        with connect(root) as connection:
+            return {view: connection.sql(f"DESCRIBE FROM {view}").fetchall() for view in views}
+
+    before = types()
+    annotate(root, "s", ("Exclude", 0, 0, 60, 60))
+    assert types() == before
+    annotate(root, "s", ("Tumor", 0, 0, 60, 60), corrections=[(65, 30, "positive")])
+    assert types() == before

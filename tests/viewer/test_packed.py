@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +8,11 @@ from hypothesis import strategies as st
 from deepliif_ray import connect
 from deepliif_ray.annotations.corrections import import_corrections
 from deepliif_ray.errors import QueryError
+from deepliif_ray.exports.cells import Calls
 from deepliif_ray.query import scored as sql_of
 from deepliif_ray.viewer import packed
 from deepliif_ray.viewer.answers import Answers, Asked
+from deepliif_ray.viewer.slide_cells import SlideCells
 from tests.pictures import scored
 from tests.query import fake_results as fake
 from tests.viewer import served
@@ -34,7 +35,7 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(results):
     made = Answers(results)
-    yield made
+    yield SlideCells(made)
     made.close()
 
 
@@ -90,7 +91,7 @@ def test_any_cut_offs_give_what_sql_gives(
         "size_thresh": size,
         **{n: v / 1000 for n, v in zip(("weak", "moderate", "strong"), dab, strict=True)},
     }
-    cells = answers.packed(Asked("S-1", corrections=corrections)).columns
+    cells = answers.packed(Asked("S-1", Calls(corrections=corrections))).columns
     counts, positive, strength = called(cells, given)
     whats = ("positive", *(f"strength = {n}" for n in range(4)))
     source = sql_of("called_cells", cutoffs=given, corrections=corrections)
@@ -137,7 +138,7 @@ def test_far_tiles_and_large_cells(tmp_path):
     ]
     fake.commit(str(tmp_path), "S-1", cells, width_px=100_000, height_px=100_000)
     answers = Answers(str(tmp_path))
-    made = answers.packed(Asked("S-1"))
+    made = SlideCells(answers).packed(Asked("S-1"))
     answers.close()
     assert [tuple(tile) for tile in made.tiles.tolist()] == [(0, 0, 0, 1), (2, 0, 1, 2), (68, 87, 2, 4)]
     assert made.columns["area"].tolist() == [65_000, packed.MAX_AREA + 1, 60_000, packed.MAX_AREA + 1]
@@ -146,4 +147,4 @@ def test_far_tiles_and_large_cells(tmp_path):
 
 def test_a_region_restricts_and_an_unknown_one_is_refused(answers):
     with pytest.raises(QueryError, match="Tumor"):
-        answers.packed(replace(Asked("S-1"), region="Tumor"))
+        answers.packed(Asked("S-1", Calls(region="Tumor")))

@@ -251,17 +251,13 @@ export class CellsLayer {
     return canvas;
   }
 
-  keyOf(x, y) {
-    return `${x}/${y}`;
-  }
-
   /** Tell whether all outlines in sight are there; ask for those that are not. */
   haveOutlines(view) {
     const { x0, y0, x1, y1 } = view.bounds;
     let all = true;
     for (let y = Math.floor(y0 / OUTLINE_TILE); y * OUTLINE_TILE < y1; y += 1) {
       for (let x = Math.floor(x0 / OUTLINE_TILE); x * OUTLINE_TILE < x1; x += 1) {
-        const there = this.outlines.get(this.keyOf(x, y));
+        const there = this.outlines.get(`${x}/${y}`);
         if (there === undefined) this.fetchOutlines(x, y);
         all &&= Array.isArray(there);
       }
@@ -270,7 +266,7 @@ export class CellsLayer {
   }
 
   async fetchOutlines(x, y) {
-    const key = this.keyOf(x, y);
+    const key = `${x}/${y}`;
     const { outlines } = this;
     outlines.set(key, null);
     const area = { x0: x * OUTLINE_TILE, y0: y * OUTLINE_TILE, x1: (x + 1) * OUTLINE_TILE, y1: (y + 1) * OUTLINE_TILE };
@@ -296,7 +292,7 @@ export class CellsLayer {
     const struck = new Path2D();
     for (let y = Math.floor(y0 / OUTLINE_TILE); y * OUTLINE_TILE < y1; y += 1) {
       for (let x = Math.floor(x0 / OUTLINE_TILE); x * OUTLINE_TILE < x1; x += 1) {
-        for (const cell of this.outlines.get(this.keyOf(x, y)) || []) {
+        for (const cell of this.outlines.get(`${x}/${y}`) || []) {
           const call = callOf(this.limits, cell.area, cell.od, cell.dab, cell.marker, cell.flags);
           if (call < 0) {
             if (((cell.flags >> 1) & 3) === 3) struck.addPath(cell.path);

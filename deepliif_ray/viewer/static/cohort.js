@@ -15,12 +15,12 @@ export async function cohortPage() {
   const slides = rowsOf(cohort.slides);
   const patients = new Map();
   for (const row of rowsOf(cohort.patients)) {
-    if (!patients.has(row.patient_id)) patients.set(row.patient_id, { patient_id: row.patient_id, of: {} });
+    if (!patients.has(row.patient_id)) patients.set(row.patient_id, { patient_id: row.patient_id, of: {}, flags: new Set() });
     patients.get(row.patient_id).of[row.marker] = row;
   }
   for (const slide of slides) {
     const patient = patients.get(slide.patient_id);
-    if (patient) (patient.flags ??= new Set()).add(...(slide.flags.length ? slide.flags : [undefined])).delete(undefined);
+    for (const flag of slide.flags) patient?.flags.add(flag);
   }
   const everyone = [...patients.values()];
   const markers = [...new Set(slides.map((slide) => slide.marker))].sort();
@@ -47,7 +47,7 @@ export async function cohortPage() {
       })),
       { name: "slides", title: "Slides", number: true, value: (row) => ofPatient.get(row.patient_id)?.length ?? 0,
         show: (row) => number(ofPatient.get(row.patient_id)?.length ?? 0) },
-      { name: "flags", title: "Flags", value: (row) => row.flags?.size || null, show: (row) => flagged([...(row.flags ?? [])]) },
+      { name: "flags", title: "Flags", value: (row) => row.flags.size || null, show: (row) => flagged([...row.flags]) },
     ], { sorted: "patient" }),
     slides: dataTable("Slides", [
       { name: "slide", title: "Slide", value: (row) => row.slide_id, show: link },
@@ -75,8 +75,6 @@ export async function cohortPage() {
   const tabs = ["patients", "slides"].map((name) =>
     el("button", { type: "button", "aria-pressed": String(name === kind), onclick: () => turnTo(name) },
       name === "patients" ? "Patients" : "Slides"));
-  const place = el("div", { class: "table-place table", style: null });
-  place.className = "table";
   const histograms = new Map(markers.map((name) => [name, rangeHistogram(name, 100, () => refresh())]));
   const section = el("section", { "aria-label": "Table" },
     el("div", { class: "bar" }, ...tabs, search, marker, el("span", {}, flags, " ", el("label", { for: "flagged" }, "flagged only")), count));
@@ -94,7 +92,7 @@ export async function cohortPage() {
     const words = search.value.trim().toLowerCase();
     const hasText = (patient) => !words || patient.patient_id.toLowerCase().includes(words) ||
       (ofPatient.get(patient.patient_id) ?? []).some((slide) => slide.slide_id.toLowerCase().includes(words));
-    const hasFlag = (patient) => !flags.checked || patient.flags?.size > 0;
+    const hasFlag = (patient) => !flags.checked || patient.flags.size > 0;
     const within = (patient, name) => {
       const range = histograms.get(name).range;
       const value = patient.of[name]?.index_percent ?? null;

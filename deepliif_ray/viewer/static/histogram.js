@@ -1,6 +1,6 @@
 // A histogram whose range is chosen with a pointer, or with two fields.
 
-import { el, newId, svg } from "./dom.js";
+import { el, svg } from "./dom.js";
 
 const BINS = 40;
 
@@ -90,7 +90,6 @@ export function rangeHistogram(title, end, changed) {
 
 /** Return a small histogram behind a slider. */
 export function sketch(counts) {
-  const id = newId();
   const most = Math.max(1, ...counts);
   let path = "M0 26";
   counts.forEach((count, n) => {
@@ -98,5 +97,5 @@ export function sketch(counts) {
     path += `L${((100 * n) / counts.length).toFixed(2)} ${y}L${((100 * (n + 1)) / counts.length).toFixed(2)} ${y}`;
   });
   const shape = svg("path", { d: `${path}L100 26Z` });
-  return svg("svg", { viewBox: "0 0 100 26", preserveAspectRatio: "none", "aria-hidden": "true", id }, shape);
+  return svg("svg", { viewBox: "0 0 100 26", preserveAspectRatio: "none", "aria-hidden": "true" }, shape);
 }

@@ -1,6 +1,6 @@
 // Regions of a slide: drawn, edited, brought, taken along, kept. They are kept all together, as an import is.
 
-import { address, get, post, send } from "./api.js";
+import { address, post, send } from "./api.js";
 import { stroke, write } from "./drawing.js";
 import { el, newId, number } from "./dom.js";
 
@@ -163,8 +163,7 @@ export class Regions {
   }
 
   async reload() {
-    const { features: _, ...slide } = await get("/api/slide", { slide: this.page.slide.slide_id });
-    this.list = slide.regions;
+    this.list = (await this.page.fresh()).regions;
     this.unsaved = false;
     this.refresh();
     this.page.regionsChanged(this.list);
