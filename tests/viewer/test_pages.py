@@ -1,4 +1,4 @@
-"""The pages as a person uses them, in Chromium."""
+"""The pages as a person uses them, in Chromium. Slow ones take seven seconds and more each."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,6 +205,7 @@ def test_a_slider_moves_the_index_without_a_request_and_sql_agrees(chromium, pla
         assert any("/api/index" in url for url in asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["marker_thresh", "od_thresh_lower", "od_thresh_upper", "size_thresh_upper"])
 def test_optional_cut_offs(chromium, place, name):
     _, address = place
@@ -227,6 +228,7 @@ def test_optional_cut_offs(chromium, place, name):
         assert page.evaluate("deepliif.shownIndex") == before == page.evaluate("deepliif.sql.index_percent")
 
 
+@pytest.mark.slow
 def test_counts_are_the_same_whatever_way_the_sliders_went(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
@@ -299,6 +301,7 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
 };"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [None, NO_WEBGL], ids=["webgl", "without"])
 def test_cells_are_drawn_where_they_are_in_their_colours(chromium, place, script):
     results, address = place
@@ -393,6 +396,7 @@ def test_a_click_corrects_a_cell(chromium, tmp_path):
         assert page.evaluate("deepliif.sql.n_called") == before
 
 
+@pytest.mark.slow
 def test_a_lasso_corrects_many(chromium, tmp_path):
     results = served.make(tmp_path / "results", tmp_path)
     with served.serving(results) as address, slide_of(chromium, address) as page:
@@ -417,6 +421,7 @@ def test_a_lasso_corrects_many(chromium, tmp_path):
         until(page, "deepliif.totals.positive === deepliif.sql.n_positive")
 
 
+@pytest.mark.slow
 def test_regions_are_drawn_edited_kept_and_counted(chromium, tmp_path):
     results = served.make(tmp_path / "results", tmp_path)
     with served.serving(results) as address, slide_of(chromium, address) as page:
@@ -461,6 +466,7 @@ def test_regions_are_drawn_edited_kept_and_counted(chromium, tmp_path):
         assert sql(results, "SELECT area_mm2 FROM regions")[0][0] == area
 
 
+@pytest.mark.slow
 def test_cut_offs_are_saved_and_taken(chromium, tmp_path):
     results = served.make(tmp_path / "results", tmp_path)
     with served.serving(results) as address, slide_of(chromium, address, refused="/api/cutoffs") as page:
@@ -480,6 +486,7 @@ def test_cut_offs_are_saved_and_taken(chromium, tmp_path):
         until(page, "document.getElementById('told').textContent.includes('choose another')")
 
 
+@pytest.mark.slow
 def test_hot_spots_are_found_and_shown(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
@@ -495,6 +502,7 @@ def test_hot_spots_are_found_and_shown(chromium, place):
         )
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(chromium, tmp_path):
     results = served.make(tmp_path / "results", tmp_path)
     with served.serving(results) as address, page_of(chromium, address) as page:
