@@ -14,8 +14,17 @@ _HEMATOXYLIN = (
     (0.70, 0.62, 0.36),
     (0.84, 0.50, 0.18),
     (0.80, 0.54, 0.26),
+    (0.55, 0.72, 0.42),
+    (0.88, 0.46, 0.12),
 )
-_DAB = ((0.30, 0.55, 0.78), (0.40, 0.57, 0.70), (0.27, 0.50, 0.82), (0.56, 0.58, 0.59))
+_DAB = (
+    (0.30, 0.55, 0.78),
+    (0.40, 0.57, 0.70),
+    (0.27, 0.50, 0.82),
+    (0.56, 0.58, 0.59),
+    (0.25, 0.65, 0.72),
+    (0.22, 0.54, 0.81),
+)
 
 
 def photograph(rng: Rng, canvas: Canvas) -> UInt8Array:
@@ -29,7 +38,8 @@ def photograph(rng: Rng, canvas: Canvas) -> UInt8Array:
         line = np.abs(smooth_noise(rng, side, 90)) < rng.uniform(0.01, 0.08)
         density *= 1 + ndimage.gaussian_filter(line.astype(np.float32), 3)[..., None]
     light = glass * 10 ** -(density * np.float32(1 / np.log(10) * 1.6))
-    light = 255 * (light / 255) ** rng.uniform(0.85, 1.3)
+    # Cameras differ most in their tone curve; that of the glass itself is undone before a model sees a tile.
+    light = glass * (light / glass) ** float(np.exp(rng.uniform(np.log(0.65), np.log(1.5))))
     if rng.random() < 0.06:
         light = _pen(rng, light)
     shade = 1 + rng.uniform(0, 0.03) * smooth_noise(rng, side, 120)

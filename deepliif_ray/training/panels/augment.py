@@ -50,6 +50,9 @@ class Augment:
         Standard deviation of the logarithm of the image's gamma and contrast.
     fringes : float
         Chance of colour fringes: a lens that bends and blurs each colour by its own measure.
+    coarse : float
+        Chance of coarser pixels: the image as it looks when it was scanned at up to 2.6 times the pixel size
+        and enlarged.
     blur, jpeg, noise : float
         Chance of a blur, of JPEG artefacts and of sensor noise.
     """
@@ -63,6 +66,7 @@ class Augment:
     black: float = 0.3
     tone: float = 0.15
     fringes: float = 0.2
+    coarse: float = 0.0
     blur: float = 0.3
     jpeg: float = 0.3
     noise: float = 0.3
@@ -178,6 +182,15 @@ def _fringed(image: UInt8Array, rng: Rng) -> UInt8Array:
     return result
 
 
+def _coarser(image: UInt8Array, factor: float) -> UInt8Array:
+    """Return ``image`` as if its pixels had been ``factor`` times as wide, at its own size."""
+    height, width = image.shape[:2]
+    small = Image.fromarray(image).resize(
+        (max(1, round(width / factor)), max(1, round(height / factor))), Image.Resampling.BOX
+    )
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
 def _cell_strengths(seg: UInt8Array, rng: Rng, settings: Augment) -> FloatArray:
     """Return a smooth factor (H, W) that gives single cells, and positive ones together, another strength."""
     cells = (seg[..., 0] > 100) | (seg[..., 2] > 100)
@@ -198,6 +211,8 @@ def _camera(image: UInt8Array, rng: Rng, settings: Augment) -> UInt8Array:
     """Return ``image`` as another scanner would have stored it."""
     if settings.fringes and rng.random() < settings.fringes:
         image = _fringed(image, rng)
+    if settings.coarse and rng.random() < settings.coarse:
+        image = _coarser(image, float(rng.uniform(1.2, 2.6)))
     if rng.random() < settings.blur:
         if rng.random() < 0.6:
             image = ndimage.gaussian_filter(image, (*(float(rng.uniform(0.4, 1.6)),) * 2, 0))
