@@ -144,15 +144,7 @@ def infer_modalities(
             raise ResolutionError(f"{opened.name}: micrometres per pixel unknown; give them with --mpp")
         asked = [name for name in wanted.values() if name != SEGMENTATION]
         loaded = load_model(uri, device, precision, asked, batch_size)
-        plan = plan_slide(
-            opened,
-            mpp=mpp,
-            tile_size=tile_size,
-            overlap=overlap,
-            native_mpp=loaded.native_mpp,
-            native_tile=loaded.native_tile,
-            native_od=loaded.native_od,
-        )
+        plan = plan_slide(opened, mpp=mpp, tile_size=tile_size, overlap=overlap, native=loaded.native)
         with placing(target) as path, TemporaryDirectory(dir=target.parent, prefix=".infer-") as folder:
             images = {name: Levels(Path(folder) / name, (area[3], area[2], 3), np.uint8) for name in wanted}
             tiles = tiles_within(plan, area)

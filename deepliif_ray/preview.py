@@ -107,7 +107,7 @@ def look_ahead(
         named = {"slide_id": entry.slide_id, "patient_id": entry.patient_id, "marker": entry.marker}
         notes = [*entry.warnings, *same.get(entry.slide_id, [])]
         try:
-            plan = plan_entry(entry, config, *view)
+            plan = plan_entry(entry, config, view)
         except StepError as error:
             return named | {"problem": error.failure.message, "warnings": "; ".join(notes) or None}
         return named | {

@@ -31,6 +31,7 @@ from deepliif_ray.errors import ModelError
 from deepliif_ray.models import Inference
 from deepliif_ray.models.base import UInt8Array, check_tiles
 from deepliif_ray.models.plugins import Request
+from deepliif_ray.native import NativeView
 
 WEIGHTS = "weights.onnx"
 
@@ -41,7 +42,6 @@ class OnnxModel:
     device, precision = "cpu", "float32"
     modality_names: tuple[str, ...] = ()
     background_marker, has_marker = 0, False
-    native_tile, native_od = 512, None
 
     def __init__(self, request: Request) -> None:
         if request.folder is None:
@@ -51,11 +51,11 @@ class OnnxModel:
         mpp = request.described.get("native_mpp")
         if not isinstance(mpp, (int, float)) or not 0.1 <= mpp <= 1:
             raise ModelError(f"{request.folder}: native_mpp is {mpp!r}; give µm per pixel, 0.1 to 1")
-        self.native_mpp = float(mpp)
+        self.native = NativeView(mpp=float(mpp), tile=512)
         self.name = str(request.described.get("name") or "onnx")
         weights = storage.read_bytes(storage.join(request.folder, WEIGHTS))
         # Everything that numbers follow from: scored slides are compared by it.
-        origin = json.dumps([self.native_mpp, onnxruntime.__version__]).encode() + weights
+        origin = json.dumps([self.native.mpp, onnxruntime.__version__]).encode() + weights
         self.digest = hashlib.sha256(origin).hexdigest()[:32]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # libraries round differently with other numbers of threads

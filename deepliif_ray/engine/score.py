@@ -123,9 +123,7 @@ def score(
             config=config,
             batch_size=execution.batch_size,
             log=logs.current(),
-            native_mpp=loaded.native_mpp,
-            native_tile=loaded.native_tile,
-            native_od=loaded.native_od,
+            native=loaded.native,
         )
         logs.name_run(context.run_id)
         progress = Progress(slides=len(chosen))

@@ -17,6 +17,7 @@ from deepliif_ray.engine import staging
 from deepliif_ray.errors import DeepliifRayError, StorageMissingError
 from deepliif_ray.logs import LogConfig
 from deepliif_ray.manifest import SlideEntry
+from deepliif_ray.native import PUBLISHED, NativeView
 from deepliif_ray.slide_access import content_of, fetch, open_entry
 from deepliif_ray.slides import SlidePlan, plan_slide
 from deepliif_ray.tables.ledger import slide_key
@@ -47,10 +48,8 @@ class RunContext:
         Tiles that networks run at once on a GPU.
     log : LogConfig, optional
         How workers log; not at all when None.
-    native_mpp : float, optional
-    native_tile : int
-    native_od : float, optional
-        The scale and the stain that the model sees tissue with; see `Model`.
+    native : NativeView
+        How the model wants to see tissue.
     epoch : int
         Number of the lease under which the run works (`deepliif_ray.engine.run.lease`).
     """
@@ -66,9 +65,7 @@ class RunContext:
     config: ScoreConfig
     batch_size: int | None
     log: LogConfig | None = None
-    native_mpp: float | None = None
-    native_tile: int = 512
-    native_od: float | None = None
+    native: NativeView = PUBLISHED
     epoch: int = 0
 
     @property
@@ -169,21 +166,15 @@ def size_rules(plan: SlidePlan) -> SizeRules:
     return SizeRules(plan.resolution) if plan.native_mpp is None else SizeRules.physical(plan.mpp)
 
 
-def plan_entry(
-    entry: SlideEntry,
-    config: ScoreConfig,
-    native_mpp: float | None = None,
-    native_tile: int = 512,
-    native_od: float | None = None,
-) -> SlidePlan:
+def plan_entry(entry: SlideEntry, config: ScoreConfig, native: NativeView = PUBLISHED) -> SlidePlan:
     """Open a slide and plan it.
 
     Parameters
     ----------
     entry : SlideEntry
     config : ScoreConfig
-    native_mpp, native_tile, native_od
-        Of the model; see `deepliif_ray.slides.plan_slide`.
+    native : NativeView
+        Of the model.
 
     Raises
     ------
@@ -203,9 +194,7 @@ def plan_entry(
             assume_mpp=config.assume_mpp,
             tile_size=config.tile_size,
             overlap=config.overlap,
-            native_mpp=native_mpp,
-            native_tile=native_tile,
-            native_od=native_od,
+            native=native,
         )
         limit = size_rules(plan).large_noise(config.large_noise_thresh)
         # A core that is not looked at must be too large to lie within a cell.
@@ -231,7 +220,7 @@ def prepare(context: RunContext, entry: SlideEntry, number: int = 0) -> tuple[Wo
         known = _read_known(url)
         plan = SlidePlan.from_json(known["plan"]) if known else None
     if plan is None:
-        plan = plan_entry(entry, context.config, context.native_mpp, context.native_tile, context.native_od)
+        plan = plan_entry(entry, context.config, context.native)
     work = Work(entry, plan, slide_fingerprint, version, folder)
     asked = f"{context.run_id}/{number}"
     if known.get("asked") == asked:

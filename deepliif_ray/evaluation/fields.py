@@ -10,12 +10,14 @@ from deepliif_ray.cells import extract_cells
 from deepliif_ray.cells.labels import classify, label_core
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models import Model
+from deepliif_ray.native import NativeView
 from deepliif_ray.published import SEG_THRESH
 from deepliif_ray.scoring.calls import call_cells
-from deepliif_ray.slides.contrast import Counterstain
+from deepliif_ray.slides.contrast import contrast_for
+from deepliif_ray.slides.glass import glass_white
 from deepliif_ray.slides.grid import TileGrid
-from deepliif_ray.slides.quality import shrunk
-from deepliif_ray.slides.tissue import is_empty
+from deepliif_ray.slides.quality import FOCUS_MPP, Appearance, shrunk
+from deepliif_ray.slides.tissue import MASK_MPP, is_empty
 
 UInt8Array = NDArray[np.uint8]
 TILE = {"40x": 512, "20x": 256, "10x": 128}
@@ -23,7 +25,7 @@ _BATCH = 8
 _HALF_UM = 256
 """Side of a tile whose pixels are half a micrometre."""
 _PATCH = 128
-"""Pixels of half a micrometre that a patch of `Counterstain` is wide."""
+"""Pixels of half a micrometre that a patch of `Appearance` is wide."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def infer_field(
     height, width = rgb.shape[:2]
     size = TILE[resolution]
     padded = np.pad(
-        _shown(model, rgb, size),
+        shown(model.native, rgb, _HALF_UM / size * FOCUS_MPP),
         ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)),
         mode="symmetric",
     )
@@ -138,13 +140,29 @@ def infer_field(
     return FieldMaps(seg, marker, images)
 
 
-def _shown(model: Model, rgb: UInt8Array, size: int) -> UInt8Array:
-    if model.native_od is None:
+def shown(native: NativeView, rgb: UInt8Array, mpp: float) -> UInt8Array:
+    """Return a field as a model is to see it: with the glass and the hematoxylin that it knows.
+
+    Both are measured on all of the field, as `deepliif_ray.slides.plan_slide` does on patches of a slide.
+
+    Parameters
+    ----------
+    native : NativeView
+        What the model knows.
+    rgb : ndarray of uint8, shape (H, W, 3)
+    mpp : float
+        Micrometres per pixel.
+    """
+    if not native.changes_colour:
         return rgb
-    half = shrunk(rgb, max(1, size // _HALF_UM))
+    half = shrunk(rgb, max(1, round(FOCUS_MPP / mpp)))
     starts = [range(0, side, _PATCH) for side in half.shape[:2]]
-    found = Counterstain.measure([half[y : y + _PATCH, x : x + _PATCH] for y in starts[0] for x in starts[1]])
-    return rgb if found is None else found.contrast(model.native_od).apply(rgb)
+    patches = [half[y : y + _PATCH, x : x + _PATCH] for y in starts[0] for x in starts[1]]
+    squares = shrunk(rgb, max(1, min(round(MASK_MPP / mpp), *rgb.shape[:2])))
+    white, seen = glass_white(squares, np.ones(squares.shape[:2], bool), (255, 255, 255))
+    appearance = Appearance.measure(patches, white if seen else None)
+    contrast = contrast_for(native, appearance.counterstain, appearance.white)
+    return rgb if contrast is None else contrast.apply(rgb)
 
 
 def find_cells(seg: UInt8Array, marker: UInt8Array | None = None, rules: Rules | None = None) -> Cells:

@@ -12,10 +12,10 @@ from deepliif_ray.errors import ModelError
 from deepliif_ray.models import plugins
 from deepliif_ray.models.base import Inference, Model, check_choice
 from deepliif_ray.models.stain import Stain
+from deepliif_ray.native import PUBLISHED, NativeView
 
 __all__ = ["Inference", "Model", "check_model", "load_model", "native_view", "registered_models"]
 
-_PUBLISHED_TILE = 512
 _ZOO = Path(__file__).parent / "zoo"
 _REGISTERED = {
     "compact": "small network shipped with its weights: segmentation and four modalities; see its card",
@@ -31,8 +31,8 @@ def registered_models() -> dict[str, str]:
     return {**plugins.offered(), **_REGISTERED}
 
 
-def native_view(uri: str) -> tuple[float | None, int, float | None]:
-    """Return ``native_mpp``, ``native_tile``, ``native_od`` of a model, without a published folder's weights.
+def native_view(uri: str) -> NativeView:
+    """Return how a model wants to see tissue, without a published folder's weights.
 
     Raises
     ------
@@ -42,9 +42,7 @@ def native_view(uri: str) -> tuple[float | None, int, float | None]:
     from deepliif_ray.models.bundle import is_bundle  # slow to import
 
     model = load_model(uri, "cpu") if uri in registered_models() or is_bundle(uri) else None
-    if model is None:
-        return None, _PUBLISHED_TILE, None
-    return model.native_mpp, model.native_tile, model.native_od
+    return PUBLISHED if model is None else model.native
 
 
 def check_model(uri: str, device: str | None, precision: str | None) -> str:

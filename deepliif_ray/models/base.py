@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepliif_ray.config import DEVICE, Precision
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.native import NativeView
 
 PRECISIONS = get_args(Precision)
 UInt8Array = NDArray[np.uint8]
@@ -51,14 +52,8 @@ class Model(Protocol):
         Marker value (0–255) that published software gives to a tile it skips as empty.
     has_marker : bool
         Whether `infer` returns a marker map.
-    native_mpp : float or None
-        µm per pixel at which it sees tissue: tiles are cut so that it does, whatever the slide's. None where
-        the published rule says how large tiles are: 512, 256 or 128 px.
-    native_tile : int
-        Side of the tiles that it sees at that scale, px.
-    native_od : float or None
-        Optical density of hematoxylin (`deepliif_ray.slides.contrast`) that it knows: tiles of a paler slide
-        are brought to it. None: it sees them as they are.
+    native : NativeView
+        How it wants to see tissue: scale, hematoxylin and glass.
     """
 
     @property
@@ -76,11 +71,7 @@ class Model(Protocol):
     @property
     def has_marker(self) -> bool: ...  # noqa: D102
     @property
-    def native_mpp(self) -> float | None: ...  # noqa: D102
-    @property
-    def native_tile(self) -> int: ...  # noqa: D102
-    @property
-    def native_od(self) -> float | None: ...  # noqa: D102
+    def native(self) -> NativeView: ...  # noqa: D102
 
     def infer(self, tiles: UInt8Array, modalities: Sequence[str] = ()) -> Inference:
         """Return segmentation, marker map and the named modalities of ``tiles``, uint8 (N, H, W, 3).

@@ -201,8 +201,9 @@ def _bounded(url: str, limit: int) -> bytes:
 
 def _digest(spec: CompactSpec, data: bytes) -> str:
     described = asdict(spec)
-    if described["native_mpp"] == CompactSpec.native_mpp:  # as before bundles said it
-        del described["native_mpp"]
+    for name in ("native_mpp", "native_od", "native_white"):
+        if described[name] == getattr(CompactSpec, name):  # as before bundles said it
+            del described[name]
     layers = json.dumps(described, sort_keys=True)
     content = layers.encode() + b"\0" + hashlib.sha256(data).digest()
     return hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]

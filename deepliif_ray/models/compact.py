@@ -167,9 +167,7 @@ class Compact:
                 f"{self.name}: has no modality {', '.join(unknown)}; its modalities are: {', '.join(known)}"
             )
         self.has_marker = MARKER in known
-        self.native_mpp: float | None = bundle.spec.native_mpp
-        self.native_tile = bundle.spec.tile_size
-        self.native_od: float | None = None
+        self.native = bundle.spec.native
         self.modality_names = tuple(name for name in known if name in modalities or name == MARKER)
         network = CompactNetwork(self.spec)
         try:

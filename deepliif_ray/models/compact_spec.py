@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from deepliif_ray.errors import ModelError
+from deepliif_ray.native import NativeView
 
 CLASSES = ("background", "positive", "negative", "boundary")
 """Of the softmax, in the order of the network's first output channels."""
@@ -32,6 +33,8 @@ class CompactSpec:
         another resolution, and resized.
     native_mpp : float
         µm per pixel of the tiles that it was made for.
+    native_od, native_white : float, optional
+        Hematoxylin and glass that it was made for; see `deepliif_ray.native.NativeView`.
 
     Raises
     ------
@@ -44,6 +47,8 @@ class CompactSpec:
     modalities: tuple[str, ...] = ("hematoxylin", "dapi", "lap2", "marker")
     tile_size: int = 512
     native_mpp: float = 0.25
+    native_od: float | None = None
+    native_white: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or len(self.widths) != len(self.depths):
@@ -67,11 +72,20 @@ class CompactSpec:
 
         if not isinstance(self.native_mpp, int | float) or not 0.05 <= self.native_mpp <= 4:
             raise ModelError(f"compact network: native_mpp {self.native_mpp!r} is not within 0.05 to 4 µm")
+        for name, most in (("native_od", 2), ("native_white", 255)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or not 0 < value <= most):
+                raise ModelError(f"compact network: {name} {value!r} is not within 0 to {most}")
         if self.tile_size % self.divisor or not 0 < self.tile_size <= MAX_TILE_SIZE:
             raise ModelError(
                 f"compact network: tile_size {self.tile_size} is no multiple of {self.divisor} "
                 f"up to {MAX_TILE_SIZE}"
             )
+
+    @property
+    def native(self) -> NativeView:
+        """How it wants to see tissue."""
+        return NativeView(self.native_mpp, self.tile_size, self.native_od, self.native_white)
 
     @property
     def divisor(self) -> int:

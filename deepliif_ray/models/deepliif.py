@@ -17,6 +17,7 @@ from deepliif_ray.models.checkpoint import Checkpoint
 from deepliif_ray.models.device import DTYPES
 from deepliif_ray.models.networks import use_precision
 from deepliif_ray.models.running import Images, brightest, run_tiles
+from deepliif_ray.native import PUBLISHED
 
 CUDA_BATCH = 8
 MAX_CPU_WORKERS = 8
@@ -56,9 +57,7 @@ class DeepLIIF:
         self.options = checkpoint.options
         self.background_marker = self.options.background_marker
         self.has_marker = self.options.marker is not None
-        self.native_mpp: float | None = None  # the published rule
-        self.native_tile = 512
-        self.native_od: float | None = None
+        self.native = PUBLISHED
         self.modality_names = tuple(self.options.modality_names[index] for index in checkpoint.translators)
         self.batch_size = CUDA_BATCH
         try:

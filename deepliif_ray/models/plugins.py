@@ -20,7 +20,7 @@ from deepliif_ray.storage import shown
 GROUP = "deepliif_ray.models"
 _VALUES = (
     "name", "digest", "device", "precision", "modality_names", "background_marker", "has_marker",
-    "native_mpp", "native_tile", "native_od",
+    "native",
 )  # fmt: skip
 
 

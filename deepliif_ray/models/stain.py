@@ -22,6 +22,7 @@ from skimage.color import hed_from_rgb
 from skimage.segmentation import watershed
 
 from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
+from deepliif_ray.native import NativeView
 
 VERSION = 2
 WORK_SIZE = 256
@@ -102,10 +103,8 @@ class Stain:
     modality_names: tuple[str, ...] = ()
     background_marker = BACKGROUND_MARKER
     has_marker = True
-    native_mpp: float | None = 0.25
-    native_tile = 512
-    native_od: float | None = 0.139
-    """The lesser of what `slides.contrast` measures on the two training strips, 0.196 and 0.139."""
+    native = NativeView(mpp=0.25, tile=512, od=0.139)
+    """Its ``od`` is the lesser of those that `slides.contrast` measures on the training strips: 0.196, 0.139."""
 
     def __init__(self, modalities: Sequence[str] = (), parameters: StainParameters | None = None) -> None:
         self.parameters = parameters or StainParameters()

@@ -1,8 +1,9 @@
-"""How dark a scanner shows hematoxylin, and tiles of pale slides brought to what a model knows.
+"""How a scanner shows glass and hematoxylin, and tiles brought to what a model knows.
 
 One section was measured on two scanners: the optical density of its blue pixels was 0.175 on one and 0.098
-on the other. A model with fixed thresholds finds fewer nuclei on the paler picture. The density is measured
-once a slide, so that tiles agree where they overlap.
+on the other. A model with fixed thresholds finds fewer nuclei on the paler picture. Glass is white on one
+scanner, cream on another, and grey under a camera; a network that knows white glass calls the same nucleus
+otherwise on cream. Both are measured once a slide, so that tiles agree where they overlap.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from deepliif_ray.native import NativeView
+
 WHITE_PERCENTILE = 99
 BLUER = 1.15
 DARK_PERCENTILE, LEAST_SHARE = 95, 0.25
@@ -19,6 +22,8 @@ MOST_OD = 1.0
 ENOUGH_PERCENT = 10.0
 ENOUGH_PATCHES = 12
 MOST_FACTOR = 2.0
+LEAST_WHITE = 120.0
+"""Grey levels; no lamp that one can work with shows glass so dark. What is darker is tissue without a gap."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,10 @@ class Counterstain:
         patches : sequence of ndarray of float32, shape (height, width, 3)
             RGB, grey levels, 64 µm wide, at about 0.5 µm a pixel.
         """
-        if not patches:
+        white = brightest(patches)
+        if white is None:
             return None
         pixels = np.concatenate([patch.reshape(-1, 3) for patch in patches])
-        white = np.maximum(np.percentile(pixels, WHITE_PERCENTILE, axis=0), 1.0)
         density = np.log10(white / np.maximum(pixels, 1.0))
         mean = density.mean(axis=1)
         stained = (density[:, 0] > BLUER * density[:, 2]) & (mean > 0) & (mean < MOST_OD)
@@ -69,15 +74,89 @@ class Counterstain:
         od = float(np.median(density[stained, 0]))
         return cls(od, 100 * float(stained.mean()), (red, green, blue), len(patches))
 
-    def contrast(self, native_od: float) -> "Contrast":
-        """Return what shows a paler slide's hematoxylin at ``native_od``.
+    def factor(self, native_od: float) -> float:
+        """Return by what a paler slide's densities are multiplied to show its hematoxylin at ``native_od``.
 
         With less than 10 % of blue pixels or fewer than 12 patches the factor nears 1: a few cells say
         little of a scanner. It is at most 2, and never below 1: nuclei that are dark by themselves stay so,
         and models find them.
         """
         trust = min(1.0, self.percent / ENOUGH_PERCENT) * min(1.0, self.patches / ENOUGH_PATCHES)
-        return Contrast(min(MOST_FACTOR, max(1.0, (native_od / self.od) ** trust)), self.white)
+        return float(min(MOST_FACTOR, max(1.0, (native_od / self.od) ** trust)))
+
+
+def brightest(patches: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | None:
+    """Return the 99th percentile of red, green and blue of patches of tissue: gaps between cells show glass.
+
+    Each channel by itself, so a tint of the lamp changes the answer by just that tint.
+
+    Parameters
+    ----------
+    patches : sequence of ndarray of float32, shape (height, width, 3)
+        RGB, grey levels, at about 0.5 µm a pixel.
+
+    Returns
+    -------
+    ndarray of float64, shape (3,)
+        At least 1; None without a patch.
+    """
+    if not patches:
+        return None
+    pixels = np.concatenate([patch.reshape(-1, 3) for patch in patches])
+    white: NDArray[np.float64] = np.maximum(np.percentile(pixels, WHITE_PERCENTILE, axis=0), 1.0)
+    return white
+
+
+def light_through(
+    patches: Sequence[NDArray[np.float32]], glass: NDArray[np.floating] | None
+) -> tuple[float, float, float] | None:
+    """Return the colour of light that no tissue has dimmed.
+
+    The brighter, channel by channel, of glass and of gaps within tissue: dense tissue has few gaps, and what
+    shows as glass on an overview may lie in the shadow of a bubble.
+
+    Parameters
+    ----------
+    patches : sequence of ndarray of float32, shape (height, width, 3)
+        As `brightest` takes them.
+    glass : ndarray of float, shape (3,), optional
+        Colour of glass, where the slide shows some.
+
+    Returns
+    -------
+    tuple of float
+        Red, green and blue, grey levels; None if nothing tells: no patch, or none of it is brighter than
+        `LEAST_WHITE`.
+    """
+    found = brightest(patches)
+    if found is None:
+        return None
+    if glass is not None:
+        found = np.maximum(found, glass)
+    if found.min() < LEAST_WHITE:
+        return None
+    red, green, blue = (min(float(channel), 255.0) for channel in found)
+    return red, green, blue
+
+
+def contrast_for(
+    native: NativeView, counterstain: Counterstain | None, white: tuple[float, float, float] | None
+) -> "Contrast | None":
+    """Return what brings a slide's tiles to what a model knows; None if it is to see them as they are.
+
+    Parameters
+    ----------
+    native : NativeView
+        What the model knows.
+    counterstain : Counterstain, optional
+        Hematoxylin of the slide.
+    white : tuple of float, optional
+        See `light_through`; without it glass stays as it is.
+    """
+    factor = 1.0 if native.od is None or counterstain is None else counterstain.factor(native.od)
+    if native.white is not None and white is not None:
+        return Contrast(factor, white, native.white)
+    return None if native.od is None or counterstain is None else Contrast(factor, counterstain.white)
 
 
 @dataclass(frozen=True)
@@ -89,16 +168,20 @@ class Contrast:
     factor : float
         Optical densities are multiplied by it.
     white : tuple of float
-        RGB that stays as it is.
+        RGB of the slide's glass.
+    onto : float, optional
+        Grey level that glass becomes; None: it stays as it is.
     """
 
     factor: float
     white: tuple[float, float, float]
+    onto: float | None = None
 
     def apply(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a tile with the change, uint8 (height, width, 3)."""
-        grey = np.arange(256)[:, None] / np.array(self.white)
-        table = np.rint(np.minimum(255, np.array(self.white) * grey**self.factor)).astype(np.uint8)
+        light = np.arange(256)[:, None] / np.array(self.white)
+        onto = np.array(self.white) if self.onto is None else self.onto
+        table = np.rint(np.minimum(255, onto * light**self.factor)).astype(np.uint8)
         changed = np.empty_like(tile)
         for channel in range(3):
             np.take(table[:, channel], tile[..., channel], out=changed[..., channel])

@@ -2,18 +2,20 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from deepliif_ray.errors import ResolutionError, SlideTooLargeError
+from deepliif_ray.native import PUBLISHED, NativeView
 from deepliif_ray.slides.brightfield import check_brightfield
-from deepliif_ray.slides.contrast import Contrast
+from deepliif_ray.slides.contrast import Contrast, contrast_for
 from deepliif_ray.slides.grid import TileGrid, check_tile, default_overlap
 from deepliif_ray.slides.quality import SlideQuality, measure_quality
 from deepliif_ray.slides.slide import Slide
+from deepliif_ray.slides.stain_vectors import StainVectors
 from deepliif_ray.slides.tissue import masked_tiles, tissue_mask
 
 USUAL_MPP = (0.1, 2.0)
@@ -62,7 +64,11 @@ class SlidePlan:
     glass : tuple of int
         RGB of what was taken for glass.
     contrast : Contrast, optional
-        What brings tiles to the hematoxylin that the model knows; None if it sees them as they are.
+        What brings tiles to the glass and hematoxylin that the model knows; None if it sees them as they are.
+    white : tuple of float, optional
+        RGB of light that no tissue has dimmed; None where nothing tells it.
+    stains : StainVectors
+        The slide's own, or the usual ones and why.
     """
 
     width: int
@@ -85,6 +91,8 @@ class SlidePlan:
     native_mpp: float | None = None
     glass: tuple[int, int, int] = (255, 255, 255)
     contrast: Contrast | None = None
+    white: tuple[float, float, float] | None = None
+    stains: StainVectors = field(default_factory=StainVectors)
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -106,7 +114,14 @@ class SlidePlan:
         quality = values.get("quality")
         values["quality"] = None if quality is None else SlideQuality(**quality)
         if values["contrast"] is not None:
-            values["contrast"] = Contrast(values["contrast"]["factor"], tuple(values["contrast"]["white"]))
+            values["contrast"] = Contrast(
+                **values["contrast"] | {"white": tuple(values["contrast"]["white"])}
+            )
+        values["white"] = None if values["white"] is None else tuple(values["white"])
+        stains = values["stains"]
+        values["stains"] = StainVectors(
+            **stains | {name: tuple(stains[name]) for name in ("hematoxylin", "dab")}
+        )
         return cls(**values)
 
 
@@ -132,9 +147,7 @@ def plan_slide(
     assume_mpp: float | None = None,
     tile_size: int | None = None,
     overlap: int | None = None,
-    native_mpp: float | None = None,
-    native_tile: int = 512,
-    native_od: float | None = None,
+    native: NativeView = PUBLISHED,
 ) -> SlidePlan:
     """Plan a slide; reads a coarse level of it.
 
@@ -149,12 +162,8 @@ def plan_slide(
     tile_size, overlap : int, optional
         Level-0 pixels; by default the published ones, `tile_size_for` and a sixteenth of the tile, or what
         shows the model tissue at its own scale.
-    native_mpp : float, optional
-        µm per pixel at which the model sees tissue; None: the published tile sizes.
-    native_tile : int
-        Side of a tile at that scale, px.
-    native_od : float, optional
-        Optical density of hematoxylin that the model knows; None: it sees tiles as they are.
+    native : NativeView
+        How the model wants to see tissue; by default as published models do.
 
     Raises
     ------
@@ -171,14 +180,14 @@ def plan_slide(
     """
     warnings: list[str] = list(slide.notes)
     value, source = _resolution(slide, mpp, assume_mpp, warnings)
-    fitting_tile = tile_size_for(value) if native_mpp is None else round(native_tile * native_mpp / value)
+    fitting_tile = tile_size_for(value) if native.mpp is None else round(native.tile * native.mpp / value)
     tile = fitting_tile if tile_size is None else tile_size
     overlap = default_overlap(tile) if overlap is None else overlap
     check_tile(tile, overlap)
     name, fitting = resolution_name(tile), resolution_name(tile_size_for(value))
-    if native_mpp is not None:
+    if native.mpp is not None:
         name = fitting
-        warnings += _off_scale(tile, fitting_tile, native_mpp)
+        warnings += _off_scale(tile, fitting_tile, native.mpp)
     elif name != fitting:
         warnings.append(
             f"tile size {tile} is that of {name}, but {value:g} µm per pixel is nearer to {fitting}"
@@ -196,7 +205,9 @@ def plan_slide(
         warnings.append(
             f"{tissue.unread_percent:.2g} % of the overview cannot be decoded and counts as no tissue"
         )
-    quality, counterstain = measure_quality(slide, tissue, value)
+    quality, appearance = measure_quality(slide, tissue, value)
+    if native.white is not None and appearance.white is None:
+        warnings.append("nothing shows the colour of light, so tiles are seen as they are")
     red, green, blue = tissue.white
     return SlidePlan(
         width=slide.width,
@@ -216,9 +227,11 @@ def plan_slide(
         plane=slide.plane,
         n_planes=slide.n_planes,
         bounds=slide.bounds,
-        native_mpp=native_mpp,
+        native_mpp=native.mpp,
         glass=(round(float(red)), round(float(green)), round(float(blue))),
-        contrast=None if native_od is None or counterstain is None else counterstain.contrast(native_od),
+        contrast=contrast_for(native, appearance.counterstain, appearance.white),
+        white=appearance.white,
+        stains=appearance.stains,
     )
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepliif_ray.errors import SlideError
-from deepliif_ray.slides.contrast import Counterstain
+from deepliif_ray.slides.contrast import Counterstain, light_through
 from deepliif_ray.slides.slide import Slide
+from deepliif_ray.slides.stain_vectors import StainVectors
 from deepliif_ray.slides.tissue import TISSUE_OD, TissueMask
 from deepliif_ray.stains import DAB, HEMATOXYLIN
 
@@ -62,8 +63,40 @@ class SlideQuality:
     background_cast: float | None
 
 
-def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[SlideQuality, Counterstain | None]:
-    """Measure a slide whose tissue is known, and the hematoxylin in it.
+@dataclass(frozen=True)
+class Appearance:
+    """How a slide shows glass and stains, measured on patches of its tissue.
+
+    Attributes
+    ----------
+    counterstain : Counterstain, optional
+        Its hematoxylin; None where nothing is blue.
+    white : tuple of float, optional
+        RGB of light that no tissue has dimmed; see `deepliif_ray.slides.contrast.light_through`.
+    stains : StainVectors
+        Its stains' colours.
+    """
+
+    counterstain: Counterstain | None
+    white: tuple[float, float, float] | None
+    stains: StainVectors
+
+    @classmethod
+    def measure(cls, patches: list[NDArray[np.float32]], glass: NDArray[np.floating] | None) -> "Appearance":
+        """Measure patches of tissue, float32 RGB (height, width, 3), at about 0.5 µm a pixel.
+
+        Parameters
+        ----------
+        patches : list of ndarray
+        glass : ndarray of float, shape (3,), optional
+            Colour of glass, where some is seen.
+        """
+        white = light_through(patches, glass)
+        return cls(Counterstain.measure(patches), white, StainVectors.measure(patches, white))
+
+
+def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[SlideQuality, Appearance]:
+    """Measure a slide whose tissue is known, and how it shows glass and stains.
 
     Parameters
     ----------
@@ -83,7 +116,8 @@ def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[Slide
     glass = ~mask & ~pen & scanned & (density.mean(axis=2) < TISSUE_OD)
     grey, cast = glass_color(mean, glass, slide.background)
     patches = _read_patches(slide, stained, tissue.size * every, mpp)
-    counterstain = Counterstain.measure(patches)
+    appearance = Appearance.measure(patches, tissue.white if tissue.glass_seen else None)
+    counterstain = appearance.counterstain
     quality = SlideQuality(
         focus=float(np.median([laplacian_variance(patch) for patch in patches])) if patches else None,
         tissue_percent=100 * tissue.area_px / max(tissue.scanned_px, 1.0),
@@ -95,7 +129,7 @@ def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[Slide
         background_grey=grey,
         background_cast=cast,
     )
-    return quality, counterstain
+    return quality, appearance
 
 
 def pen_mask(density: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from deepliif_ray.cli.common import app
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.evaluation.evaluate import evaluate
 from deepliif_ray.models.base import Inference
+from deepliif_ray.native import PUBLISHED
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -23,9 +24,7 @@ class Drawn:
     modality_names = ("Hema",)
     background_marker = 0
     has_marker = False
-    native_mpp = None
-    native_tile = 512
-    native_od = None
+    native = PUBLISHED
 
     def __init__(self, name="drawn", shift=0, swap=False):
         self.name, self.shift, self.swap = name, shift, swap

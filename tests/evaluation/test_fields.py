@@ -5,6 +5,7 @@ from deepliif_ray.cells import extract_cells
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.evaluation.fields import Rules, find_cells, infer_field
 from deepliif_ray.models.base import Inference
+from deepliif_ray.native import PUBLISHED
 
 
 class Echo:
@@ -14,9 +15,7 @@ class Echo:
     modality_names = ("Hema",)
     background_marker = 7
     has_marker = True
-    native_mpp = None
-    native_tile = 512
-    native_od = None
+    native = PUBLISHED
 
     def __init__(self):
         self.sizes = []

@@ -4,11 +4,12 @@ import numpy as np
 
 from deepliif_ray.models import Inference
 from deepliif_ray.models.plugins import Request
+from deepliif_ray.native import NativeView
 
 
 class ToyModel:
     digest, device, precision, modality_names = "70" * 16, "cpu", "float32", ()
-    background_marker, has_marker, native_mpp, native_tile, native_od = 0, False, 0.25, 512, None
+    background_marker, has_marker, native = 0, False, NativeView(mpp=0.25)
 
     def __init__(self, request: Request) -> None:
         self.request = request

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from deepliif_ray.errors import ConfigError, ResolutionError
+from deepliif_ray.native import NativeView
 from deepliif_ray.slides import (
     SlidePlan,
     open_slide,
@@ -97,7 +98,7 @@ def test_impossible_resolutions(png, mpp):
 
 @pytest.mark.parametrize(("mpp", "warned"), [(0.06, True), (0.1, False), (2.0, False), (3.0, True)])
 def test_unusual_resolutions(png, mpp, warned):
-    assert bool(plan(png, mpp=mpp, native_mpp=0.25).warnings) == warned
+    assert bool(plan(png, mpp=mpp, native=NativeView(0.25)).warnings) == warned
 
 
 def test_sizes_can_be_chosen(tiff):
@@ -131,10 +132,10 @@ def test_real_slides(shared_data):
 
 @pytest.mark.parametrize("mpp", [0.125, 0.2271, 0.3461, 0.36, 0.72])
 def test_a_model_with_a_scale_of_its_own_gets_tiles_of_its_physical_size(png, mpp):
-    made = plan(png, mpp=mpp, native_mpp=0.25)
+    made = plan(png, mpp=mpp, native=NativeView(0.25))
     assert made.tile * mpp == pytest.approx(128, abs=mpp)
     assert (made.native_mpp, made.warnings) == (0.25, ())
-    assert plan(png, mpp=mpp, native_mpp=0.5, native_tile=256).tile == made.tile
+    assert plan(png, mpp=mpp, native=NativeView(0.5, 256)).tile == made.tile
     published = plan(png, mpp=mpp)
     assert published.tile in (512, 256, 128)
     assert any("published" in text for text in published.warnings) == (mpp != 0.2271)
