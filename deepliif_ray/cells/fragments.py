@@ -6,6 +6,7 @@ measuring the whole slide at once would give.
 """
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,8 @@ STAIN_SCALE = 1_000_000
 BORDER, SHARED = 1, 2
 """Bits of the number ``touches``: the slide's border, a side shared with a neighbouring core."""
 
+Vector = tuple[float, float, float]
+WHITE: Vector = (255.0, 255.0, 255.0)
 _FAR = np.iinfo(np.int32).max
 
 
@@ -72,20 +75,37 @@ def _od_table() -> NDArray[np.float64]:
     return np.log10(255 / values)
 
 
-def _stain_tables() -> NDArray[np.int64]:
-    """Return the hematoxylin and DAB parts of an 8-bit value of each channel, shape (3, 2, 256).
+@lru_cache(maxsize=64)
+def stain_tables(
+    hematoxylin: Vector = HEMATOXYLIN, dab: Vector = DAB, white: Vector = WHITE
+) -> NDArray[np.int64]:
+    """Return the hematoxylin and DAB parts of an 8-bit value of each channel.
 
     The third stain, the residual, is the cross product of the two.
+
+    Parameters
+    ----------
+    hematoxylin, dab : tuple of float
+        Vectors of optical density in red, green and blue.
+    white : tuple of float
+        Red, green and blue of glass, grey levels.
+
+    Returns
+    -------
+    ndarray of int64, shape (3, 2, 256)
+        In units of 1/`STAIN_SCALE`.
     """
-    vectors = np.array([HEMATOXYLIN, DAB, np.cross(HEMATOXYLIN, DAB)])
+    vectors = np.array([hematoxylin, dab, np.cross(hematoxylin, dab)])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     unmix = np.linalg.inv(vectors)
-    parts = _od_table()[None, None, :] * unmix[:, :2, None]
+    density = _od_table() + np.log10(np.array(white) / 255)[:, None]
+    parts = density[:, None, :] * unmix[:, :2, None]
     return np.rint(parts * STAIN_SCALE).astype(np.int64)
 
 
 OD = _od_table()
-STAINS = _stain_tables()
+STAINS = stain_tables()
+"""Of the usual stains on white glass."""
 
 
 @njit(cache=True)
@@ -99,6 +119,7 @@ def _measure(
     origin: tuple[int, int],
     od_table: NDArray[np.float64],
     stains: NDArray[np.int64],
+    own: NDArray[np.int64],
     at: Any,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     height, width = labels.shape
@@ -137,6 +158,8 @@ def _measure(
                 m[at.od] += round((od_table[r] + od_table[g] + od_table[b]) * 100)
                 m[at.hematoxylin] += max(0, stains[0, 0, r] + stains[1, 0, g] + stains[2, 0, b])
                 m[at.dab] += max(0, stains[0, 1, r] + stains[1, 1, g] + stains[2, 1, b])
+                m[at.own_hematoxylin] += max(0, own[0, 0, r] + own[1, 0, g] + own[2, 0, b])
+                m[at.own_dab] += max(0, own[0, 1, r] + own[1, 1, g] + own[2, 1, b])
     return measures[1:], histogram
 
 
@@ -209,6 +232,7 @@ def measure_core(
     slide: tuple[int, int],
     seg_thresh: int,
     large_noise_thresh: int | None,
+    own: NDArray[np.int64] | None = None,
 ) -> CoreFragments:
     """Measure the fragments of one core.
 
@@ -228,14 +252,16 @@ def measure_core(
         See `deepliif_ray.cells.labels.classify`.
     large_noise_thresh : int, optional
         No outlines or pixels are kept of fragments that are already this large.
+    own : ndarray of int64, shape (3, 2, 256), optional
+        `stain_tables` of the slide's own stains and glass; the usual ones where it tells none.
     """
     x0, y0, x1, y1 = core
     borders = np.array([x0 == 0, y0 == 0, x1 == slide[0], y1 == slide[1]])
     classes = classify(np.ascontiguousarray(seg), seg_thresh)
     labels, kinds, touches, contacts = label_core(classes, borders)
-    measures, histogram = _measure(
-        classes, labels, kinds, touches, _or_empty(marker, 2), _or_empty(rgb, 3), (x0, y0), OD, STAINS, AT
-    )
+    own = STAINS if own is None else own
+    images = _or_empty(marker, 2), _or_empty(rgb, 3)
+    measures, histogram = _measure(classes, labels, kinds, touches, *images, (x0, y0), OD, STAINS, own, AT)
     max_area = np.iinfo(np.int64).max if large_noise_thresh is None else large_noise_thresh
     points, point_ends = _outlines(labels, measures, (x0, y0), max_area, AT)
     runs, run_ends = _runs(labels, measures, (x0, y0), max_area, AT)

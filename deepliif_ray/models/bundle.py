@@ -18,6 +18,7 @@ from torch import Tensor
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ModelError
+from deepliif_ray.models.calling import CallRule
 from deepliif_ray.models.compact_spec import CompactSpec
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -183,6 +184,8 @@ def spec_of(described: dict[str, Any], uri: str) -> CompactSpec:
     try:
         values: dict[str, Any] = dict(layers or {})
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        if values.get("call") is not None:
+            values["call"] = CallRule(**values["call"])
         return CompactSpec(**values)
     except (TypeError, ValueError) as error:
         raise ModelError(
@@ -201,7 +204,7 @@ def _bounded(url: str, limit: int) -> bytes:
 
 def _digest(spec: CompactSpec, data: bytes) -> str:
     described = asdict(spec)
-    for name in ("native_mpp", "native_od", "native_white"):
+    for name in ("native_mpp", "native_od", "native_white", "call"):
         if described[name] == getattr(CompactSpec, name):  # as before bundles said it
             del described[name]
     layers = json.dumps(described, sort_keys=True)

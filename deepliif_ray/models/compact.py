@@ -20,6 +20,7 @@ from torch.nn import functional
 from deepliif_ray.errors import ConfigError, ModelError
 from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
 from deepliif_ray.models.bundle import Bundle
+from deepliif_ray.models.calling import call_cells
 from deepliif_ray.models.compact_spec import CLASSES, FOLD, RGB, CompactSpec
 from deepliif_ray.models.device import DTYPES
 from deepliif_ray.models.networks import Conv, use_precision
@@ -29,6 +30,8 @@ from deepliif_ray.models.splitting import split_cells
 COLORS = (("positive", 0), ("boundary", 1), ("negative", 2))
 MARKER = "marker"
 BACKGROUND_MARKER = 8
+WHITE = 255.0
+"""Glass of a tile that was not brought to any."""
 RELU_GAIN = (2 / (1 - 1 / math.pi)) ** 0.5
 EPSILON = 1e-4
 
@@ -227,6 +230,10 @@ class Compact:
             grey = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
             images[key] = grey.permute(0, 2, 3, 1).cpu().numpy()
         images["seg"] = np.stack([split_cells(seg) for seg in images["seg"]])
+        if (rule := self.spec.call) is not None:
+            white = self.spec.native_white or WHITE
+            pairs = zip(images["seg"], tiles, strict=True)
+            images["seg"] = np.stack([call_cells(seg, rgb, rule, white) for seg, rgb in pairs])
         return images
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from deepliif_ray.errors import ModelError
+from deepliif_ray.models.calling import CallRule
 from deepliif_ray.native import NativeView
 
 CLASSES = ("background", "positive", "negative", "boundary")
@@ -35,6 +36,8 @@ class CompactSpec:
         µm per pixel of the tiles that it was made for.
     native_od, native_white : float, optional
         Hematoxylin and glass that it was made for; see `deepliif_ray.native.NativeView`.
+    call : CallRule, optional
+        How its cells are called; None: as the network draws them.
 
     Raises
     ------
@@ -49,6 +52,7 @@ class CompactSpec:
     native_mpp: float = 0.25
     native_od: float | None = None
     native_white: float | None = None
+    call: CallRule | None = None
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or len(self.widths) != len(self.depths):

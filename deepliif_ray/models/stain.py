@@ -104,7 +104,7 @@ class Stain:
     background_marker = BACKGROUND_MARKER
     has_marker = True
     native = NativeView(mpp=0.25, tile=512, od=0.139)
-    """Its ``od`` is the lesser of those that `slides.contrast` measures on the training strips: 0.196, 0.139."""
+    """Its ``od`` is what `slides.contrast` measures on the paler of two training strips (0.196 and 0.139)."""
 
     def __init__(self, modalities: Sequence[str] = (), parameters: StainParameters | None = None) -> None:
         self.parameters = parameters or StainParameters()
