@@ -57,6 +57,9 @@ class Objective(Protocol):
         (EMA), predicted with and exported.
     targets : tuple of str
         The panels it needs beside the IHC: modalities in order, then ``seg``.
+
+    It may have ``native``, a `deepliif_ray.native.NativeView`: tiles are then brought to that glass and
+    hematoxylin, in training as when the exported model scores.
     """
 
     generators: nn.ModuleDict

@@ -33,6 +33,9 @@ class CompactOptions:
         Modalities to make beside the segmentation.
     tile_size : int
         Side, at the resolution of the panels, of the tiles that the exported model takes every tile for.
+    native_od, native_white : float, optional
+        Hematoxylin and glass that tiles are brought to, in training and by the exported model; see
+        `deepliif_ray.native.NativeView`.
     positive_weight, negative_weight, boundary_weight : float
         What a pixel of the class weighs in the cross entropy; one of the background weighs 1.
     between_weight : float
@@ -55,6 +58,8 @@ class CompactOptions:
     depths: tuple[int, ...] = CompactSpec.depths
     modalities: tuple[str, ...] = MODALITIES
     tile_size: int = CompactSpec.tile_size
+    native_od: float | None = None
+    native_white: float | None = None
     positive_weight: float = 1.5
     negative_weight: float = 1.2
     boundary_weight: float = 1.5
@@ -86,7 +91,15 @@ class CompactObjective:
     def __init__(self, **options: Any) -> None:
         self.options = read_options(CompactOptions, options, "compact")
         o = self.options
-        self.spec = CompactSpec(o.widths, o.depths, o.modalities, o.tile_size)
+        self.spec = CompactSpec(
+            o.widths,
+            o.depths,
+            o.modalities,
+            o.tile_size,
+            native_od=o.native_od,
+            native_white=o.native_white,
+        )
+        self.native = self.spec.native
         self.targets = (*o.modalities, SEG)
         self.generators = nn.ModuleDict({"compact": CompactNetwork(self.spec)})
         self.discriminators = nn.ModuleDict()

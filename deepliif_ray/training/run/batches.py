@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor
 
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.evaluation.fields import shown
+from deepliif_ray.native import NativeView
 from deepliif_ray.training.objectives.base import Batch
 from deepliif_ray.training.panels.augment import Augment, augmented
 from deepliif_ray.training.panels.files import IHC, Panels, UInt8Array
 from deepliif_ray.training.run.config import TrainConfig
 
 STEPS_AHEAD = 3
+PANEL_MPP = 0.25
+"""µm per pixel of panels, where the objective does not say."""
 
 
 class Tiles(Protocol):
@@ -33,6 +38,29 @@ class Tiles(Protocol):
     def source_of(self, index: int) -> int:
         """Return which of the sources it came from, by the source's place in the list."""
         ...
+
+
+class ShownTiles:
+    """Tiles as a model is to see them: with the glass and hematoxylin that it knows.
+
+    Parameters
+    ----------
+    tiles : Tiles
+    native : NativeView
+        What the model knows; panels are at its scale.
+    """
+
+    def __init__(self, tiles: Tiles, native: NativeView) -> None:
+        self._tiles, self._native = tiles, native
+        self.source_of = tiles.source_of
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def get(self, index: int) -> Panels:
+        """Return a tile whose IHC was changed."""
+        tile = self._tiles.get(index)
+        return replace(tile, ihc=shown(self._native, tile.ihc, self._native.mpp or PANEL_MPP))
 
 
 class Sampler:

@@ -14,9 +14,10 @@ import torch
 
 from deepliif_ray import __version__, storage
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.native import PUBLISHED
 from deepliif_ray.training.panels.augment import Augment
 from deepliif_ray.training.run import checkpoints
-from deepliif_ray.training.run.batches import Sampler, Tiles, data_origin, to_batch
+from deepliif_ray.training.run.batches import Sampler, ShownTiles, Tiles, data_origin, to_batch
 from deepliif_ray.training.run.config import TrainConfig, check_same, dump_config, load_mapping, train_config
 from deepliif_ray.training.run.outcome import Standing, TrainProgress, TrainSummary, Values
 from deepliif_ray.training.run.records import Records
@@ -125,8 +126,12 @@ class _Run:
         team: Team,
     ) -> None:
         self._config, self._output, self._device, self._team = config, output, device, team
-        self._tiles, self._validation = tiles, validation
         self._objective = make_objective(config)
+        native = getattr(self._objective, "native", PUBLISHED)
+        if native.changes_colour:
+            tiles = ShownTiles(tiles, native)
+            validation = None if validation is None else ShownTiles(validation, native)
+        self._tiles, self._validation = tiles, validation
         self._trainer = Trainer(config, self._objective, device, team)
         self._standing = Standing()
         self._sampler = Sampler(
