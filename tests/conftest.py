@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from hypothesis import settings
 
 from infra.s3 import S3Server, weed
 
@@ -14,6 +15,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # As many workers as cores: libraries that start a thread a core in each of them wait for one another.
     for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
+
+# How long one example takes says nothing: another process may have had the core, or numba compiled.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 # What pip would have installed, here and in processes that are started: a distribution that offers models.
 # `toy` costs next to nothing, for tests that are about what surrounds a model.

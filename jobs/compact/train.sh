@@ -1,34 +1,47 @@
 #!/usr/bin/env bash
-# Make the shipped model from scratch on a CPU: jobs/compact/train.sh DATA WORK [HELD_OUT]
+# Make the shipped model from scratch on a CPU: jobs/compact/train.sh DATA WORK [HELD_OUT [SEED]]
 #
-# DATA  has deepliif/{train,official,large} (see the model card)
+# DATA  has deepliif/{train,official,more,large}, endonuke and unlabelled (see the model card)
 # WORK  gets panels, runs and, in model/, the model; run it again to go on after a stop
-# HELD_OUT  a real tile to leave out (Bladder1, Lung1, 34_3 or 6_2): the model is then in model-without-HELD_OUT/
+# HELD_OUT  a real tile to leave out (Bladder1, Lung1, 34_3, 6_2, 442, 445 or 448): the model is then in
+#       model-without-HELD_OUT/; "none" leaves nothing out
+# SEED  of both steps, 1 if not given; another one has folders of its own
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$(cd "$1" && pwd)
-mkdir -p "$2/real" "$2/unlabelled"
+held=${3:-none} seed=${4:-1}
+mkdir -p "$2/real"
 cd "$2"
 
 cp "$here"/*.yaml .
 cp "$data"/deepliif/train/{Bladder1,Lung1}.png real/
-cp -r "$data"/deepliif/official/{34_3,6_2} real/
-cp "$data"/deepliif/large/ROI_{1,7}.png unlabelled/
+cp -r "$data"/deepliif/official/{34_3,6_2} "$data"/deepliif/more/{442,445,448} real/
 
+make() { python "$here/make.py" "$@"; }
 make_once() {  # FOLDER COMMAND...: what a stop left half done is made anew
   [ -e "$1" ] || { rm -rf "$1.part"; "${@:2}" "$1.part"; mv "$1.part" "$1"; }
 }
 synthesize() { deepliif-ray panels synthesize "$1" --count 600 --seed 8; }
-distill() { deepliif-ray panels distill pretrained/model unlabelled "$1" --assume-mpp 0.25; }
+distill() {
+  make sources "$data" unlabelled.csv
+  deepliif-ray panels distill teacher unlabelled.csv "$1" --tile-size 384 --max-tiles 160
+  make correct "$1" "$data"
+}
 
+tail=; [ "$seed" = 1 ] || tail=-$seed
 make_once synthetic synthesize
-[ -e pretrained/model ] || deepliif-ray train pretrain.yaml pretrained --engine local
+sed "s/^seed: .*/seed: $seed/" pretrain.yaml > "pretrained$tail.yaml"
+[ -e "pretrained$tail/model" ] || deepliif-ray train "pretrained$tail.yaml" "pretrained$tail" --engine local
+make_once teacher make view pretrained/model
 make_once distilled distill
-run=finetuned model=model
-if [ $# -gt 2 ]; then
-  run=without-$3 model=model-without-$3
+run=finetuned$tail model=model$tail
+if [ "$held" != none ]; then
+  run=without-$held$tail model=model-without-$held$tail
 fi
-grep -v "real/${3:-nothing}" finetune.yaml > "$run.yaml"
+sed "s/^seed: .*/seed: $seed/; s#^init: .*#init: pretrained$tail/model#; \#real/$held#d" finetune.yaml > "$run.yaml"
 [ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
-python "$here/average.py" pretrained/model "$run/model" "$model"
+make average "pretrained$tail/model" "$run/model" averaged
+panels=$(ls -d real/* | grep -v "real/$held")
+make call averaged "$model" $panels distilled
+rm -r averaged
 sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was

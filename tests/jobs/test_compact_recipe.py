@@ -16,7 +16,7 @@ from deepliif_ray.models.compact import CompactNetwork
 from deepliif_ray.models.compact_spec import CompactSpec
 
 RECIPE = Path(__file__).parents[2] / "jobs" / "compact"
-AVERAGE = RECIPE / "average.py"
+MAKE = RECIPE / "make.py"
 SPEC = CompactSpec(widths=(4, 8), depths=(1, 1))
 
 
@@ -29,8 +29,8 @@ def write(folder, value: float, spec=SPEC, **metadata) -> str:
 @pytest.fixture
 def average(monkeypatch):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["average.py", *map(str, arguments)])
-        runpy.run_path(str(AVERAGE), run_name="__main__")
+        monkeypatch.setattr(sys, "argv", ["make.py", "average", *map(str, arguments)])
+        runpy.run_path(str(MAKE), run_name="__main__")
 
     return run
 

@@ -1,5 +1,7 @@
 """Hematoxylin that a scanner shows paler or darker, brought to what a model knows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 
 from deepliif_ray import load_model
 from deepliif_ray.evaluation.fields import find_cells, infer_field
-from deepliif_ray.slides.contrast import Contrast, Counterstain
+from deepliif_ray.native import NativeView
+from deepliif_ray.slides.contrast import Contrast, Counterstain, contrast_for
 from deepliif_ray.slides.quality import shrunk
 from deepliif_ray.synthetic import SyntheticTissue
 
@@ -42,7 +45,7 @@ def test_the_density_follows_the_contrast(factor):
     before, after = (Counterstain.measure(patches(image)) for image in (pixels, paler))
     assert before.od / after.od == pytest.approx(factor, rel=0.06)
     known = 2 * before.od / 1.9  # so that the limits are not met
-    assert after.contrast(known).factor == pytest.approx(2 / 1.9 * factor, rel=0.06)
+    assert after.factor(known) == pytest.approx(2 / 1.9 * factor, rel=0.06)
 
 
 def test_what_is_not_blue_says_nothing():
@@ -52,17 +55,17 @@ def test_what_is_not_blue_says_nothing():
 
 
 def test_few_blue_pixels_change_little_and_nothing_is_changed_beyond_the_limits():
-    assert Counterstain(0.1, 0.0, WHITE, 12).contrast(0.2).factor == 1
-    assert Counterstain(0.1, 1.0, WHITE, 12).contrast(0.2).factor == pytest.approx(2**0.1)
-    assert Counterstain(0.1, 10.0, WHITE, 12).contrast(0.15).factor == pytest.approx(1.5)
-    assert Counterstain(0.1, 10.0, WHITE, 3).contrast(0.2).factor == pytest.approx(2**0.25)
-    assert Counterstain(0.01, 50.0, WHITE, 12).contrast(0.168).factor == 2
-    assert Counterstain(0.5, 50.0, WHITE, 12).contrast(0.168).factor == 1
+    assert Counterstain(0.1, 0.0, WHITE, 12).factor(0.2) == 1
+    assert Counterstain(0.1, 1.0, WHITE, 12).factor(0.2) == pytest.approx(2**0.1)
+    assert Counterstain(0.1, 10.0, WHITE, 12).factor(0.15) == pytest.approx(1.5)
+    assert Counterstain(0.1, 10.0, WHITE, 3).factor(0.2) == pytest.approx(2**0.25)
+    assert Counterstain(0.01, 50.0, WHITE, 12).factor(0.168) == 2
+    assert Counterstain(0.5, 50.0, WHITE, 12).factor(0.168) == 1
 
 
 def test_a_paler_scanner_gives_the_same_cells():
     model, pixels = load_model("stain"), tissue()
-    model.native_od = Counterstain.measure(patches(pixels)).od
+    model.native = replace(model.native, od=Counterstain.measure(patches(pixels)).od)
 
     def count(image):
         return find_cells(infer_field(model, image).seg).positive
@@ -70,5 +73,25 @@ def test_a_paler_scanner_gives_the_same_cells():
     cells, paler = count(pixels), count(Contrast(1 / 1.5, WHITE).apply(pixels))
     assert len(paler) == pytest.approx(len(cells), rel=0.03)
     assert paler.mean() == pytest.approx(cells.mean(), abs=0.01)
-    model.native_od = None
+    model.native = replace(model.native, od=None)
     assert count(Contrast(1 / 1.5, WHITE).apply(pixels)).mean() < cells.mean() - 0.03
+
+
+@pytest.mark.parametrize("white", [WHITE, (190.0, 192.0, 194.0), (250.0, 240.0, 215.0)])
+def test_glass_becomes_what_the_model_knows(white):
+    grey = np.rint([white]).astype(np.uint8)[None]
+    changed = contrast_for(NativeView(white=240.0), None, white).apply(grey)
+    assert np.abs(changed.astype(int) - 240).max() <= 1
+    stained = np.rint(np.array([white]) * 0.5).astype(np.uint8)[None]
+    assert (
+        np.abs(contrast_for(NativeView(white=240.0), None, white).apply(stained).astype(int) - 120).max() <= 1
+    )
+
+
+def test_tiles_stay_as_they_are_where_nothing_is_known_or_asked_for():
+    counterstain = Counterstain(0.1, 20.0, WHITE, 12)
+    assert contrast_for(NativeView(), counterstain, WHITE) is None
+    assert contrast_for(NativeView(white=240.0), counterstain, None) is None
+    assert contrast_for(NativeView(od=0.2), None, WHITE) is None
+    assert contrast_for(NativeView(od=0.2, white=240.0), None, WHITE) == Contrast(1.0, WHITE, 240.0)
+    assert contrast_for(NativeView(od=0.15), counterstain, None) == Contrast(pytest.approx(1.5), WHITE)

@@ -17,7 +17,9 @@ from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, SlideError, SlideMissingError
 from deepliif_ray.manifest import read_manifest
 from deepliif_ray.models import Model, load_model
+from deepliif_ray.native import NativeView
 from deepliif_ray.slides import Slide, TissueMask, open_guarded, plan_slide, tissue_mask
+from deepliif_ray.slides.contrast import Contrast
 from deepliif_ray.slides.grid import Tile, TileGrid
 from deepliif_ray.training.panels.files import (
     MODALITIES,
@@ -37,12 +39,13 @@ PUBLISHED_NAMES = {"hematoxylin": "Hema", "dapi": "DAPI", "lap2": "Lap2", "marke
 
 @dataclass(frozen=True)
 class _Source:
-    """A slide, and where tiles of it lie; their sides are level-0 pixels."""
+    """A slide, where tiles of it lie, and how the model is shown them; sides are level-0 pixels."""
 
     uri: str
     prefix: str
     side: int
     tiles: list[Tile]
+    contrast: Contrast | None
 
 
 def distill(
@@ -65,6 +68,7 @@ def distill(
 
     The slides are opened, and their tissue found, before anything is inferred. Of every slide, the tiles of a
     grid without overlap that hold enough tissue are shuffled; slides take turns until there are enough tiles.
+    The model sees tiles with the glass and hematoxylin that it knows; the IHC panel is the tile as it is.
     The same arguments write the same files, ``NUMBER-SLIDE_X_Y.png`` by the slide's place among the sources
     and the tile's level-0 pixel.
 
@@ -119,6 +123,7 @@ def distill(
     if max_tiles is not None and max_tiles < 1:
         raise ConfigError(f"at most {max_tiles} tiles: use at least 1, or none for all")
     model, asked = _load(model_uri, names, device, precision)
+    colours = NativeView(od=model.native.od, white=model.native.white)
     with tempfile.TemporaryDirectory(prefix="deepliif-ray-") as folder:
         cache = Path(folder)
         planned: list[_Source] = []
@@ -126,7 +131,8 @@ def distill(
         for number, (uri, mpp) in enumerate(_listed(sources)):
             try:
                 with _opened(uri, cache) as slide:
-                    resolution = plan_slide(slide, mpp=mpp, assume_mpp=assume_mpp).mpp
+                    plan = plan_slide(slide, mpp=mpp, assume_mpp=assume_mpp, native=colours)
+                    resolution = plan.mpp
                     side = max(1, round(tile_size * target_mpp / resolution))
                     tiles = _with_tissue(slide, side, resolution, min_tissue_percent)
             except SlideError as error:
@@ -134,7 +140,7 @@ def distill(
             else:
                 np.random.default_rng([seed, number]).shuffle(tiles)
                 stem = re.sub(r"[^\w-]+", "-", PurePosixPath(uri).stem).strip("-")
-                planned.append(_Source(uri, f"{number:04d}-{stem}", side, tiles))
+                planned.append(_Source(uri, f"{number:04d}-{stem}", side, tiles, plan.contrast))
         refuse(problems)
         turns = zip_longest(*([(source, tile) for tile in source.tiles] for source in planned))
         chosen = list(islice((pair for turn in turns for pair in turn if pair), max_tiles))
@@ -218,7 +224,8 @@ def _inferred(
     model: Model, asked: dict[str, str], slide: Slide, source: _Source, tiles: list[Tile], size: int
 ) -> Iterator[Panels]:
     pixels = np.stack([_resampled(slide.read_tile(tile.x, tile.y, source.side), size) for tile in tiles])
-    result = model.infer(pixels, tuple(asked.values()))
+    shown = pixels if source.contrast is None else np.stack([source.contrast.apply(tile) for tile in pixels])
+    result = model.infer(shown, tuple(asked.values()))
     for number, tile in enumerate(tiles):
         targets = {ours: result.modalities[theirs][number] for ours, theirs in asked.items()}
         targets[SEG] = result.seg[number]
