@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "deepliif_ray"
 SOURCES = sorted(ROOT.glob(f"{PACKAGE}/**/*.py")) + sorted(ROOT.glob("jobs/**/*.py"))
 
-PURE = {"cells", "scoring", "slides.grid", "stains", "published"}
+PURE = {"cells", "scoring", "slides.grid", "stains", "published", "native"}
 OUTSIDE_WORLD = {"storage", "manifest", "slides", "models", "tables"}
 COMPOSING = {
     "cells",
     "scoring",
     "stains",
     "published",
+    "native",
     "config",
     "contracts",
     "errors",
@@ -39,15 +40,16 @@ INSIDE = {
     "cluster": {"errors"},
     "stains": set(),
     "published": set(),
+    "native": set(),
     "plain": set(),
     "logs": {"errors", "storage"},
     "storage": {"errors", "extras"},
     "cells": {"errors", "contracts", "stains", "published"},
     "scoring": {"errors", "contracts"},
     "slides.grid": {"errors"},
-    "slides": {"errors", "storage", "confine", "stains"},
+    "slides": {"errors", "storage", "confine", "stains", "native"},
     "synthetic": {"errors", "slides", "stains", "training"},
-    "models": {"config", "errors", "storage"},
+    "models": {"config", "errors", "storage", "stains", "native"},
     "slide_access": {"errors", "storage", "manifest", "slides"},
     "tables": {"errors", "storage", "contracts"},
     "manifest": {"errors", "storage", "contracts", "scoring"},

@@ -1,7 +1,7 @@
 """What the recipe of the shipped model does beside training: ``python make.py STEP …``, see ``train.sh``.
 
-make.py sources DATA LIST          a manifest of the unlabelled images, each with its pixel size
-make.py view MODEL OUTPUT          the same weights, shown canonical glass, cells called by a rule
+    make.py sources DATA               manifests of unlabelled images: cameras.csv, endonuke.csv
+    make.py view MODEL OUTPUT          the same weights, shown canonical glass, cells called by a rule
 make.py correct STRIPS DATA        labels of tiles with known centres of nuclei, corrected by these
 make.py average ONE OTHER OUTPUT   the mean of two models' weights
 make.py call MODEL OUTPUT PANELS…  the rule that calls cells, fitted on panels
@@ -52,16 +52,18 @@ LEAST_BROWN, MOST_BROWN = 0.03, 0.35
 FloatArray = NDArray[np.float64]
 
 
-def sources(data: Path, target: Path) -> None:
-    """Write the manifest of unlabelled images."""
-    images = {data / name: mpp for name, mpp in CAMERAS.items()}
+def sources(data: Path) -> None:
+    """Write the manifests of unlabelled images."""
+    endonuke = {}
     for path in sorted((data / "endonuke").glob("*.png")):
         with Image.open(path) as image:
-            images[path] = ENDONUKE_UM / image.width
-    with target.open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["slide_id", "patient_id", "marker", "uri", "mpp"])
-        rows.writerows([path.stem, path.stem, "Ki67", path, f"{mpp:.4f}"] for path, mpp in images.items())
+            endonuke[path] = ENDONUKE_UM / image.width
+    cameras = {data / name: mpp for name, mpp in CAMERAS.items()}
+    for target, images in (("cameras.csv", cameras), ("endonuke.csv", endonuke)):
+        with Path(target).open("w", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(["slide_id", "patient_id", "marker", "uri", "mpp"])
+            rows.writerows([path.stem, path.stem, "Ki67", path, f"{mpp:.4f}"] for path, mpp in images.items())
 
 
 def view(model: str, output: str) -> None:
@@ -185,7 +187,7 @@ def main() -> None:
     """Run one step."""
     step, *given = sys.argv[1:]
     if step == "sources":
-        sources(Path(given[0]), Path(given[1]))
+        sources(Path(given[0]))
     elif step == "view":
         view(*given)
     elif step == "average":

@@ -22,9 +22,9 @@ make_once() {  # FOLDER COMMAND...: what a stop left half done is made anew
   [ -e "$1" ] || { rm -rf "$1.part"; "${@:2}" "$1.part"; mv "$1.part" "$1"; }
 }
 synthesize() { deepliif-ray panels synthesize "$1" --count 600 --seed 8; }
-distill() {
-  make sources "$data" unlabelled.csv
-  deepliif-ray panels distill teacher unlabelled.csv "$1" --tile-size 384 --max-tiles 160
+cameras() { deepliif-ray panels distill teacher cameras.csv "$1" --max-tiles 64 --min-tissue-percent 0; }
+endonuke() {
+  deepliif-ray panels distill teacher endonuke.csv "$1" --tile-size 400 --min-tissue-percent 10
   make correct "$1" "$data"
 }
 
@@ -33,7 +33,9 @@ make_once synthetic synthesize
 sed "s/^seed: .*/seed: $seed/" pretrain.yaml > "pretrained$tail.yaml"
 [ -e "pretrained$tail/model" ] || deepliif-ray train "pretrained$tail.yaml" "pretrained$tail" --engine local
 make_once teacher make view pretrained/model
-make_once distilled distill
+make sources "$data"
+make_once cameras cameras
+make_once endonuke endonuke
 run=finetuned$tail model=model$tail
 if [ "$held" != none ]; then
   run=without-$held$tail model=model-without-$held$tail
@@ -42,6 +44,6 @@ sed "s/^seed: .*/seed: $seed/; s#^init: .*#init: pretrained$tail/model#; \#real/
 [ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
 make average "pretrained$tail/model" "$run/model" averaged
 panels=$(ls -d real/* | grep -v "real/$held")
-make call averaged "$model" $panels distilled
+make call averaged "$model" $panels cameras
 rm -r averaged
 sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was

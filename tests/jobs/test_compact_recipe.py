@@ -57,7 +57,7 @@ RECORDER = """#!/usr/bin/env bash
 echo "$*" >> "$COMMANDS"
 case "$1 $2" in
   "panels synthesize") mkdir "$3" ;;
-  "panels distill") [ -e "$3/model.json" ] && mkdir "$5" ;;
+  "panels distill") [ -e "$3/model.json" ] && [ -e "$4" ] && mkdir "$5" ;;
   *) mkdir -p "$3" && cp -r "$BUNDLE" "$3/model" ;;
 esac
 """
@@ -70,9 +70,15 @@ def recipe(tmp_path, monkeypatch):
     data = tmp_path / "data/deepliif"
     for tile in ("34_3", "6_2"):
         (data / "official" / tile).mkdir(parents=True)
-    for folder, name in (("train", "Bladder1"), ("train", "Lung1"), ("large", "ROI_1"), ("large", "ROI_7")):
-        (data / folder).mkdir(exist_ok=True)
-        (data / folder / f"{name}.png").touch()
+    for tile in ("442", "445", "448"):
+        (data / "more" / tile).mkdir(parents=True)
+    (data / "train").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("Bladder1", "Lung1"):
+        strip = np.full((64, 384, 3), 240, np.uint8)
+        strip[20:40, 20:40] = rng.integers(40, 200, (20, 20, 3))
+        strip[20:40, 340:360] = (255, 0, 0)
+        Image.fromarray(strip).save(data / "train" / f"{name}.png")
     (tmp_path / "bin").mkdir()
     recorder = tmp_path / "bin/deepliif-ray"
     recorder.write_text(RECORDER)

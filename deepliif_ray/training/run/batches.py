@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,8 @@ from deepliif_ray.training.panels.files import IHC, Panels, UInt8Array
 from deepliif_ray.training.run.config import TrainConfig
 
 STEPS_AHEAD = 3
+KEPT = 1024
+"""Changed tiles kept in memory: 0.8 MB each at 512 px, and measuring one takes as long as augmenting it."""
 PANEL_MPP = 0.25
 """µm per pixel of panels, where the objective does not say."""
 
@@ -53,11 +56,12 @@ class ShownTiles:
     def __init__(self, tiles: Tiles, native: NativeView) -> None:
         self._tiles, self._native = tiles, native
         self.source_of = tiles.source_of
+        self.get = lru_cache(KEPT)(self._get)
 
     def __len__(self) -> int:
         return len(self._tiles)
 
-    def get(self, index: int) -> Panels:
+    def _get(self, index: int) -> Panels:
         """Return a tile whose IHC was changed."""
         tile = self._tiles.get(index)
         return replace(tile, ihc=shown(self._native, tile.ihc, self._native.mpp or PANEL_MPP))
