@@ -81,11 +81,9 @@ def evaluate(
     rules = Rules(resolution, seg_thresh, size_thresh, marker_thresh)
     if mpp is not None:
         check_mpp(mpp, "mpp")
-    for name, value in (("reach_px", reach_px), ("reach_um", reach_um)):
+    for name, value, unit in (("reach_px", reach_px, "px"), ("reach_um", reach_um, "µm")):
         if value is not None and not value >= 0:
-            raise ConfigError(
-                f"{name} is {value}; give a distance of at least 0 {name.removeprefix('reach_')}"
-            )
+            raise ConfigError(f"{name} is {value}; give a distance of at least 0 {unit}")
     if reach_px is not None and reach_um is not None:
         raise ConfigError(f"reach_px is {reach_px:g} and reach_um {reach_um:g}; give one of them")
     if protocol not in PROTOCOLS:

@@ -24,6 +24,9 @@ from deepliif_ray.evaluation.truth import list_images, read_image_of
 from deepliif_ray.models import Model, load_model
 from deepliif_ray.published import SEG_THRESH
 
+RIM_UM = 8.0
+"""What is left of a square around the circle in it: about a nucleus."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -251,6 +254,9 @@ def measure_robustness(
 def count(model: Model, rgb: UInt8Array, rules: Rules, *, circle: bool = False) -> Reading:
     """Return what a model counts in a picture, or in the circle that fits into a square one.
 
+    The circle ends 8 µm before the square, so that no cell in it is cut off by a side of one square and not
+    of another.
+
     Parameters
     ----------
     model : Model
@@ -262,8 +268,9 @@ def count(model: Model, rgb: UInt8Array, rules: Rules, *, circle: bool = False) 
     cells = find_cells(maps.seg, maps.marker, rules.of(model))
     positive = cells.positive
     if circle:
-        radius = len(rgb) / 2
-        positive = positive[np.hypot(*(cells.xy - (radius - 0.5)).T) < radius]
+        middle = len(rgb) / 2
+        radius = max(middle - RIM_UM / rules.pixel_um, middle / 2)
+        positive = positive[np.hypot(*(cells.xy - (middle - 0.5)).T) < radius]
     return Reading(len(positive), index_percent(positive) if len(positive) else None)
 
 
