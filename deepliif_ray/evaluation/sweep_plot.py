@@ -79,10 +79,11 @@ def _panel(
         )
     for number, step in enumerate(steps):
         x = round(left + (number + 0.5) * wide, 1)
-        parts.append(
-            f"<text x='{x}' y='{top + _HEIGHT + 15}' text-anchor='middle' font-size='10'>"
-            f"{escape(step)}</text>"
-        )
+        parts += [
+            f"<text x='{x}' y='{top + _HEIGHT + 15 + 12 * line}' text-anchor='middle' font-size='10'>"
+            f"{escape(word)}</text>"
+            for line, word in enumerate(step.split(" ", 1))
+        ]
         values = [value for at, value in points if at == number]
         parts += [
             f"<circle cx='{x}' cy='{y(value)}' r='3.5' fill='{_DOT}' fill-opacity='0.6'/>" for value in values

@@ -175,11 +175,11 @@ def test_what_is_written(images, tmp_path):
 
 
 def test_the_plot():
-    svg = draw_sweeps("a < b", [Sweep("tint", ["x", "y & z"], [(0, 1.5), (0, 0.5), (1, -0.5)], [])])
+    svg = draw_sweeps("a < b", [Sweep("tint", ["x", "y< & z"], [(0, 1.5), (0, 0.5), (1, -0.5)], [])])
     root = ElementTree.fromstring(svg)
     space = "{http://www.w3.org/2000/svg}"
     texts = [text.text for text in root.iter(f"{space}text")]
-    assert "a < b" in texts and "y & z" in texts
+    assert "a < b" in texts and "y<" in texts and "& z" in texts  # two lines
     assert "+2" in texts and "−2" in texts  # 1.5 rounded up
     assert "+5" in texts  # never a narrower scale than ±5 % of cells
     high, low, below = (float(dot.get("cy")) for dot in root.iter(f"{space}circle"))
