@@ -98,14 +98,14 @@ class Evaluation:
 
     @property
     def described(self) -> str:
-        """One line on the scale of the images and the reach."""
+        """One line on the scale of the images, and on the reach where there are centroids."""
         scales = self.scales.values()
-        mpps, reaches = [scale.mpp for scale in scales], [scale.reach_px for scale in scales]
-        within = [round(scale.mpp * scale.reach_px, 6) for scale in scales]
-        return (
-            f"{len(self.scales)} images at {span(mpps)} µm per pixel; cells match within {span(within)} µm "
-            f"({span(reaches)} px)"
-        )
+        images = "1 image" if len(scales) == 1 else f"{len(scales)} images"
+        said = f"{images} at {span([scale.mpp for scale in scales])} µm per pixel"
+        if not self.models[0].pooled:
+            return said
+        within = span([round(scale.mpp * scale.reach_px, 6) for scale in scales])
+        return f"{said}; cells match within {within} µm ({span([scale.reach_px for scale in scales])} px)"
 
     @property
     def table(self) -> pa.Table:

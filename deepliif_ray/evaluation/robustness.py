@@ -131,8 +131,8 @@ class Robustness:
     def described(self) -> str:
         """One line on the fields, and on what the table has."""
         return (
-            f"{len(self.mpp)} fields at {span(self.mpp.values())} µm per pixel, each step beside the field as "
-            "it is: mean of the fields' absolute shifts, and the farthest"
+            f"{len(self.mpp)} fields at {span(self.mpp.values())} µm per pixel, each step beside the field "
+            "as it is: mean of the fields' absolute shifts, and the farthest"
         )
 
     def as_json(self) -> dict[str, Any]:

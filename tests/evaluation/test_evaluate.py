@@ -202,8 +202,9 @@ def test_scale_and_reach_are_told(truth):
     )
     rows = {row["image"]: (row["mpp"], row["reach_px"]) for row in evaluation.table.to_pylist()}
     assert rows == {"one": (0.16, 15), "two": (0.5, 4.8), "mean": (None, None), "pooled": (None, None)}
-    told = evaluate(Drawn(), f"{truth}/one").as_json()
-    assert (told["mpp"], told["reach_px"]) == (0.25, 10)
+    masks = evaluate(Drawn(), f"{truth}/one")
+    assert (masks.as_json()["mpp"], masks.as_json()["reach_px"]) == (0.25, 10)
+    assert masks.described == "1 image at 0.25 µm per pixel"  # no centroids, so no reach
 
 
 def test_models_see_their_own_scale(truth):
