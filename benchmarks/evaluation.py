@@ -1,16 +1,22 @@
-"""How good models are on real tissue, beside the paper's figures: a Markdown page.
+"""How good models are on real tissue, beside the paper's figures and what is asked of them: a Markdown page.
 
-    python benchmarks/evaluation.py --shared ../shared [--models stain,compact] [--output DIR]
+    python -m benchmarks.evaluation --shared ../shared [--models stain,compact] [--only SECTION]
+                                    [--output DIR]
 
 See README.md beside this file for what is comparable with the paper and what is not.
 """
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from deepliif_ray.evaluation.evaluate import ModelScores, evaluate
+from benchmarks.acceptance import Found, asked, graded, scanners, tints
+from benchmarks.markdown import header, percent, row
+from deepliif_ray.evaluation.evaluate import evaluate
 from deepliif_ray.evaluation.fields import find_cells
+from deepliif_ray.evaluation.results import ModelScores
 from deepliif_ray.evaluation.scores import index_scores, mask_scores
 from deepliif_ray.evaluation.statistics import compare_paired
 from deepliif_ray.evaluation.truth import read_truths
@@ -42,36 +48,45 @@ POINTS = {
     "f1_any": "F1 regardless of class, %",
     "index_error_percent": "quantification difference, points",
 }
-SECTIONS = (
-    ("BCData, six fields, expert centroids (10 px)", "bcdata", "points", POINTS),
-    ("Two tiles against the published model's segmentation", "deepliif/official", "seg", MASKS),
-    ("The same two tiles against their ground truth", "deepliif/official", "truth", MASKS),
-    ("Two training strips against their ground truth", "deepliif/train", "seg", MASKS),
-)
 
 
-def percent(name: str, value: float | None) -> str:
-    """Return a figure in percent or points."""
-    if value is None:
-        return "–"
-    return f"{value if name.endswith('_percent') else 100 * value:.2f}"
+@dataclass(frozen=True)
+class Section:
+    """A folder with truth, and how it is evaluated."""
+
+    title: str
+    folder: str
+    kind: str
+    metrics: dict[str, str]
+    mpp: float | None = None
+    reach_um: float | None = None
 
 
-def row(*cells: object) -> None:
-    """Print one line of a Markdown table."""
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+SECTIONS = {
+    "bcdata": Section("BCData, six fields, expert centroids (10 px)", "bcdata", "points", POINTS),
+    "shidc": Section(
+        "SHIDC, six fields of another camera, expert centroids", "shidc", "points", POINTS, 0.16, 2.4
+    ),
+    "official": Section(
+        "Two tiles against the published model's segmentation", "deepliif/official", "seg", MASKS
+    ),
+    "truth": Section("The same two tiles against their ground truth", "deepliif/official", "truth", MASKS),
+    "train": Section("Two training strips against their ground truth", "deepliif/train", "seg", MASKS),
+}
 
 
-def header(*titles: str) -> None:
-    """Print the head of a Markdown table."""
-    row(*titles)
-    row("---", *["---:"] * (len(titles) - 1))
-
-
-def section(models: list[Model], folder: Path, kind: str, output: str | None) -> list[ModelScores]:
+def section(models: list[Model], shared: Path, what: Section, output: str | None) -> list[ModelScores]:
     """Evaluate every model by itself."""
+    to = output and f"{output}/{what.folder.replace('/', '-')}-{what.kind}"
     return [
-        evaluate(model, str(folder), output and f"{output}/{model.name}", kind=kind).models[0]
+        evaluate(
+            model,
+            str(shared / "data" / what.folder),
+            to and f"{to}/{model.name}",
+            kind=what.kind,
+            mpp=what.mpp,
+            reach_um=what.reach_um,
+        ).models[0]
         for model in models
     ]
 
@@ -143,26 +158,50 @@ def paper(points: list[ModelScores], masks: list[ModelScores]) -> None:
 
 def main() -> None:
     """Measure and print."""
+    names_of_sections = (*SECTIONS, "graded", "scanners", "tint")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True, help="folder with data/")
     parser.add_argument("--models", default="stain,compact", help="names or URLs, separated by commas")
+    parser.add_argument("--only", action="append", choices=names_of_sections, help="a section; repeatable")
     parser.add_argument("--output", help="URL of a folder for pictures and figures of each section")
     arguments = parser.parse_args()
+    wanted = arguments.only or names_of_sections
+    shared: Path = arguments.shared
 
-    models = [load_model(name) for name in arguments.models.split(",")]
-    results = {}
-    for title, folder, kind, metrics in SECTIONS:
-        output = arguments.output and f"{arguments.output}/{folder.replace('/', '-')}-{kind}"
-        results[title] = section(models, arguments.shared / "data" / folder, kind, output)
-        if kind == "truth":
-            results[title].append(recorded(arguments.shared / "data" / folder))
-        print(f"\n### {title}\n")
-        summary(results[title], metrics)
-        if kind == "points":
-            by_image(results[title], "f1_mean", POINTS["f1_mean"])
-            by_image(results[title], "index_error_percent", POINTS["index_error_percent"])
-            paired_tests(results[title])
-    paper(results[SECTIONS[0][0]], results[SECTIONS[2][0]])
+    names = arguments.models.split(",")
+    models = [load_model(name) for name in names]
+    results: dict[str, list[ModelScores]] = {}
+    found: Found = {}
+    for key, what in SECTIONS.items():
+        if key not in wanted:
+            continue
+        results[key] = scores = section(models, shared, what, arguments.output)
+        if what.kind == "truth":
+            scores.append(recorded(shared / "data" / what.folder))
+        scale = "" if what.mpp is None else f" ({what.mpp:g} µm per pixel, within {what.reach_um:g} µm)"
+        print(f"\n### {what.title}{scale}\n")
+        summary(scores, what.metrics)
+        if what.kind == "points":
+            by_image(scores, "f1_mean", POINTS["f1_mean"])
+            by_image(scores, "index_error_percent", POINTS["index_error_percent"])
+            paired_tests(scores)
+    if "bcdata" in results and "truth" in results:
+        paper(results["bcdata"], results["truth"])
+    if "bcdata" in results:
+        found["bcdata_f1"] = [100 * scores.means["f1_mean"] for scores in results["bcdata"]]
+        found["bcdata_index"] = [scores.means["index_error_percent"] for scores in results["bcdata"]]
+    if "shidc" in results:
+        for kind in ("positive", "negative"):
+            found[f"shidc_{kind}"] = [100 * scores.means[f"f1_{kind}"] for scores in results["shidc"]]
+    others: dict[str, Callable[[], Found]] = {
+        "graded": lambda: graded(models, shared),
+        "scanners": lambda: scanners(names, shared),
+        "tint": lambda: tints(models, shared),
+    }
+    for key, measure in others.items():
+        if key in wanted:
+            found |= measure()
+    asked(found, [model.name for model in models])
 
 
 if __name__ == "__main__":

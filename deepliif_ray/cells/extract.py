@@ -16,7 +16,6 @@ from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import (
     SizeCounts,
     SizeRules,
-    large_noise_threshold,
     marker_threshold,
 )
 from deepliif_ray.errors import ConfigError
@@ -118,6 +117,7 @@ def extract_cells(
     rgb: NDArray[np.uint8] | None = None,
     *,
     resolution: str = "40x",
+    mpp: float | None = None,
     seg_thresh: int = SEG_THRESH,
     noise_thresh: int = NOISE_THRESH,
     large_noise_thresh: int | str | None = "default",
@@ -134,6 +134,9 @@ def extract_cells(
     rgb : ndarray of uint8, shape (H, W, 3), optional
         The IHC image, for optical densities.
     resolution : {'40x', '20x', '10x'}
+    mpp : float, optional
+        µm per pixel. Sizes are then areas, given in pixels of 40x whatever ``resolution`` says (see
+        `SizeRules.physical`), as the engine takes them for models that have a scale of their own.
     seg_thresh : int
         Red plus blue must exceed it in a cell's pixel.
     noise_thresh : int
@@ -168,7 +171,10 @@ def extract_cells(
         rgb = _image("rgb", rgb, seg.shape[:2], channels=True)
     if core is not None and core < 1:
         raise ConfigError(f"core is {core}; give a number of pixels of at least 1")
-    limit = large_noise_threshold(large_noise_thresh, resolution)
+    if mpp is not None and not mpp > 0:
+        raise ConfigError(f"mpp is {mpp}; give micrometres per pixel above 0")
+    rules = SizeRules(resolution) if mpp is None else SizeRules.physical(mpp)
+    limit, noise_thresh = rules.large_noise(large_noise_thresh), rules.pixels(noise_thresh)
     height, width = seg.shape[:2]
     column_edges, row_edges = (
         np.append(np.arange(0, length, core or length), length) for length in (width, height)
@@ -200,7 +206,7 @@ def extract_cells(
         thresholds=derive_thresholds(
             counts,
             histogram,
-            rules=SizeRules(resolution),
+            rules=rules,
             seg_thresh=seg_thresh,
             noise_thresh=noise_thresh,
             large_noise_thresh=limit,

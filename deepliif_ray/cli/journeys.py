@@ -98,6 +98,8 @@ JOURNEYS: dict[str, dict[str, tuple[str, ...]]] = {
         "evaluate": (
             "evaluate compact --truth labelled",
             "evaluate runs/compact/model stain --truth labelled --output report",
+            "evaluate compact --truth labelled --mpp 0.16 --reach-um 2.4",
+            "evaluate compact --images fields --mpp 0.25 --robustness --output report",
         ),
     },
     "Train": {

@@ -9,8 +9,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-REACH_PX = {"40x": 10.0, "20x": 5.0, "10x": 2.5}
-"""How far a hit may lie from the truth: BCData's 10 px at 40x, which is 2.5 µm."""
+REACH_UM = 2.5
+"""How far a hit may lie from the truth: BCData's 10 px at 40x, so 5 px at 20x and 2.5 px at 10x."""
 
 
 @dataclass(frozen=True)

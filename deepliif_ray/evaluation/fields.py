@@ -1,7 +1,7 @@
 """A model run on a whole field, and the cells that the published rules find in its maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,15 @@ from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.slides.contrast import contrast_for
 from deepliif_ray.slides.glass import glass_white
 from deepliif_ray.slides.grid import TileGrid
-from deepliif_ray.slides.quality import FOCUS_MPP, Appearance, shrunk
+from deepliif_ray.slides.plan import POSSIBLE_MPP, resolution_name, tile_size_for
+from deepliif_ray.slides.quality import FOCUS_MPP, PATCH_UM, Appearance, shrunk
 from deepliif_ray.slides.tissue import MASK_MPP, is_empty
 
 UInt8Array = NDArray[np.uint8]
 TILE = {"40x": 512, "20x": 256, "10x": 128}
+NOMINAL_MPP = {"40x": 0.25, "20x": 0.5, "10x": 1.0}
+"""µm per pixel of the published resolutions."""
 _BATCH = 8
-_HALF_UM = 256
-"""Side of a tile whose pixels are half a micrometre."""
-_PATCH = 128
-"""Pixels of half a micrometre that a patch of `Appearance` is wide."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,62 @@ class Rules:
     seg_thresh : int
         Red plus blue of a cell's pixel exceed it.
     size_thresh : int, optional
-        Cells count when larger than this many pixels; the published default of each map when not given.
+        Cells count when larger than this many pixels of the map; its published default when not given.
     marker_thresh : int, 'default' or None
         Cells whose marker value exceeds it are positive whatever their pixels say; ``default``: the published
         default of each image; None: off, as published.
+    mpp : float, optional
+        µm per pixel. The sizes that decide are then areas, and ``resolution`` says nothing.
 
     Raises
     ------
     ConfigError
-        The resolution is none of these.
+        The resolution is none of these, or at this ``mpp`` nuclei cannot be told.
     """
 
     resolution: str = "40x"
     seg_thresh: int = SEG_THRESH
     size_thresh: int | None = None
     marker_thresh: int | str | None = None
+    mpp: float | None = None
 
     def __post_init__(self) -> None:
         if self.resolution not in TILE:
             raise ConfigError(f"resolution is {self.resolution!r}; use one of {', '.join(TILE)}")
+        if self.mpp is not None:
+            check_mpp(self.mpp, "mpp")
+
+    @property
+    def pixel_um(self) -> float:
+        """Side of a pixel, µm: as given, else that of the resolution."""
+        return NOMINAL_MPP[self.resolution] if self.mpp is None else self.mpp
+
+    @property
+    def nearest_resolution(self) -> str:
+        """The published resolution that is nearest."""
+        return resolution_name(tile_size_for(self.pixel_um))
+
+    def of(self, model: Model) -> "Rules":
+        """Return the rules for this model's maps: without a scale of its own, those of a resolution."""
+        if model.native.mpp is not None:
+            return self
+        return replace(self, resolution=self.nearest_resolution, mpp=None)
+
+
+def check_mpp(value: float, where: str) -> None:
+    """Refuse a pixel size at which nuclei cannot be told.
+
+    Raises
+    ------
+    ConfigError
+        It is not within 0.05 to 4 µm; the message begins with ``where``.
+    """
+    low, high = POSSIBLE_MPP
+    if not low <= value <= high:
+        raise ConfigError(
+            f"{where}: {value:g} µm per pixel is outside {low:g} to {high:g}, where nuclei can be told; give "
+            "the true size of a pixel"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,27 +131,35 @@ class Cells:
 
 
 def infer_field(
-    model: Model, rgb: UInt8Array, *, resolution: str = "40x", modalities: Sequence[str] = ()
+    model: Model,
+    rgb: UInt8Array,
+    *,
+    resolution: str = "40x",
+    mpp: float | None = None,
+    modalities: Sequence[str] = (),
 ) -> FieldMaps:
     """Run a model on an image of any size, as published software runs a single field.
 
     Tiles of 512 px (256 at 20x, 128 at 10x) overlap by a quarter on each side; a field smaller than a tile is
-    continued by mirroring. Tiles that published software skips as empty are black, their marker is the
-    model's background. A model that knows one strength of hematoxylin gets the field with it, measured on all
-    of it.
+    continued by mirroring. With ``mpp`` they are as large as the engine cuts them, so that a model with a
+    scale of its own sees it: 800 px at 0.16 µm for one of 512 px at 0.25 µm. Tiles that published software
+    skips as empty are black, their marker is the model's background. A model that knows one strength of
+    hematoxylin gets the field with it, measured on all of it.
 
     Parameters
     ----------
     model : Model
     rgb : ndarray of uint8, shape (H, W, 3)
     resolution : {'40x', '20x', '10x'}
+    mpp : float, optional
+        µm per pixel; ``resolution`` says nothing then.
     modalities : sequence of str
         Names out of ``model.modality_names`` to return as well.
     """
     height, width = rgb.shape[:2]
-    size = TILE[resolution]
+    size = tile_side(model, resolution, mpp)
     padded = np.pad(
-        shown(model.native, rgb, _HALF_UM / size * FOCUS_MPP),
+        shown(model.native, rgb, mpp or NOMINAL_MPP[resolution]),
         ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0)),
         mode="symmetric",
     )
@@ -140,6 +184,14 @@ def infer_field(
     return FieldMaps(seg, marker, images)
 
 
+def tile_side(model: Model, resolution: str = "40x", mpp: float | None = None) -> int:
+    """Return the side of the tiles, px, that a model is shown of a field; see `infer_field`."""
+    if mpp is None:
+        return TILE[resolution]
+    native = model.native
+    return tile_size_for(mpp) if native.mpp is None else round(native.tile * native.mpp / mpp)
+
+
 def shown(native: NativeView, rgb: UInt8Array, mpp: float) -> UInt8Array:
     """Return a field as a model is to see it: with the glass and the hematoxylin that it knows.
 
@@ -155,9 +207,10 @@ def shown(native: NativeView, rgb: UInt8Array, mpp: float) -> UInt8Array:
     """
     if not native.changes_colour:
         return rgb
-    half = shrunk(rgb, max(1, round(FOCUS_MPP / mpp)))
-    starts = [range(0, side, _PATCH) for side in half.shape[:2]]
-    patches = [half[y : y + _PATCH, x : x + _PATCH] for y in starts[0] for x in starts[1]]
+    factor = max(1, round(FOCUS_MPP / mpp))
+    half, patch = shrunk(rgb, factor), max(1, round(PATCH_UM / mpp) // factor)
+    starts = [range(0, side, patch) for side in half.shape[:2]]
+    patches = [half[y : y + patch, x : x + patch] for y in starts[0] for x in starts[1]]
     squares = shrunk(rgb, max(1, min(round(MASK_MPP / mpp), *rgb.shape[:2])))
     white, seen = glass_white(squares, np.ones(squares.shape[:2], bool), (255, 255, 255))
     appearance = Appearance.measure(patches, white if seen else None)
@@ -177,7 +230,9 @@ def find_cells(seg: UInt8Array, marker: UInt8Array | None = None, rules: Rules |
         The published defaults when not given.
     """
     rules = rules or Rules()
-    extracted = extract_cells(seg, marker, resolution=rules.resolution, seg_thresh=rules.seg_thresh)
+    extracted = extract_cells(
+        seg, marker, resolution=rules.resolution, mpp=rules.mpp, seg_thresh=rules.seg_thresh
+    )
     table, thresholds = extracted.table, extracted.thresholds
     given = rules.marker_thresh
     counted, positive = call_cells(

@@ -30,18 +30,20 @@ def mean_squared_error(found: UInt8Array, truth: UInt8Array) -> float:
     return float(((one - other) ** 2).mean())
 
 
-def structural_similarity_index(found: UInt8Array, truth: UInt8Array) -> float:
+def structural_similarity_index(found: UInt8Array, truth: UInt8Array, value_range: float = 1.0) -> float:
     """Return the mean structural similarity of grey values, 1 for equal images, at least −1.
 
     Gaussian windows (σ 1.5) and population covariances, as in Wang et al., IEEE Trans Image Process 2004;
     13:600-612, and in the statistics published with DeepLIIF, which however gave the range of values as 255
     where they lie in 0 to 1, so that its stabilising constants outweigh the images and similarities come out
-    close to 1. Here the range is 1.
+    close to 1. Here the range is 1 unless another is asked for.
 
     Parameters
     ----------
     found, truth : ndarray of uint8, shape (H, W, 3)
         At least 11 px a side.
+    value_range : float
+        What is taken for the range of values.
 
     Raises
     ------
@@ -53,7 +55,12 @@ def structural_similarity_index(found: UInt8Array, truth: UInt8Array) -> float:
         raise ConfigError(f"structural similarity needs images of {_WINDOW} px a side; these are {one.shape}")
     return float(
         structural_similarity(  # type: ignore[no-untyped-call]
-            one, other, data_range=1.0, gaussian_weights=True, sigma=_SIGMA, use_sample_covariance=False
+            one,
+            other,
+            data_range=value_range,
+            gaussian_weights=True,
+            sigma=_SIGMA,
+            use_sample_covariance=False,
         )
     )
 

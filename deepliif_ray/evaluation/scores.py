@@ -117,16 +117,22 @@ def _instances(found: NDArray[np.int32], truth: NDArray[np.int32], kind: str) ->
     }
 
 
-def modality_scores(found: Mapping[str, NDArray[np.uint8]], truth: Mapping[str, NDArray[np.uint8]]) -> Scores:
+def modality_scores(
+    found: Mapping[str, NDArray[np.uint8]],
+    truth: Mapping[str, NDArray[np.uint8]],
+    value_range: float = 1.0,
+) -> Scores:
     """Return MSE and SSIM of every modality that both have.
 
     Parameters
     ----------
     found, truth : dict of str to ndarray of uint8, shape (H, W, 3)
         By canonical name (see `canonical`).
+    value_range : float
+        See `structural_similarity_index`.
     """
     scores: Scores = {}
     for name in sorted(found.keys() & truth.keys()):
         scores[f"mse_{name}"] = mean_squared_error(found[name], truth[name])
-        scores[f"ssim_{name}"] = structural_similarity_index(found[name], truth[name])
+        scores[f"ssim_{name}"] = structural_similarity_index(found[name], truth[name], value_range)
     return scores

@@ -4,12 +4,12 @@ What the paper's definitions are (Ghahremani et al., Nat Mach Intell 2022; 4:401
 published with it, ``DeepLIIF_Statistics``): pixel accuracy, Dice and IoU compare one class with everything
 else, so background counts through pixel accuracy alone and is no class of its own; they are computed for
 positive and for negative cells of each image, averaged over these two classes, then over the images; AJI,
-switched off in the statistics as published, likewise. Here differ on purpose from those statistics, not from
-the formulas that the paper cites: pixel accuracy, which is 0 there (not its formula's value) in an image
-without a true positive pixel; and AJI, which there pairs cells one to one by the pixels they share and leaves
-true cells without any overlap out of the union.
+switched off in the statistics as published, likewise. Here the formulas that the paper cites hold. Where
+those statistics depart from them, `deepliif_ray.evaluation.published_statistics` lists it, and computes what
+they do.
 
-Everywhere, a comparison in which nothing was there and nothing was found is perfect (1), as published.
+Everywhere, a comparison in which nothing was there and nothing was found is perfect (1), as published of all
+but AJI.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from deepliif_ray.cli.common import app
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.evaluation.evaluate import evaluate
 from deepliif_ray.models.base import Inference
-from deepliif_ray.native import PUBLISHED
+from deepliif_ray.native import PUBLISHED, NativeView
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -151,6 +151,10 @@ def test_models_of_one_name_are_numbered(truth):
         ({"reach_px": -1}, "reach_px"),
         ({"resolution": "4x"}, "4x"),
         ({"truth": "memory://nowhere"}, "no images here"),
+        ({"reach_um": -0.1}, r"reach_um is -0\.1; give a distance of at least 0 µm"),
+        ({"reach_px": 10, "reach_um": 2.5}, r"reach_px is 10 and reach_um 2\.5; give one of them"),
+        ({"mpp": 25}, "mpp: 25 µm per pixel is outside"),
+        ({"protocol": "paper"}, "protocol 'paper' is not known; use one of formulas, published"),
     ],
 )
 def test_options_that_cannot_be_used(truth, options, message):
@@ -167,6 +171,68 @@ def test_command(truth, tmp_path):
     metrics = {row["metric"]: row["stain"] for row in json.loads(result.stdout)}
     assert metrics["true_cells"] == 3
     assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["one.png", "two.png"]
+
+
+def shifted(truth, **options):
+    """Figures of "points/one" of a model that finds everything 5 px to the right."""
+    (scores,) = evaluate(Drawn(shift=5), f"{truth}/points", **options).models
+    return scores.images["one"]
+
+
+def test_reach_in_micrometres(truth):
+    assert shifted(truth, reach_px=5)["f1_any"] == 1
+    assert shifted(truth, reach_px=4.9)["f1_any"] == 0
+    # 5 px are 1.25 µm at 40x, 2.5 µm at 20x, 0.8 µm at 0.16.
+    assert [shifted(truth, reach_um=reach)["f1_any"] for reach in (1.25, 1.24)] == [1, 0]
+    at_20x = [shifted(truth, reach_um=reach, resolution="20x")["f1_any"] for reach in (2.5, 2.49)]
+    assert at_20x == [1, 0]
+    assert [shifted(truth, reach_um=reach, mpp=0.16)["f1_any"] for reach in (0.8, 0.79)] == [1, 0]
+    assert [shifted(truth, mpp=mpp)["f1_any"] for mpp in (0.5, 0.51)] == [1, 0]  # 2.5 µm when not given
+
+
+def test_scale_and_reach_are_told(truth):
+    storage.write_bytes(f"{truth}/points/mpp.csv", b"name,mpp\ntwo,0.5\n")
+    evaluation = evaluate(Drawn(), f"{truth}/points", mpp=0.16, reach_um=2.4)
+    told = evaluation.as_json()
+    assert told["images"] == {"one": {"mpp": 0.16, "reach_px": 15}, "two": {"mpp": 0.5, "reach_px": 4.8}}
+    assert (told["mpp"], told["reach_px"], told["protocol"]) == (None, None, "formulas")
+    assert evaluation.described == (
+        "2 images at 0.16 to 0.5 µm per pixel; cells match within 2.4 µm (4.8 to 15 px)"
+    )
+    rows = {row["image"]: (row["mpp"], row["reach_px"]) for row in evaluation.table.to_pylist()}
+    assert rows == {"one": (0.16, 15), "two": (0.5, 4.8), "mean": (None, None), "pooled": (None, None)}
+    masks = evaluate(Drawn(), f"{truth}/one")
+    assert (masks.as_json()["mpp"], masks.as_json()["reach_px"]) == (0.25, 10)
+    assert masks.described == "1 image at 0.25 µm per pixel"  # no centroids, so no reach
+
+
+def test_models_see_their_own_scale(truth):
+    model = Drawn()
+    model.native, sides, infer = NativeView(0.25), [], model.infer
+    model.infer = lambda tiles, modalities=(): sides.append(tiles.shape[1]) or infer(tiles, modalities)
+    evaluate(model, f"{truth}/points", mpp=0.16)
+    assert set(sides) == {800}
+
+
+def test_the_published_protocol(truth):
+    scores = evaluate(Drawn(shift=5), f"{truth}/one", protocol="published").models[0].images["one"]
+    # 200 px become 512: squares of 51.2 px, 12.8 px apart. Red and blue do not touch, so Dice is that of the
+    # squares but for the rims, which are true wherever there is any colour.
+    assert scores["dice_mean"] == pytest.approx(0.75, abs=0.02)
+    assert scores["pixel_recall_mean"] < scores["pixel_precision_mean"]
+    assert (scores["true_cells"], scores["index_error_percent"]) == (4, 0)
+    assert "pq_mean" not in scores
+    same = evaluate(Drawn(), f"{truth}/one", protocol="published").models[0].images["one"]
+    assert same["ssim_hematoxylin"] == 1
+    with pytest.raises(ConfigError, match="one: the published protocol compares masks, and there is none"):
+        evaluate(Drawn(), f"{truth}/points", protocol="published")
+
+
+def test_command_says_scale_and_reach(truth):
+    arguments = ["evaluate", "stain", "--truth", f"{truth}/points", "--mpp", "0.16", "--reach-um", "2.4"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "2 images at 0.16 µm per pixel; cells match within 2.4 µm (15 px)" in result.stderr
 
 
 def test_stain_on_real_fields_with_expert_centroids(shared_data):

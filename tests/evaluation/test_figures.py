@@ -30,6 +30,9 @@ def test_similarity_of_flat_images_by_hand():
     dark, bright = (np.full((16, 16, 3), value, np.uint8) for value in (51, 204))  # 0.2 and 0.8
     expected = (2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)
     assert structural_similarity_index(dark, bright) == pytest.approx(expected)
+    # The published range of 255 makes C1 = 2.55², which outweighs the images.
+    expected = (2 * 0.2 * 0.8 + 2.55**2) / (0.2**2 + 0.8**2 + 2.55**2)
+    assert structural_similarity_index(dark, bright, 255.0) == pytest.approx(expected)
 
 
 @given(images, images)

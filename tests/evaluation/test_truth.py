@@ -5,7 +5,7 @@ from PIL import Image
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
-from deepliif_ray.evaluation.truth import read_truths
+from deepliif_ray.evaluation.truth import list_images, read_image_of, read_truths
 
 
 def png(value, size=(8, 6)):
@@ -98,3 +98,67 @@ def test_what_cannot_be_used_is_named(folder, files, message):
     put(folder, files)
     with pytest.raises(ConfigError, match=message):
         list(read_truths(folder))
+
+
+TABLE = "name,mpp\n"
+
+
+def test_pixel_sizes_of_images(folder):
+    points = b"x,y,positive\n1,2,1\n"
+    put(
+        folder,
+        {
+            "0.png": png(1),
+            "0.csv": points,
+            "a/ihc.png": png(10),
+            "a/truth.png": png(11),
+            "sub/1.png": png(1),
+            "sub/1.csv": points,
+            "mpp.csv": b"\xef\xbb\xbfname,mpp,note\n0,0.16,camera\na,0.5,\n",
+        },
+    )
+    assert [(t.name, t.mpp) for t in read_truths(folder, mpp=0.3)] == [
+        ("0", 0.16),
+        ("a", 0.5),
+        ("sub/1", 0.3),
+    ]
+    with pytest.raises(ConfigError, match=r"mpp\.csv: there is no row for 1; add name and mpp"):
+        read_truths(folder)
+    put(folder, {"sub/mpp.csv": b"name,mpp\n1,0.2\n"})
+    assert [image.mpp for image in list_images(folder)] == [0.16, 0.5, 0.2]
+    assert [truth.mpp for truth in read_truths(f"{folder}/sub")] == [0.2]
+    put(folder, {"a/mpp.csv": b"name,mpp\na,0.4\n"})
+    assert [truth.mpp for truth in read_truths(f"{folder}/a")] == [0.4]
+
+
+def test_without_a_table_nobody_knows(folder):
+    put(folder, {"0.png": png(1), "0.csv": b"x,y,positive\n"})
+    assert [truth.mpp for truth in read_truths(folder)] == [None]
+    assert [truth.mpp for truth in read_truths(folder, mpp=0.23)] == [0.23]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,mpp\n0,0.25\n", r"mpp\.csv: not a table of pixel sizes"),
+        (f"{TABLE}0\n", r"mpp\.csv: not a table of pixel sizes"),
+        (f"{TABLE}0,fine\n", r"mpp\.csv: not a table of pixel sizes"),
+        (f"{TABLE}0,25\n", r"mpp\.csv: 0: 25 µm per pixel is outside 0\.05 to 4"),
+        (f"{TABLE}0,nan\n", r"mpp\.csv: 0: nan µm per pixel"),
+        (f"{TABLE}0.png,0.25\n", r"mpp\.csv: there is no image 0\.png beside it; names are without a suffix"),
+        (f"{TABLE}0,0.25\n0,0.25\n", r"mpp\.csv: 0 is listed twice"),
+        (TABLE, r"mpp\.csv: there is no row for 0"),
+    ],
+)
+def test_tables_of_pixel_sizes_that_cannot_be_used(folder, table, message):
+    put(folder, {"0.png": png(1), "0.csv": b"x,y,positive\n", "mpp.csv": table.encode()})
+    with pytest.raises(ConfigError, match=message):
+        read_truths(folder)
+
+
+def test_images_without_truth_can_be_listed(folder):
+    put(folder, {"b/0.jpg": png(7), "c.png": strip(), "readme.csv": b"x"})
+    zero, c = list_images(folder)
+    assert [(image.name, image.mpp) for image in (zero, c)] == [("b/0", None), ("c", None)]
+    assert read_image_of(zero)[0, 0, 0] == 7
+    assert (read_image_of(c).shape, read_image_of(c)[0, 0, 0]) == ((6, 6, 3), 0)

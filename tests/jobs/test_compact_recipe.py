@@ -7,9 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.compact import CompactNetwork
