@@ -1,0 +1,95 @@
+"""Slides without glass, without a stain, or of other colours: planned, with a reason where one is due."""
+
+import numpy as np
+import pytest
+
+from deepliif_ray.errors import SlideUnsuitableError
+from deepliif_ray.native import NativeView
+from deepliif_ray.slides import open_slide, plan_slide, write_pyramid
+from deepliif_ray.stains import DAB, HEMATOXYLIN
+from deepliif_ray.synthetic import SyntheticTissue
+
+NATIVE = NativeView(mpp=0.25, white=240.0)
+SIDE = 1536
+EOSIN = (0.07, 0.99, 0.11)
+
+
+def section(hematoxylin=HEMATOXYLIN, dab=DAB, share=1.0, coverage=0.7):
+    """Return tissue in two stains of these colours, DAB of a share of its strength."""
+    pixels = np.asarray(SyntheticTissue(SIDE, SIDE, seed=4, mpp=0.25, coverage=coverage)[:, :])
+    vectors = [np.array(v) / np.linalg.norm(v) for v in (HEMATOXYLIN, DAB)]
+    density = np.log10(245 / np.maximum(pixels, 1.0))
+    amounts = np.maximum(density @ np.linalg.pinv(np.stack(vectors)), 0) * [1, share]
+    own = np.stack([np.array(v) / np.linalg.norm(v) for v in (hematoxylin, dab)])
+    return np.clip(245 * 10 ** -(amounts @ own), 0, 255).astype(np.uint8)
+
+
+def planned(tmp_path, pixels):
+    write_pyramid(tmp_path / "a.tiff", pixels, mpp=0.25, quality=None)
+    with open_slide(tmp_path / "a.tiff") as slide:
+        return plan_slide(slide, native=NATIVE)
+
+
+def test_the_stains_of_usual_tissue_are_its_own(tmp_path):
+    plan = planned(tmp_path, section())
+    assert plan.stains.reason is None and plan.stains.dab_percent > 5
+    assert np.array(plan.white) == pytest.approx([245, 245, 245], abs=5)
+    assert plan.contrast is not None and plan.contrast.onto == 240.0
+
+
+def test_without_glass_light_is_told_by_gaps_between_cells(tmp_path):
+    plan = planned(tmp_path, section(coverage=1.0))
+    assert plan.white is not None and min(plan.white) > 225
+    assert plan.tissue_mm2 > 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02])
+def test_a_slide_that_is_all_negative_takes_the_usual_stains(tmp_path, share):
+    plan = planned(tmp_path, section(share=share))
+    assert plan.stains.reason is not None
+    assert (plan.stains.hematoxylin, plan.stains.dab) == (HEMATOXYLIN, DAB)
+    assert plan.contrast is not None, "glass is known all the same"
+
+
+def test_a_slide_without_counterstain_takes_the_usual_stains(tmp_path):
+    plan = planned(tmp_path, section(hematoxylin=DAB))
+    assert plan.stains.reason is not None
+    assert plan.stains.dab == DAB
+
+
+def test_hematoxylin_and_eosin_is_known_by_its_colour(tmp_path):
+    plan = planned(tmp_path, section(dab=EOSIN))
+    assert plan.stains.reason is not None and "degrees" in plan.stains.reason
+    assert plan.quality.stain_residual < -0.05, "flagged not_hematoxylin_dab by query/sql/quality.sql"
+
+
+def test_black_borders_are_neither_glass_nor_stain(tmp_path):
+    pixels = section()
+    plain = planned(tmp_path, pixels)
+    pixels[:200], pixels[-200:], pixels[:, :200], pixels[:, -200:] = 0, 0, 0, 0
+    plan = planned(tmp_path, pixels)
+    assert np.array(plan.white) == pytest.approx(np.array(plain.white), abs=3)
+    assert plan.stains.reason is None
+
+
+@pytest.mark.parametrize("ink", [(20, 90, 60), (25, 70, 170), (15, 15, 15)], ids=["green", "blue", "black"])
+def test_ink_all_over_is_no_stain(tmp_path, ink):
+    pixels = section()
+    pixels[300:-300, 300:-300] = ink
+    plan = planned(tmp_path, pixels)
+    assert plan.quality.pen_percent > 20
+    assert plan.white is None or min(plan.white) > 200
+
+
+def test_fluorescence_is_refused(tmp_path):
+    with pytest.raises(SlideUnsuitableError, match="background is dark"):
+        planned(tmp_path, 255 - section())
+
+
+def test_what_is_dark_all_over_is_seen_as_it_is_with_a_warning(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers((180, 120, 80), (210, 150, 100), (SIDE, SIDE, 3)).astype(np.uint8)
+    plan = planned(tmp_path, pixels)
+    assert plan.white is None and plan.contrast is None
+    assert any("colour of light" in warning for warning in plan.warnings)
+    assert "colour of light" in plan.stains.reason
