@@ -15,6 +15,9 @@ from scipy import ndimage
 from deepliif_ray.models.base import UInt8Array
 from deepliif_ray.stains import HEMATOXYLIN
 
+MOST_LOG_ODDS, MOST_BROWN = 3.0, 0.2
+"""Beyond these, more says nothing more: a network is as sure of a wrong call as of a right one, and what is
+brown enough may be darker still."""
 CELL = 0.5
 RIM = 5
 """px; a cell's colour reaches a little beyond its pixels of over half a share."""
@@ -25,7 +28,8 @@ FloatArray = NDArray[np.float64]
 class CallRule:
     """How a cell is called.
 
-    Positive where ``network * log_odds + dab * brownness + offset`` is above 0.
+    Positive where ``network * log_odds + dab * brownness + offset`` is above 0, the log odds cut at ±3, the
+    brownness to 0 to 0.2.
 
     Attributes
     ----------
@@ -57,7 +61,8 @@ class CallRule:
 
     def positive(self, log_odds: FloatArray, brown: FloatArray) -> NDArray[np.bool_]:
         """Return which cells are positive; both arguments have shape (N,)."""
-        called = self.network * log_odds + self.dab * brown + self.offset > 0
+        odds, stain = np.clip(log_odds, -MOST_LOG_ODDS, MOST_LOG_ODDS), np.clip(brown, 0, MOST_BROWN)
+        called = self.network * odds + self.dab * stain + self.offset > 0
         result: NDArray[np.bool_] = (called & (brown >= self.least)) | (brown > self.most)
         return result
 

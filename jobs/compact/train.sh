@@ -14,7 +14,9 @@ mkdir -p "$2/real"
 cd "$2"
 
 cp "$here"/*.yaml .
-cp "$data"/deepliif/train/{Bladder1,Lung1}.png real/
+for name in Bladder1 Lung1; do
+  mkdir -p real/$name && cp "$data/deepliif/train/$name.png" real/$name/
+done
 cp -r "$data"/deepliif/official/{34_3,6_2} "$data"/deepliif/more/{442,445,448} real/
 
 make() { python "$here/make.py" "$@"; }
@@ -44,6 +46,6 @@ sed "s/^seed: .*/seed: $seed/; s#^init: .*#init: pretrained$tail/model#; \#real/
 [ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
 make average "pretrained$tail/model" "$run/model" averaged
 panels=$(ls -d real/* | grep -v "real/$held")
-make call averaged "$model" $panels cameras
+make call teacher averaged "$model" $panels
 rm -r averaged
 sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was
