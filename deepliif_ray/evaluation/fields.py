@@ -75,7 +75,7 @@ class Rules:
     def of(self, model: Model) -> "Rules":
         """Return the rules for this model's maps: without a scale of its own, those of a resolution."""
         if model.native.mpp is not None:
-            return self
+            return replace(self, mpp=self.pixel_um)
         return replace(self, resolution=self.nearest_resolution, mpp=None)
 
 
