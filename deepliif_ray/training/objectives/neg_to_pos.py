@@ -18,7 +18,6 @@ from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, ModelError
@@ -165,14 +164,12 @@ class NegToPosObjective:
                 f"tiles of {side} px do not suit these networks: their side must be a multiple of {divisor} "
                 f"and at least {least} px; change the crop, the generator or discriminator_layers"
             )
-        with parametrize.cached():
-            return {IHC: self.generators[_GENERATOR](condition(batch.targets))}
+        return {IHC: self.generators[_GENERATOR](condition(batch.targets))}
 
     def discriminator_terms(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Terms:
         """Return ``d_fake_ihc`` and ``d_real_ihc``; ``outputs`` are detached here."""
-        with parametrize.cached():
-            fake = self._verdicts(batch, outputs[IHC].detach())
-            real = self._verdicts(batch, batch.ihc)
+        fake = self._verdicts(batch, outputs[IHC].detach())
+        real = self._verdicts(batch, batch.ihc)
         return {
             "d_fake_ihc": gan_loss(fake, False, self.options.gan_loss) / 2,
             "d_real_ihc": gan_loss(real, True, self.options.gan_loss) / 2,
@@ -180,7 +177,7 @@ class NegToPosObjective:
 
     def generator_terms(self, batch: Batch, outputs: Mapping[str, Tensor], step: int) -> Terms:
         """Return ``g_gan_ihc`` and ``g_l1_ihc``."""
-        with no_gradients(self.discriminators), parametrize.cached():
+        with no_gradients(self.discriminators):
             verdicts = self._verdicts(batch, outputs[IHC])
         return {
             "g_gan_ihc": gan_loss(verdicts, True, self.options.gan_loss),
@@ -283,6 +280,6 @@ def load_neg_to_pos(url: str) -> NegToPos:
 def _paint(network: nn.Module, options: NegToPosOptions, targets: Mapping[str, Tensor]) -> Tensor:
     reads = condition(targets)
     height, width = reads.shape[-2:]
-    with evaluating(network), parametrize.cached():
+    with evaluating(network):
         image: Tensor = network(pad_to(reads, options.painter.divisor))
     return image[..., :height, :width]
