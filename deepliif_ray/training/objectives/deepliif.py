@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
@@ -196,13 +197,14 @@ class DeepLIIFObjective:
         write_published_folder(url, networks, options)
 
     def _images(self, ihc: Tensor) -> dict[str, Tensor]:
-        images = {
-            name: self.generators[_translator(index)](ihc) for index, name in enumerate(self.options.kept)
-        }
-        seg = torch.zeros_like(ihc)
-        for index, source, weight in self._segmentations():
-            reads = ihc if source == IHC else images[source]
-            seg = seg + weight * self.generators[self._segmenter(index)](reads)
+        with parametrize.cached():  # layers look at their weights twice; a spectral norm would iterate twice
+            images = {
+                name: self.generators[_translator(index)](ihc) for index, name in enumerate(self.options.kept)
+            }
+            seg = torch.zeros_like(ihc)
+            for index, source, weight in self._segmentations():
+                reads = ihc if source == IHC else images[source]
+                seg = seg + weight * self.generators[self._segmenter(index)](reads)
         return {**images, SEG: seg}
 
     def _segmentations(self) -> Iterator[tuple[int, str, float]]:

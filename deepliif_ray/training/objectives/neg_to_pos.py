@@ -18,6 +18,7 @@ from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, ModelError
@@ -164,7 +165,8 @@ class NegToPosObjective:
                 f"tiles of {side} px do not suit these networks: their side must be a multiple of {divisor} "
                 f"and at least {least} px; change the crop, the generator or discriminator_layers"
             )
-        return {IHC: self.generators[_GENERATOR](condition(batch.targets))}
+        with parametrize.cached():  # as in `DeepLIIFObjective`: one iteration of a spectral norm
+            return {IHC: self.generators[_GENERATOR](condition(batch.targets))}
 
     def discriminator_terms(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Terms:
         """Return ``d_fake_ihc`` and ``d_real_ihc``; ``outputs`` are detached here."""
@@ -280,6 +282,6 @@ def load_neg_to_pos(url: str) -> NegToPos:
 def _paint(network: nn.Module, options: NegToPosOptions, targets: Mapping[str, Tensor]) -> Tensor:
     reads = condition(targets)
     height, width = reads.shape[-2:]
-    with evaluating(network):
+    with evaluating(network), parametrize.cached():
         image: Tensor = network(pad_to(reads, options.painter.divisor))
     return image[..., :height, :width]

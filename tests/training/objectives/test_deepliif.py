@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models.networks import TileNorm
@@ -161,6 +163,57 @@ def test_networks_start_as_published():
     scales = torch.cat([m.weight for m in objective.generators.modules() if isinstance(m, TileNorm)])
     assert scales.mean().item() == pytest.approx(1, abs=0.01)
     assert scales.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_spectrally_normalised_networks_start_as_published():
+    objective = small_objective(norm="spectral", width=16, discriminator_width=16)
+    normed = 0
+    for networks in (objective.generators, objective.discriminators):
+        for module in networks.modules():
+            if not parametrize.is_parametrized(module):
+                continue
+            normed += 1
+            weight = module.parametrizations.weight.original
+            side = 0 if isinstance(module, nn.Conv2d) else 1  # of a transposed one, the other axis counts
+            fan_in = weight[:, 0].numel() if side else weight[0].numel()
+            # PyTorch's own: uniform up to the root of 1 over the number of inputs.
+            assert weight.abs().max() <= fan_in**-0.5
+            assert weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.15)
+            assert module.bias is None or not module.bias.any()
+    assert normed > 50
+    unet = objective.generators["GS0"]  # is not normalised, as published
+    weights = torch.cat([p.flatten() for p in unet.parameters() if p.dim() == 4])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def iterated(weight, u, times):
+    """Left singular vector after so many power iterations (Miyato et al. 2018)."""
+    matrix = weight.detach().flatten(1)
+    for _ in range(times):
+        v = functional.normalize(matrix.T @ u, dim=0)
+        u = functional.normalize(matrix @ v, dim=0)
+    return u
+
+
+def test_spectral_norms_iterate_as_often_as_published():
+    objective, batch = small_objective(norm="spectral"), random_batch()
+
+    def of(network, layer):
+        found = network.get_submodule(layer).parametrizations.weight
+        # Far from the singular vector, so that one iteration more or less is seen.
+        found[0]._u.copy_(functional.normalize(torch.arange(1.0, 1 + len(found[0]._u)), dim=0))
+        return found.original, found[0]._u.clone(), found[0]
+
+    translator, judges = objective.generators["G1"], objective.discriminators
+    watched = [
+        (*of(translator, "model.4"), 1), (*of(judges["D2"], "model.2"), 3), (*of(judges["DS1"], "model.2"), 3)
+    ]  # fmt: skip
+    outputs = objective.forward(batch)
+    objective.discriminator_terms(batch, outputs)
+    objective.generator_terms(batch, outputs, 1)
+    for weight, before, norm, times in watched:
+        torch.testing.assert_close(norm._u, iterated(weight, before, times))
+        assert (norm._u - iterated(weight, before, times - 1)).abs().max() > 1e-3
 
 
 def test_discriminators_are_patchgans():
