@@ -174,9 +174,8 @@ def test_spectrally_normalised_networks_start_as_published():
                 continue
             normed += 1
             weight = module.parametrizations.weight.original
-            side = 0 if isinstance(module, nn.Conv2d) else 1  # of a transposed one, the other axis counts
-            fan_in = weight[:, 0].numel() if side else weight[0].numel()
-            # PyTorch's own: uniform up to the root of 1 over the number of inputs.
+            fan_in = weight[0].numel()
+            # PyTorch's own: uniform up to the root of 1 over this number.
             assert weight.abs().max() <= fan_in**-0.5
             assert weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.15)
             assert module.bias is None or not module.bias.any()
@@ -186,34 +185,35 @@ def test_spectrally_normalised_networks_start_as_published():
     assert weights.std().item() == pytest.approx(0.02, rel=0.02)
 
 
-def iterated(weight, u, times):
-    """Left singular vector after so many power iterations (Miyato et al. 2018)."""
+def iterated(weight, v, times):
+    """Right singular vector after so many power iterations (Miyato et al. 2018)."""
     matrix = weight.detach().flatten(1)
     for _ in range(times):
-        v = functional.normalize(matrix.T @ u, dim=0)
         u = functional.normalize(matrix @ v, dim=0)
-    return u
+        v = functional.normalize(matrix.T @ u, dim=0)
+    return v
 
 
 def test_spectral_norms_iterate_as_often_as_published():
     objective, batch = small_objective(norm="spectral"), random_batch()
-
-    def of(network, layer):
+    judges = objective.discriminators
+    watched = []
+    for network, layer, times in (
+        (objective.generators["G1"], "model.4", 1),
+        (judges["D2"], "model.2", 3),
+        (judges["DS1"], "model.2", 3),
+    ):
         found = network.get_submodule(layer).parametrizations.weight
-        # Far from the singular vector, so that one iteration more or less is seen.
-        found[0]._u.copy_(functional.normalize(torch.arange(1.0, 1 + len(found[0]._u)), dim=0))
-        return found.original, found[0]._u.clone(), found[0]
-
-    translator, judges = objective.generators["G1"], objective.discriminators
-    watched = [
-        (*of(translator, "model.4"), 1), (*of(judges["D2"], "model.2"), 3), (*of(judges["DS1"], "model.2"), 3)
-    ]  # fmt: skip
+        # Far from the singular vector, so that an iteration more or less is seen.
+        found[0]._v.copy_(functional.normalize(torch.arange(1.0, 1 + len(found[0]._v)), dim=0))
+        watched.append((found.original, found[0]._v.clone(), found[0], times))
     outputs = objective.forward(batch)
     objective.discriminator_terms(batch, outputs)
     objective.generator_terms(batch, outputs, 1)
     for weight, before, norm, times in watched:
-        torch.testing.assert_close(norm._u, iterated(weight, before, times))
-        assert (norm._u - iterated(weight, before, times - 1)).abs().max() > 1e-3
+        torch.testing.assert_close(norm._v, iterated(weight, before, times))
+        for other in (times - 1, times + 1):
+            assert (norm._v - iterated(weight, before, other)).abs().max() > 1e-3
 
 
 def test_discriminators_are_patchgans():

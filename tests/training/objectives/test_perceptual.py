@@ -77,7 +77,10 @@ def test_it_is_added_for_modalities_and_changes_nothing_else(vgg):
     weights = {"generator_loss_weights": (0.1, 0.2, 0.3, 0.4, 0.5)}
     without = small_objective(**weights)
     with_it = small_objective(**weights, vgg_weights=url, vgg_digest=digest, vgg_weight=50)
-    for networks in ("generators", "discriminators"):  # weights are drawn as ever, and VGG's are not among them
+    for networks in (
+        "generators",
+        "discriminators",
+    ):  # weights are drawn as ever, and VGG's are not among them
         torch.testing.assert_close(
             getattr(with_it, networks).state_dict(), getattr(without, networks).state_dict(), rtol=0, atol=0
         )
@@ -94,7 +97,9 @@ def test_it_is_added_for_modalities_and_changes_nothing_else(vgg):
 
 def test_files_that_are_something_else_are_refused_by_name(vgg, tmp_path):
     network, url, digest = vgg
-    with pytest.raises(ModelError, match=f"vgg.pth: its SHA-256 begins with {digest}, not with {VGG_DIGEST}"):
+    with pytest.raises(
+        ModelError, match=rf"vgg\.pth: its SHA-256 begins with {digest}, not with {VGG_DIGEST}"
+    ):
         PerceptualLoss(url)
     with pytest.raises(StorageMissingError, match="nowhere"):
         PerceptualLoss(str(tmp_path / "nowhere.pth"))
@@ -103,17 +108,18 @@ def test_files_that_are_something_else_are_refused_by_name(vgg, tmp_path):
         "no usable features.0.weight": {},
         "features.28.bias is missing": {k: v for k, v in state.items() if k != "features.28.bias"},
         r"features.5.weight is \[3, 2, 3, 3\], not": state | {"features.5.weight": torch.zeros(3, 2, 3, 3)},
-        r"features.2.bias is \[2\], not floats": state | {"features.2.bias": torch.zeros(2, dtype=torch.int64)},
+        r"features.2.bias is \[2\], not floats": state
+        | {"features.2.bias": torch.zeros(2, dtype=torch.int64)},
         "no usable features.0": state | {"features.0.weight": torch.zeros(2)},
     }
     for message, tensors in wrong.items():
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         (tmp_path / "other.pth").write_bytes(buffer.getvalue())
-        with pytest.raises(ModelError, match=f"other.pth: (has )?{message}"):
+        with pytest.raises(ModelError, match=rf"other\.pth: (has )?{message}"):
             PerceptualLoss(str(tmp_path / "other.pth"), "")
     (tmp_path / "other.pth").write_bytes(b"<html>")
-    with pytest.raises(ModelError, match="other.pth: cannot be read"):
+    with pytest.raises(ModelError, match=r"other\.pth: cannot be read"):
         small_objective(vgg_weights=str(tmp_path / "other.pth"), vgg_digest="")
     with pytest.raises(ConfigError, match="vgg_weight"):
         small_objective(vgg_weight=-1)
