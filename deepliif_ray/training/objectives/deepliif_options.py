@@ -41,7 +41,7 @@ class DeepLIIFOptions:
         PatchGAN discriminators instead of normalising layers, as published), of all networks.
     padding, upsample : str
         Of the translators; see `deepliif_ray.models.networks.GeneratorSpec`. Published training pads with
-        zeros since January 2022; before, it mirrored (``reflect``).
+        zeros since March 2022; before, it mirrored (``reflect``).
     dropout : bool
         Whether generators are trained with dropout of 0.5. Published training is unless told
         ``--no-dropout``, and so were the weights of 2021: the release V1.0.0 builds its networks with

@@ -148,14 +148,14 @@ class TrainConfig(Options):
             raise ValueError(f"preset {self.preset} is not for the objective {self.objective}; leave one out")
         return self
 
-    def of(self, tiles: int) -> Self:
+    def for_tiles(self, tiles: int) -> Self:
         """Return the configuration with the ``steps`` that its ``epochs`` take with so many tiles."""
         if not self.epochs:
             return self
         return self.model_copy(update={"steps": math.ceil(self.epochs * tiles / self.batch_size)})
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of update ``step`` (the first is 1); ``steps`` must be known (`of`)."""
+        """Return the learning rate of update ``step``, the first is 1; of epochs, see `for_tiles`."""
         done, whole = step - 1, self.steps
         factor = min(step / self.warmup, 1.0) if self.warmup else 1.0
         if self.schedule == "linear":

@@ -124,7 +124,7 @@ class _Run:
         device: torch.device,
         team: Team,
     ) -> None:
-        self._given, config = config, config.of(len(tiles))
+        self._given, config = config, config.for_tiles(len(tiles))
         self._config, self._output, self._device, self._team = config, output, device, team
         self._tiles, self._validation = tiles, validation
         self._objective = make_objective(config)

@@ -71,7 +71,7 @@ def published_rate(epoch, n_epochs=100, n_epochs_decay=100):
 
 @given(tiles=st.integers(1, 700), data=st.data())
 def test_rates_fall_once_an_epoch_as_published(tiles, data):
-    config = published().of(tiles)
+    config = published().for_tiles(tiles)
     assert config.steps == 201 * tiles  # epochs 0 to 200, both included
     epoch = data.draw(st.integers(0, 200))
     for step in (epoch * tiles + 1, (epoch + 1) * tiles):  # the first and the last update of the epoch
@@ -92,7 +92,7 @@ def test_what_a_file_says_stays():
     assert DeepLIIFOptions(**config.objective_options).weights == (1 / 3,) * 3
     assert published(augment=None).augment is None
     assert (published(steps=30).steps, published(steps=30).epochs) == (30, 0)
-    assert published(epochs=3).of(10).steps == 30
+    assert published(epochs=3).for_tiles(10).steps == 30
     plain = train_config({**DATA, "steps": 3})
     assert (plain.batch_size, plain.augment, plain.epochs) == (8, {}, 0)
 
@@ -196,7 +196,7 @@ def test_a_run_of_epochs_goes_on_after_a_stop(tmp_path):
 @pytest.mark.parametrize(("precision", "last"), [("float32", False), ("bfloat16", True)])
 def test_float32_on_a_cpu_normalises_contiguous_images(precision, last):
     small = {**SMALL, "width": 8}
-    config = published(precision=precision, objective_options=small, crop=32).of(4)
+    config = published(precision=precision, objective_options=small, crop=32).for_tiles(4)
     trainer = Trainer(config, make_objective(config), torch.device("cpu"), Team())
     seen = []
     for networks in (trainer.objective.generators, trainer.objective.discriminators):
