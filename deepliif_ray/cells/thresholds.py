@@ -15,8 +15,8 @@ _SQRT_SIZE_RANGE = {"40x": (4, 7, 10), "20x": (3, 4, 6), "10x": (2, 2, 3)}  # le
 _KDE_POINTS = 500
 _MPP_40X = 0.25
 LEAST_CELL = 128
-"""px at 40x: 8 µm². What is larger counts as a cell, where sizes are areas. The published rule looks for a gap
-in the sizes of a slide's own cells instead; on small fields it finds another one for the slightest change of
+"""px at 40x: 8 µm². What is larger counts as a cell, where sizes are areas. The published rule looks for a
+gap in the sizes of a slide's own cells; on small fields it finds another one for the slightest change of
 light, and a tenth of the cells came and went with it. Of 20 to 240 px, 100 to 160 found most cells of seven
 training tiles (detection quality 0.493 to 0.497; 0.476 at 49 px, 0.469 at 240)."""
 

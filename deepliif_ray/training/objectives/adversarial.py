@@ -72,10 +72,17 @@ def initialise(network: nn.Module, gain: float) -> None:
 
 
 def use_spectral_norm(network: nn.Module) -> None:
-    """Divide the weight of each convolution by its largest singular value (Miyato et al. 2018)."""
+    """Divide the weight of each convolution by its largest singular value (Miyato et al. 2018).
+
+    The weights start as PyTorch draws them, with biases 0. Published training draws them as `initialise`
+    does too, but into a copy that the normalisation throws away. Each pass while training refines the
+    singular value by one power iteration: three passes for each update of a discriminator.
+    """
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             parametrizations.spectral_norm(module)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def pad_to(image: Tensor, divisor: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from deepliif_ray.errors import ConfigError
@@ -45,6 +46,11 @@ class Batch:
     def image(self, name: str) -> Tensor:
         """Return the panel of that name (B, 3, S, S): what a prediction of that name is held against."""
         return self.ihc if name == IHC else self.targets[name]
+
+    def laid_out(self, layout: torch.memory_format) -> "Batch":
+        """Return the batch with its images in this memory format."""
+        targets = {name: image.contiguous(memory_format=layout) for name, image in self.targets.items()}
+        return Batch(self.ihc.contiguous(memory_format=layout), targets)
 
 
 class Objective(Protocol):

@@ -1,4 +1,4 @@
-"""The `deepliif` objective: the losses of Ghahremani et al. 2022, as the published software computes them.
+"""The `deepliif` objective: the losses of Ghahremani et al. 2022, as the published software computed them.
 
 With A the IHC, B_m the real modalities m = 1…n, S the real segmentation, and w the segmentation weights
 (w_0 of the IHC):
@@ -13,7 +13,9 @@ With A the IHC, B_m the real modalities m = 1…n, S the real segmentation, and 
   + v_S (LS(V(S'), real) + λ smoothL1(S', S)) with v all 1/(n+1);
 - the discriminators' is Σ_m v_m (BCE(D_m(A, B'_m), fake) + BCE(D_m(A, B_m), real)) / 2 and the same of V.
 
-Later releases add a perceptual (VGG) term to the generators' loss; the paper has none, and neither has this.
+Where the paper's equations and the software differ, the software is followed; docs/training.md says where.
+Published software since March 2022 adds v_m · 100 · VGG(B'_m, B_m) to the generators' loss, which the paper
+does not have; here the option ``vgg_weights``, which names the file of VGG's weights, adds it.
 """
 
 import json
@@ -40,6 +42,7 @@ from deepliif_ray.training.objectives.adversarial import (
 from deepliif_ray.training.objectives.base import Batch, Terms
 from deepliif_ray.training.objectives.deepliif_options import DeepLIIFOptions
 from deepliif_ray.training.objectives.discriminators import Discriminator, DiscriminatorSpec
+from deepliif_ray.training.objectives.perceptual import PerceptualLoss
 from deepliif_ray.training.objectives.published import write_published_folder
 from deepliif_ray.training.panels.files import IHC, SEG
 
@@ -71,11 +74,16 @@ class DeepLIIFObjective:
     ------
     ConfigError
         An option is unknown or its value cannot be used.
+    ModelError, StorageError
+        The file of VGG's weights is another one, or cannot be read.
     """
 
     def __init__(self, **options: Any) -> None:
         self.options = read_options(DeepLIIFOptions, options, "deepliif")
         chosen = self.options
+        self._perceptual = (
+            PerceptualLoss(chosen.vgg_weights, chosen.vgg_digest) if chosen.vgg_weights else None
+        )
         self.targets = (*chosen.kept, SEG)
         self._generator_weights = chosen.loss_weights(chosen.generator_loss_weights)
         self._discriminator_weights = chosen.loss_weights(chosen.discriminator_loss_weights)
@@ -107,23 +115,25 @@ class DeepLIIFObjective:
     def discriminator_terms(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Terms:
         """Return ``d_fake_NAME`` and ``d_real_NAME`` of each target; ``outputs`` are detached here."""
         terms: Terms = {}
-        with parametrize.cached():
-            for name, weight in self._discriminator_weights.items():
-                fake = self._verdicts(batch, name, outputs[name].detach())
-                real = self._verdicts(batch, name, batch.targets[name])
-                terms[f"d_fake_{name}"] = weight / 2 * gan_loss(fake, False, self._kind(name))
-                terms[f"d_real_{name}"] = weight / 2 * gan_loss(real, True, self._kind(name))
+        for name, weight in self._discriminator_weights.items():
+            fake = self._verdicts(batch, name, outputs[name].detach())
+            real = self._verdicts(batch, name, batch.targets[name])
+            terms[f"d_fake_{name}"] = weight / 2 * gan_loss(fake, False, self._kind(name))
+            terms[f"d_real_{name}"] = weight / 2 * gan_loss(real, True, self._kind(name))
         return terms
 
     def generator_terms(self, batch: Batch, outputs: Mapping[str, Tensor], step: int) -> Terms:
-        """Return ``g_gan_NAME`` and ``g_l1_NAME`` of each target."""
+        """Return ``g_gan_NAME`` and ``g_l1_NAME`` of each target; with VGG, ``g_vgg_NAME`` of modalities."""
         terms: Terms = {}
-        with no_gradients(self.discriminators), parametrize.cached():
+        with no_gradients(self.discriminators):
             for name, weight in self._generator_weights.items():
                 verdicts = self._verdicts(batch, name, outputs[name])
                 terms[f"g_gan_{name}"] = weight * gan_loss(verdicts, True, self._kind(name))
                 difference = pixel_loss(outputs[name], batch.targets[name])
                 terms[f"g_l1_{name}"] = weight * self.options.l1_weight * difference
+                if self._perceptual is not None and name != SEG:
+                    apart = self._perceptual(outputs[name], batch.targets[name])
+                    terms[f"g_vgg_{name}"] = weight * self.options.vgg_weight * apart
         return terms
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
@@ -187,7 +197,7 @@ class DeepLIIFObjective:
         write_published_folder(url, networks, options)
 
     def _images(self, ihc: Tensor) -> dict[str, Tensor]:
-        with parametrize.cached():
+        with parametrize.cached():  # layers look at their weights twice; a spectral norm would iterate twice
             images = {
                 name: self.generators[_translator(index)](ihc) for index, name in enumerate(self.options.kept)
             }
@@ -227,18 +237,20 @@ class DeepLIIFObjective:
 def new_generator(spec: GeneratorSpec, gain: float, channels: int = IMAGE_CHANNELS) -> nn.Module:
     """Return a generator to train. As published, spectral normalisation is for ResNets alone."""
     network = build_generator(spec, channels)
-    initialise(network, gain)
     if spec.norm == "spectral" and spec.family == "resnet":
         use_spectral_norm(network)
+    else:
+        initialise(network, gain)
     return network
 
 
 def new_discriminator(spec: DiscriminatorSpec, gain: float, channels: int = 2 * IMAGE_CHANNELS) -> nn.Module:
     """Return a discriminator to train. As published, spectral normalisation is not for ``pixel``."""
     network = Discriminator(spec, channels)
-    initialise(network, gain)
     if spec.norm == "spectral" and spec.architecture != "pixel":
         use_spectral_norm(network)
+    else:
+        initialise(network, gain)
     return network
 
 

@@ -10,12 +10,13 @@ from deepliif_ray.models.networks import GeneratorSpec
 from deepliif_ray.models.options import MAX_SCALE_SIZE, PAPER_WEIGHTS
 from deepliif_ray.training.objectives.adversarial import GAN_LOSSES
 from deepliif_ray.training.objectives.discriminators import DiscriminatorSpec
+from deepliif_ray.training.objectives.perceptual import VGG_DIGEST
 from deepliif_ray.training.panels.files import IHC, MODALITIES, SEG
 
 
 @dataclass(frozen=True)
 class DeepLIIFOptions:
-    """Options of the `deepliif` objective; the defaults are those of published training.
+    """Options of the `deepliif` objective; the defaults are those of published training, without dropout.
 
     Parameters
     ----------
@@ -39,19 +40,29 @@ class DeepLIIFOptions:
         ``batch``, ``instance``, ``none`` or ``spectral`` (spectral normalisation of ResNet generators and
         PatchGAN discriminators instead of normalising layers, as published), of all networks.
     padding, upsample : str
-        Of the translators; see `deepliif_ray.models.networks.GeneratorSpec`.
+        Of the translators; see `deepliif_ray.models.networks.GeneratorSpec`. Published training pads with
+        zeros since March 2022; before, it mirrored (``reflect``).
     dropout : bool
-        Whether generators are trained with dropout of 0.5. Published weights were trained without.
+        Whether generators are trained with dropout of 0.5. Published training is unless told
+        ``--no-dropout``, and so were the weights of 2021: the release V1.0.0 builds its networks with
+        dropout to load them.
     discriminator, discriminator_layers
         See `deepliif_ray.training.objectives.discriminators.DiscriminatorSpec`.
     gan_loss, seg_gan_loss : str
         ``vanilla`` (binary cross-entropy) or ``lsgan`` (mean square), of translation and of segmentation.
     l1_weight : float
         λ of the smooth L1 terms.
+    vgg_weights : str
+        URL of the weights of VGG-19; when given, the modalities get the perceptual term of published training
+        since March 2022 (`deepliif_ray.training.objectives.perceptual`).
+    vgg_weight : float
+        Its factor.
+    vgg_digest : str
+        How the SHA-256 of that file must begin; empty: any file.
     generator_loss_weights, discriminator_loss_weights : tuple of float
         Weight of each modality's loss, then of the segmentation's; by default equal, of sum 1.
     init_gain : float
-        Standard deviation of the first weights.
+        Standard deviation of the first weights, but of spectrally normalised ones (`new_generator`).
     seg_id, first_segmenter
         Names of the segmentation generators: ``G{seg_id}{first_segmenter}`` reads the IHC. ``S`` and 0 as in
         later releases; ``5`` and 1 as in the original model.
@@ -83,6 +94,9 @@ class DeepLIIFOptions:
     gan_loss: str = "vanilla"
     seg_gan_loss: str = "lsgan"
     l1_weight: float = 100.0
+    vgg_weights: str = ""
+    vgg_weight: float = 100.0
+    vgg_digest: str = VGG_DIGEST
     generator_loss_weights: tuple[float, ...] = ()
     discriminator_loss_weights: tuple[float, ...] = ()
     init_gain: float = 0.02
@@ -111,8 +125,10 @@ class DeepLIIFOptions:
                 raise ConfigError(f"{option} are {weights}; {len(self.modalities) + 1} numbers were expected")
         if not any(self._kept(self._given_weights())):
             raise ConfigError("seg_weights are all zero for the images that are left; weigh one")
-        if self.width < 1 or self.l1_weight < 0 or not 0 < self.init_gain < 1:
-            raise ConfigError("width is at least 1, l1_weight at least 0, init_gain between 0 and 1")
+        if self.width < 1 or min(self.l1_weight, self.vgg_weight) < 0 or not 0 < self.init_gain < 1:
+            raise ConfigError(
+                "width is at least 1, l1_weight and vgg_weight at least 0, init_gain between 0 and 1"
+            )
         if not 1 <= self.scale_size <= MAX_SCALE_SIZE or self.scale_size % self.divisor:
             raise ConfigError(f"scale_size is {self.scale_size}; a multiple of {self.divisor} was expected")
         assert self.verdict  # building it checks it

@@ -165,14 +165,13 @@ class NegToPosObjective:
                 f"tiles of {side} px do not suit these networks: their side must be a multiple of {divisor} "
                 f"and at least {least} px; change the crop, the generator or discriminator_layers"
             )
-        with parametrize.cached():
+        with parametrize.cached():  # as in `DeepLIIFObjective`: one iteration of a spectral norm
             return {IHC: self.generators[_GENERATOR](condition(batch.targets))}
 
     def discriminator_terms(self, batch: Batch, outputs: Mapping[str, Tensor]) -> Terms:
         """Return ``d_fake_ihc`` and ``d_real_ihc``; ``outputs`` are detached here."""
-        with parametrize.cached():
-            fake = self._verdicts(batch, outputs[IHC].detach())
-            real = self._verdicts(batch, batch.ihc)
+        fake = self._verdicts(batch, outputs[IHC].detach())
+        real = self._verdicts(batch, batch.ihc)
         return {
             "d_fake_ihc": gan_loss(fake, False, self.options.gan_loss) / 2,
             "d_real_ihc": gan_loss(real, True, self.options.gan_loss) / 2,
@@ -180,7 +179,7 @@ class NegToPosObjective:
 
     def generator_terms(self, batch: Batch, outputs: Mapping[str, Tensor], step: int) -> Terms:
         """Return ``g_gan_ihc`` and ``g_l1_ihc``."""
-        with no_gradients(self.discriminators), parametrize.cached():
+        with no_gradients(self.discriminators):
             verdicts = self._verdicts(batch, outputs[IHC])
         return {
             "g_gan_ihc": gan_loss(verdicts, True, self.options.gan_loss),

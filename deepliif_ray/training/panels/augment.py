@@ -17,8 +17,10 @@ from scipy import ndimage
 from skimage.color import hed_from_rgb, rgb_from_hed
 
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.storage import shown
 from deepliif_ray.training.panels.files import SEG, Panels, UInt8Array
 
+HORIZONTAL = "horizontal"
 FloatArray = NDArray[np.float32]
 Rng = np.random.Generator
 _TO_STAINS = hed_from_rgb.astype(np.float32)
@@ -34,8 +36,9 @@ class Augment:
     ----------
     scale : float
         Crops are taken from ``1 / (1 + scale)`` to ``1 + scale`` times their size.
-    flips : bool
-        Whether to flip and turn by multiples of 90°.
+    flips : bool or str
+        Whether to flip and turn by multiples of 90°; ``horizontal``: only mirror left and right, every
+        second time, as published training does.
     stain : float
         Standard deviation of the logarithm of each stain's strength.
     hue : float
@@ -58,7 +61,7 @@ class Augment:
     """
 
     scale: float = 0.3
-    flips: bool = True
+    flips: bool | str = True
     stain: float = 0.35
     hue: float = 0.04
     background: float = 8.0
@@ -83,12 +86,17 @@ class Augment:
         Raises
         ------
         ConfigError
-            A key is unknown, or its value is negative.
+            A key is unknown, or its value cannot be used.
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(options) - known):
             raise ConfigError(f"augment: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        if negative := [key for key, value in options.items() if value < 0]:
+        if (flips := options.get("flips", True)) not in (True, False, HORIZONTAL):
+            raise ConfigError(f"augment: flips is {shown(flips)}; use true, false or {HORIZONTAL}")
+        numbers = {key: value for key, value in options.items() if key != "flips"}
+        if wrong := [key for key, value in numbers.items() if not isinstance(value, int | float)]:
+            raise ConfigError(f"augment: {', '.join(wrong)} must be a number")
+        if negative := [key for key, value in numbers.items() if value < 0]:
             raise ConfigError(f"augment: {', '.join(negative)} must not be negative")
         return cls(**options)
 
@@ -132,9 +140,10 @@ def _geometry(images: list[UInt8Array], rng: Rng, crop: int, settings: Augment) 
         size, bilinear = (crop, crop), Image.Resampling.BILINEAR
         images = [np.asarray(Image.fromarray(np.ascontiguousarray(i)).resize(size, bilinear)) for i in images]
     if settings.flips:
-        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        images = [np.rot90(image, turns) for image in images]
-        images = [image[:, ::-1] for image in images] if mirrored else images
+        if settings.flips != HORIZONTAL:
+            turns = int(rng.integers(4))
+            images = [np.rot90(image, turns) for image in images]
+        images = [image[:, ::-1] for image in images] if rng.integers(2) else images
     return [np.ascontiguousarray(image) for image in images]
 
 

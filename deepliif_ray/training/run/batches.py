@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepliif_ray.errors import ConfigError
@@ -81,6 +82,9 @@ class Sampler:
         Side of a sample, px.
     settings : Augment
     seed : int
+    in_turn : bool
+        Whether all tiles are taken, in a random order, before any is taken again; ``weights`` do not count
+        then. If not, each sample is drawn on its own.
 
     Raises
     ------
@@ -97,9 +101,10 @@ class Sampler:
         crop: int,
         settings: Augment,
         seed: int,
+        in_turn: bool = False,
     ) -> None:
         self._tiles, self._batch_size, self._crop, self._settings = tiles, batch_size, crop, settings
-        self._seed = seed
+        self._seed, self._in_turn = seed, in_turn
         self._members: list[list[int]] = [[] for _ in weights]
         for index in range(len(tiles)):
             self._members[tiles.source_of(index)].append(index)
@@ -111,9 +116,13 @@ class Sampler:
     def sample(self, step: int, k: int) -> Panels:
         """Return sample ``k`` of ``step``."""
         rng = np.random.default_rng([self._seed, step, k])
-        members = self._members[rng.choice(len(self._members), p=self._shares)]
-        tile = self._tiles.get(members[rng.integers(len(members))])
-        return augmented(tile, rng, self._crop, self._settings)
+        if self._in_turn:
+            epoch, place = divmod((step - 1) * self._batch_size + k, len(self._tiles))
+            index = int(_order(self._seed, epoch, len(self._tiles))[place])
+        else:
+            members = self._members[rng.choice(len(self._members), p=self._shares)]
+            index = members[rng.integers(len(members))]
+        return augmented(self._tiles.get(index), rng, self._crop, self._settings)
 
     def batches(
         self, first: int, last: int, *, rank: int = 0, workers: int = 1, threads: int = 2
@@ -137,10 +146,21 @@ class Sampler:
                     future.cancel()
 
 
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """Return the numbers of ``count`` tiles as they come in ``epoch``."""
+    # Trailing zeros make no other stream, so a fourth number keeps this one apart from those of samples.
+    return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
+
+
 def to_tensor(images: Sequence[UInt8Array], device: torch.device) -> Tensor:
-    """Return uint8 images (H, W, 3) as float32 (B, 3, H, W) in [-1, 1], channels last in memory."""
+    """Return uint8 images (H, W, 3) as float32 (B, 3, H, W) in [-1, 1].
+
+    Channels are last in memory, but not on a CPU: see `deepliif_ray.training.run.trainer.layout`.
+    """
     stacked = torch.from_numpy(np.stack(images))
-    return stacked.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    tensor = stacked.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return tensor.contiguous() if tensor.device.type == "cpu" else tensor
 
 
 def to_images(tensor: Tensor) -> UInt8Array:

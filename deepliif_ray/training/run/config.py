@@ -2,20 +2,23 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError
+from deepliif_ray.training.run.presets import PRESETS, with_preset
 from deepliif_ray.validation import Options, problems
 
 # What may change between a run and its resumption: none of it changes what the finished steps have done.
 MAY_CHANGE = {
-    "steps", "checkpoint_every", "validate_every", "sample_grid_every", "patience", "keep_checkpoints",
-    "threads", "loader_threads", "metadata",
+    "preset", "steps", "epochs", "checkpoint_every", "validate_every", "sample_grid_every", "patience",
+    "keep_checkpoints", "threads", "loader_threads", "metadata",
 }  # fmt: skip
+_URLS = ("vgg_weights",)
+"""Options of objectives that are URLs."""
 
 
 class DataSource(Options):
@@ -38,6 +41,9 @@ class TrainConfig(Options):
 
     Attributes
     ----------
+    preset : str, optional
+        ``published``: what `deepliif_ray.training.run.presets` lists is the default of each key that is not
+        given; the filled keys are what a run writes down.
     objective : str
         ``compact``, ``deepliif``, ``neg-to-pos``, or one that an installed package offers (see
         `deepliif_ray.training.objectives.base.find`).
@@ -51,12 +57,16 @@ class TrainConfig(Options):
     batch_size : int
         Squares in a step, all workers together.
     steps : int
-        Updates of the generators.
+        Updates of the generators. Each draws its squares anew: some tiles come again before others came.
+    epochs : int
+        In place of ``steps``: how often each tile is trained on. They come in a random order, all of them
+        before any comes again, as published training does; sources have equal weights then.
     optimizer, learning_rate, betas, weight_decay
         The paper's are Adam, 2e-4, (0.5, 0.999), 0.
     schedule : str
-        ``linear``: constant, then falling linearly to 0 from ``decay_start`` (fraction of the steps) on;
-        ``cosine``: falling from the end of the warmup on; ``constant``.
+        ``linear``: constant, then falling linearly to 0 from ``decay_start`` (fraction of the steps) on, with
+        ``epochs`` once an epoch, as published; ``cosine``: falling from the end of the warmup on;
+        ``constant``.
     warmup : int
         Steps over which the learning rate rises from 0.
     gradient_clip : float
@@ -85,13 +95,15 @@ class TrainConfig(Options):
         Goes into the exported model: name, licence, a text on the training data, …
     """
 
+    preset: Literal["published"] | None = None
     objective: str = "compact"
     objective_options: dict[str, Any] = Field(default_factory=dict)
     data: list[DataSource] = Field(min_length=1)
     validation: list[str] = Field(default_factory=list)
     crop: int = Field(default=256, ge=16, le=4096)
     batch_size: int = Field(default=8, ge=1)
-    steps: int = Field(ge=1)
+    steps: int = Field(default=0, ge=0)
+    epochs: int = Field(default=0, ge=0)
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False)
     betas: tuple[float, float] = (0.5, 0.999)
@@ -118,18 +130,39 @@ class TrainConfig(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _what_an_objective_implies(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("objective") == "neg-to-pos":
-            return {"monitor": "l1_ihc", **values}
-        return values
+    def _what_is_implied(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        implied = {"monitor": "l1_ihc"} if values.get("objective") == "neg-to-pos" else {}
+        return {**implied, **with_preset(values)}
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> Self:
+        if not self.steps and not self.epochs:
+            raise ValueError("steps is missing; add it, or epochs")
+        if self.steps and self.epochs:
+            raise ValueError(f"steps is {self.steps} and epochs {self.epochs}; give one of them")
+        if self.epochs and len({source.weight for source in self.data}) > 1:
+            raise ValueError("in epochs every tile counts once; leave out the weight of data, or give steps")
+        if self.preset and self.objective != PRESETS[self.preset]["objective"]:
+            raise ValueError(f"preset {self.preset} is not for the objective {self.objective}; leave one out")
+        return self
+
+    def for_tiles(self, tiles: int) -> Self:
+        """Return the configuration with the ``steps`` that its ``epochs`` take with so many tiles."""
+        if not self.epochs:
+            return self
+        return self.model_copy(update={"steps": math.ceil(self.epochs * tiles / self.batch_size)})
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of update ``step`` (the first is 1)."""
-        done = step - 1
+        """Return the learning rate of update ``step``, the first is 1; of epochs, see `for_tiles`."""
+        done, whole = step - 1, self.steps
         factor = min(step / self.warmup, 1.0) if self.warmup else 1.0
         if self.schedule == "linear":
-            start = self.decay_start * self.steps
-            factor *= 1.0 - max(0.0, done - start) / max(self.steps - start, 1.0)
+            if self.epochs:
+                done, whole = done * self.epochs // self.steps, self.epochs
+            start = self.decay_start * whole
+            factor *= 1.0 - max(0.0, done - start) / max(whole - start, 1.0)
         elif self.schedule == "cosine":
             left = min(max(done - self.warmup, 0) / max(self.steps - self.warmup, 1), 1.0)
             factor *= 0.5 * (1.0 + math.cos(math.pi * left))
@@ -174,7 +207,7 @@ def load_config(url: str, **overrides: Any) -> TrainConfig:
     url : str
         URL or path. Relative URLs of data in it are taken from its folder.
     **overrides
-        Keys that replace those of the file; None: the file's stays.
+        Keys that replace those of the file, ``steps`` its ``epochs`` too; None: the file's stays.
 
     Raises
     ------
@@ -184,10 +217,15 @@ def load_config(url: str, **overrides: Any) -> TrainConfig:
         The file cannot be read.
     """
     options = load_mapping(url) | {key: value for key, value in overrides.items() if value is not None}
+    if overrides.get("steps") is not None:
+        options.pop("epochs", None)
     config = train_config(options, url)
     folder = storage.parent(url)
+    urls = {key: config.objective_options[key] for key in _URLS if config.objective_options.get(key)}
     return config.model_copy(
         update={
+            "objective_options": config.objective_options
+            | {key: storage.resolve(str(uri), folder) for key, uri in urls.items()},
             "data": [DataSource(uri=storage.resolve(s.uri, folder), weight=s.weight) for s in config.data],
             "validation": [storage.resolve(uri, folder) for uri in config.validation],
             "init": config.init and storage.resolve(config.init, folder),

@@ -125,6 +125,7 @@ class _Run:
         device: torch.device,
         team: Team,
     ) -> None:
+        self._given, config = config, config.for_tiles(len(tiles))
         self._config, self._output, self._device, self._team = config, output, device, team
         self._objective = make_objective(config)
         native = getattr(self._objective, "native", PUBLISHED)
@@ -141,6 +142,7 @@ class _Run:
             crop=config.crop,
             settings=Augment.none() if config.augment is None else Augment.from_options(config.augment),
             seed=config.seed,
+            in_turn=bool(config.epochs),
         )
         # Without validation tiles, the first of the training tiles still show how the images come along.
         shown = tiles if validation is None else validation
@@ -162,7 +164,7 @@ class _Run:
             self._trainer.start_from(initial_weights(self._config.init), self._config.init)
         self._trainer.synchronize()
         if self._team.rank == 0:
-            storage.write_bytes(config_url(self._output), dump_config(self._config))
+            storage.write_bytes(config_url(self._output), dump_config(self._given))
 
     @property
     def _finished(self) -> bool:
@@ -249,7 +251,7 @@ class _Run:
             metadata = {
                 **self._config.metadata,
                 "training": {
-                    "config": self._config.model_dump(mode="json", exclude={"metadata"}),
+                    "config": self._given.model_dump(mode="json", exclude={"metadata"}),
                     "step": step,
                     "validation": metrics,
                     "software": f"deepliif-ray {__version__}",

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.models.networks import TileNorm
@@ -161,6 +163,57 @@ def test_networks_start_as_published():
     scales = torch.cat([m.weight for m in objective.generators.modules() if isinstance(m, TileNorm)])
     assert scales.mean().item() == pytest.approx(1, abs=0.01)
     assert scales.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_spectrally_normalised_networks_start_as_published():
+    objective = small_objective(norm="spectral", width=16, discriminator_width=16)
+    normed = 0
+    for networks in (objective.generators, objective.discriminators):
+        for module in networks.modules():
+            if not parametrize.is_parametrized(module):
+                continue
+            normed += 1
+            weight = module.parametrizations.weight.original
+            fan_in = weight[0].numel()
+            # PyTorch's own: uniform up to the root of 1 over this number.
+            assert weight.abs().max() <= fan_in**-0.5
+            assert weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.15)
+            assert module.bias is None or not module.bias.any()
+    assert normed > 50
+    unet = objective.generators["GS0"]  # is not normalised, as published
+    weights = torch.cat([p.flatten() for p in unet.parameters() if p.dim() == 4])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def iterated(weight, v, times):
+    """Right singular vector after so many power iterations (Miyato et al. 2018)."""
+    matrix = weight.detach().flatten(1)
+    for _ in range(times):
+        u = functional.normalize(matrix @ v, dim=0)
+        v = functional.normalize(matrix.T @ u, dim=0)
+    return v
+
+
+def test_spectral_norms_iterate_as_often_as_published():
+    objective, batch = small_objective(norm="spectral"), random_batch()
+    judges = objective.discriminators
+    watched = []
+    for network, layer, times in (
+        (objective.generators["G1"], "model.4", 1),
+        (judges["D2"], "model.2", 3),
+        (judges["DS1"], "model.2", 3),
+    ):
+        found = network.get_submodule(layer).parametrizations.weight
+        # Far from the singular vector, so that an iteration more or less is seen.
+        found[0]._v.copy_(functional.normalize(torch.arange(1.0, 1 + len(found[0]._v)), dim=0))
+        watched.append((found.original, found[0]._v.clone(), found[0], times))
+    outputs = objective.forward(batch)
+    objective.discriminator_terms(batch, outputs)
+    objective.generator_terms(batch, outputs, 1)
+    for weight, before, norm, times in watched:
+        torch.testing.assert_close(norm._v, iterated(weight, before, times))
+        for other in (times - 1, times + 1):
+            assert (norm._v - iterated(weight, before, other)).abs().max() > 1e-3
 
 
 def test_discriminators_are_patchgans():

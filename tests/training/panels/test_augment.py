@@ -44,6 +44,20 @@ def test_panels_stay_registered(tile):
         assert (crop.ihc == crop.targets["dapi"]).all()
 
 
+def test_horizontal_flips_mirror_every_second_time_and_do_not_turn(tile):
+    settings = replace(Augment.none(), flips="horizontal")
+    mirrored = 0
+    for seed in range(40):
+        crop = augmented(tile, rng(seed), 192, settings)
+        flipped = (crop.ihc == tile.ihc[:, ::-1]).all()
+        mirrored += flipped
+        for name, image in crop.targets.items():
+            expected = tile.targets[name]
+            assert (image == (expected[:, ::-1] if flipped else expected)).all()
+        assert flipped or (crop.ihc == tile.ihc).all()
+    assert 10 < mirrored < 30
+
+
 def test_stains_leave_targets_alone(tile):
     settings = Augment(scale=0, flips=False)
     plain = augmented(tile, rng(), 192, Augment.none())
@@ -90,3 +104,7 @@ def test_unknown_settings():
         Augment.from_options({"colour": 1})
     with pytest.raises(ConfigError, match="negative"):
         Augment.from_options({"hue": -1})
+    with pytest.raises(ConfigError, match="hue must be a number"):
+        Augment.from_options({"hue": "much"})
+    with pytest.raises(ConfigError, match="flips is 'vertical'; use true, false or horizontal"):
+        Augment.from_options({"flips": "vertical"})
