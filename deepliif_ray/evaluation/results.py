@@ -100,8 +100,7 @@ class Evaluation:
     def described(self) -> str:
         """One line on the scale of the images, and on the reach where there are centroids."""
         scales = self.scales.values()
-        images = "1 image" if len(scales) == 1 else f"{len(scales)} images"
-        said = f"{images} at {span([scale.mpp for scale in scales])} µm per pixel"
+        said = f"{number_of(scales, 'image')} at {span([scale.mpp for scale in scales])} µm per pixel"
         if not self.models[0].pooled:
             return said
         within = span([round(scale.mpp * scale.reach_px, 6) for scale in scales])
@@ -176,3 +175,8 @@ def span(values: Collection[float]) -> str:
     """Return one value as text, or the least and the greatest."""
     ends = sorted({min(values), max(values)})
     return " to ".join(f"{value:g}" for value in ends)
+
+
+def number_of(things: Collection[object], name: str) -> str:
+    """Return how many things there are, as text: ``1 image``, ``2 images``."""
+    return f"{len(things)} {name}" + ("" if len(things) == 1 else "s")

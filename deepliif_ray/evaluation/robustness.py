@@ -17,7 +17,7 @@ from deepliif_ray.evaluation import perturbations
 from deepliif_ray.evaluation.detection import index_percent
 from deepliif_ray.evaluation.fields import Rules, check_mpp, find_cells, infer_field
 from deepliif_ray.evaluation.perturbations import UInt8Array
-from deepliif_ray.evaluation.results import span
+from deepliif_ray.evaluation.results import number_of, span
 from deepliif_ray.evaluation.sweep_plot import Sweep, draw_sweeps
 from deepliif_ray.evaluation.sweeps import SWEEPS
 from deepliif_ray.evaluation.truth import list_images, read_image_of
@@ -131,8 +131,8 @@ class Robustness:
     def described(self) -> str:
         """One line on the fields, and on what the table has."""
         return (
-            f"{len(self.mpp)} fields at {span(self.mpp.values())} µm per pixel, each step beside the field "
-            "as it is: mean of the fields' absolute shifts, and the farthest"
+            f"{number_of(self.mpp, 'field')} at {span(self.mpp.values())} µm per pixel, each step beside the "
+            "field as it is: mean of absolute shifts, and the farthest"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def draw(found: Robustness) -> str:
         (sweep, [step.name for step in steps], [shift for shift in found.shifts if shift.sweep == sweep])
         for sweep, steps in SWEEPS.items()
     ]
-    title = f"{found.model}: {len(found.mpp)} fields, each changed picture beside the field as it is"
+    title = f"{found.model}: {number_of(found.mpp, 'field')}, each changed picture beside the field as it is"
     return draw_sweeps(
         title,
         [

@@ -145,6 +145,7 @@ def test_stain_densities_of_pure_stains():
         ({"resolution": "60x"}, "resolution is '60x'"),
         ({"large_noise_thresh": "big"}, "large_noise_thresh is 'big'"),
         ({"core": 0}, "core is 0"),
+        ({"mpp": 0}, "mpp is 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
