@@ -12,6 +12,7 @@ from deepliif_ray.cells.contours import encode_wkb
 from deepliif_ray.cells.fragments import BORDER, CoreFragments, measure_core
 from deepliif_ray.cells.measures import COLUMNS, MEASUREMENTS, M
 from deepliif_ray.cells.nodes import SlideCells
+from deepliif_ray.cells.rims import RimReach
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import (
     SizeCounts,
@@ -80,19 +81,22 @@ def derive_thresholds(
     )
 
 
-def cells_table(cells: SlideCells, *, has_marker: bool, has_rgb: bool, first_id: int = 0) -> pa.Table:
+def cells_table(
+    cells: SlideCells, *, has_marker: bool, has_rgb: bool, has_rim: bool, first_id: int = 0
+) -> pa.Table:
     """Return cells as the measuring columns of the ``cells`` schema.
 
     Parameters
     ----------
     cells : SlideCells
-    has_marker, has_rgb : bool
-        Without a marker image ``marker_max`` is null; without the IHC the optical densities are.
+    has_marker, has_rgb, has_rim : bool
+        Without a marker image ``marker_max`` is null; without the IHC the optical densities are; and what lies
+        around nuclei, if it was not measured.
     first_id : int
         ``cell_id`` of the first one.
     """
     m = {name: cells.measures[:, column] for name, column in M.items()}
-    has = {"marker": has_marker, "rgb": has_rgb}
+    has = {"marker": has_marker, "rgb": has_rgb, "rim": has_rim}
     columns = {row.column: row.values(cells.measures, has) for row in MEASUREMENTS} | {
         "cell_id": pa.array(np.arange(first_id, first_id + len(cells))),
         "majority_positive": pa.array(m["positive"] >= m["negative"]),
@@ -118,6 +122,7 @@ def extract_cells(
     rgb: NDArray[np.uint8] | None = None,
     *,
     resolution: str = "40x",
+    mpp: float | None = None,
     seg_thresh: int = SEG_THRESH,
     noise_thresh: int = NOISE_THRESH,
     large_noise_thresh: int | str | None = "default",
@@ -134,6 +139,8 @@ def extract_cells(
     rgb : ndarray of uint8, shape (H, W, 3), optional
         The IHC image, for optical densities.
     resolution : {'40x', '20x', '10x'}
+    mpp : float, optional
+        Micrometres per pixel, 0.01 to 100. With it, and with ``rgb``, the stain around nuclei is measured.
     seg_thresh : int
         Red plus blue must exceed it in a cell's pixel.
     noise_thresh : int
@@ -168,6 +175,9 @@ def extract_cells(
         rgb = _image("rgb", rgb, seg.shape[:2], channels=True)
     if core is not None and core < 1:
         raise ConfigError(f"core is {core}; give a number of pixels of at least 1")
+    if mpp is not None and not 0.01 <= mpp <= 100:
+        raise ConfigError(f"mpp is {mpp}; give micrometres per pixel, 0.01 to 100")
+    reach = None if mpp is None or rgb is None else RimReach.at(mpp)
     limit = large_noise_threshold(large_noise_thresh, resolution)
     height, width = seg.shape[:2]
     column_edges, row_edges = (
@@ -187,16 +197,24 @@ def extract_cells(
                     slide=(width, height),
                     seg_thresh=seg_thresh,
                     large_noise_thresh=limit,
+                    reach=reach,
                 )
                 histogram[:] += fragments.marker_histogram
                 yield fragments
 
-    rows = join_rows(cores(), column_edges, row_edges, noise_thresh=noise_thresh, large_noise_thresh=limit)
+    rows = join_rows(
+        cores(),
+        column_edges,
+        row_edges,
+        noise_thresh=noise_thresh,
+        large_noise_thresh=limit,
+        reach=reach,
+    )
     cells = SlideCells.merge(list(rows))
     counts = SizeCounts()
     count_sizes(counts, cells)
     return ExtractedCells(
-        table=cells_table(cells, has_marker=marker is not None, has_rgb=rgb is not None),
+        table=cells_table(cells, has_marker=marker is not None, has_rgb=rgb is not None, has_rim=reach is not None),
         thresholds=derive_thresholds(
             counts,
             histogram,
