@@ -90,8 +90,8 @@ def cells_table(
     ----------
     cells : SlideCells
     has_marker, has_rgb, has_rim : bool
-        Without a marker image ``marker_max`` is null; without the IHC the optical densities are; and what lies
-        around nuclei, if it was not measured.
+        Without a marker image ``marker_max`` is null; without the IHC the optical densities are; and rims are
+        if they were not measured.
     first_id : int
         ``cell_id`` of the first one.
     """
@@ -214,7 +214,9 @@ def extract_cells(
     counts = SizeCounts()
     count_sizes(counts, cells)
     return ExtractedCells(
-        table=cells_table(cells, has_marker=marker is not None, has_rgb=rgb is not None, has_rim=reach is not None),
+        table=cells_table(
+            cells, has_marker=marker is not None, has_rgb=rgb is not None, has_rim=reach is not None
+        ),
         thresholds=derive_thresholds(
             counts,
             histogram,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from deepliif_ray.cells.contours import trace
 from deepliif_ray.cells.labels import KNOWN, NEGATIVE, OPEN, POSITIVE, classify, label_core
 from deepliif_ray.cells.measures import AT, NUMBERS
-from deepliif_ray.cells.rims import RIM_COLUMNS, RimReach, rims_of_blank, rims_of_core
+from deepliif_ray.cells.nearest import RIM_COLUMNS
+from deepliif_ray.cells.rims import RimReach, rims_of_blank, rims_of_core
 from deepliif_ray.stains import DAB, HEMATOXYLIN
 
 STAIN_SCALE = 1_000_000
@@ -278,9 +279,9 @@ def blank_core(
 ) -> CoreFragments:
     """Return the fragments of a core that was never looked at: black segmentation, one marker value.
 
-    Its optical densities are unknown (0), so it may only stand for cores too large to be part of a cell. Such a core
-    is of one colour, as is what lies around it for the width of a tile's overlap: there is glass between it
-    and the next nucleus, so pixels of a rim are hardly ever its own. These have an optical density of 0.
+    Its optical densities are unknown (0), so it may only stand for cores too large to be part of a cell. Such a
+    core is of one colour, and so is what lies around it, for the width of a tile's overlap (8 µm by default).
+    So there is glass between it and the next nucleus. A pixel of it that is rim all the same counts as 0.
     """
     x0, y0, x1, y1 = core
     height, width = y1 - y0, x1 - x0

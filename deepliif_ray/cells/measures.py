@@ -2,9 +2,9 @@
 
 Such a row says which number of the kernel becomes the column, and how fragments of a cell join in it: by
 ``sum``, ``min`` or ``max`` of integers, so that the cell is to the last bit what it would be measured whole.
-``over`` divides it by another number at the very end, ``scale`` by a constant, and ``needs`` names what there must
-be, or there is none: an image, or ``rim``, the IHC and the size of its pixels. The kernel's line for it is in
-`deepliif_ray.cells.fragments`, or in `deepliif_ray.cells.rims` if it lies around the nucleus.
+``over`` divides it by another number at the very end, ``scale`` by a constant, and ``needs`` names what there
+must be, or it is null: an image, or ``rim`` (the IHC and the size of its pixels). The kernel's line for it is
+in `deepliif_ray.cells.fragments`, or in `deepliif_ray.cells.nearest` if it lies around the nucleus.
 """
 
 import hashlib

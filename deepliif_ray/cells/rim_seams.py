@@ -1,14 +1,14 @@
 """Rims across the seams of cores: what lies along the sides of cores is settled a row of cores at a time.
 
-A pixel's nucleus is at most R rows and columns away (`RimReach.pixels`). So when a row of cores is known, these pixels
-can be settled:
+A pixel's nucleus is at most R rows and columns away (`RimReach.pixels`). So when a row of cores is known,
+these pixels can be settled:
 
 - those along the seam to the row above, up to R rows on either side;
 - those along the seams between its columns, but for R rows at its lower side.
 
-The 2 R lowest lines of pixels wait for the next row: those that are not settled, and above them as many again, because
-these may hold their nuclei. So memory follows the slide's width. Rows of cores may be lower than R; then lines
-of several rows wait.
+The 2 R lowest lines of pixels wait for the next row: those that are not settled, and above them as many
+again, because these may hold their nuclei. So memory follows the slide's width. Rows of cores may be lower
+than R; then lines of several rows wait.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepliif_ray.cells.fragments import CoreFragments
-from deepliif_ray.cells.rims import RIM_COLUMNS, RimReach, from_frame, settle_rims
+from deepliif_ray.cells.nearest import RIM_COLUMNS, settle_rims
+from deepliif_ray.cells.rims import RimReach, from_frame
 
 _ALL_SEEN = np.zeros(4, dtype=np.bool_)
 
@@ -102,9 +103,9 @@ class RimSeams:
             self._settle(self._columns, (middle - self._top, stop - self._top), roots, is_nucleus),
         ]
         self._settled = stop
-        lines = self._lowest if deep == 2 * reach else self._lines
-        kept = 0 if self._is_last else 2 * reach
-        self._lines = tuple(part[max(0, len(part) - kept) :] for part in lines)
+        nodes, asked = self._lowest if deep == 2 * reach else self._lines
+        first = len(nodes) if self._is_last else max(0, len(nodes) - 2 * reach)
+        self._lines = nodes[first:], asked[first:]
         return np.concatenate(found)
 
     def _settle(
@@ -117,9 +118,8 @@ class RimSeams:
         if rows[0] >= rows[1]:
             return np.empty((0, RIM_COLUMNS), dtype=np.int64)
         nodes, asked = lines
-        reach = self._reach
         found: NDArray[np.int64] = settle_rims(
-            nodes, roots, is_nucleus, asked, rows, _ALL_SEEN, reach.rim_squared, reach.cytoplasm_squared
+            nodes, roots, is_nucleus[nodes], asked, rows, _ALL_SEEN, *self._reach.limits
         )
         return found
 

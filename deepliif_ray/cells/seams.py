@@ -5,10 +5,10 @@ Union-find over it decides which open regions reach the slide's border; those th
 the cells around them.
 
 The graph is never held whole. A component is final as soon as nothing of it lies on the lower side of the row
-of cores and no open region beside it does (whether that one is a hole is not known before it ends), and, where
-what lies around nuclei is measured, nothing of it lies so near to that side that pixels beyond may be its own. Final
-components are given out and forgotten; the others are carried into the next row, each as one node. So memory
-follows the width of a row of cores and what hangs over its lower side, not the height of the slide.
+of cores and no open region beside it does (whether that one is a hole is not known before it ends). Where
+rims are measured, it must not lie so near to that side either that its rim may go beyond. Final components
+are given out and forgotten; the others are carried into the next row, each as one node. So memory follows the
+width of a row of cores and what hangs over its lower side, not the height of the slide.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from deepliif_ray.cells.fragments import CoreFragments
 from deepliif_ray.cells.labels import KNOWN, find, union
 from deepliif_ray.cells.measures import M
+from deepliif_ray.cells.nearest import RIM_COLUMNS, RIM_NUMBERS
 from deepliif_ray.cells.nodes import Nodes, SlideCells, finish
 from deepliif_ray.cells.rim_seams import RimSeams
-from deepliif_ray.cells.rims import RIM_COLUMNS, RIM_NUMBERS, RimReach
+from deepliif_ray.cells.rims import RimReach
 
 _BACKGROUND = 0
 _LOW = 0xFFFFFFFF
@@ -207,7 +208,7 @@ class SeamJoiner:
     ) -> NDArray[np.int64]:
         """Add what was counted around nuclei to their nodes; return the rest, by components.
 
-        What lies in the background counts, and what lies in a hole, which is nucleus now, does not. The rest is in
+        What lies in the background counts. What lies in a hole is nucleus now, and does not. The rest is in
         regions of which neither is known yet.
         """
         is_nucleus = np.zeros(len(nodes), dtype=np.bool_)
@@ -216,7 +217,7 @@ class SeamJoiner:
             rims = np.concatenate([rims, self._rim_seams.settle(roots, is_nucleus[roots])])
         region, nucleus = roots[rims[:, 0]], roots[rims[:, 1]]
         counts = region == _BACKGROUND
-        np.add.at(nodes.measures, (nucleus[counts, None], _RIM), rims[counts, 2:])
+        np.add.at(nodes.measures, np.ix_(nucleus[counts], _RIM), rims[counts, 2:])
         waits = ~counts & ~is_nucleus[region]
         pairs, place = np.unique(
             np.stack([region[waits], nucleus[waits]], axis=1), axis=0, return_inverse=True

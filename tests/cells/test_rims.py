@@ -13,8 +13,9 @@ from deepliif_ray.cells import extract_cells
 from deepliif_ray.cells.extract import cells_table
 from deepliif_ray.cells.fragments import STAINS, blank_core, measure_core
 from deepliif_ray.cells.measures import M
+from deepliif_ray.cells.nearest import RIM_NUMBERS
 from deepliif_ray.cells.nodes import SlideCells
-from deepliif_ray.cells.rims import RIM_NUMBERS, RimReach, from_frame, to_frame
+from deepliif_ray.cells.rims import RimReach, from_frame, to_frame
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.errors import ConfigError
 from tests.cells import maps
@@ -32,7 +33,9 @@ def reference(seg, rgb, mpp):
     labels, count = ndimage.label(nucleus, structure=np.ones((3, 3)))
     parts = [STAINS[channel, 1][rgb[..., channel]] for channel in range(3)]
     dab = np.floor((np.maximum(0, sum(parts)) + 500) / 1000).astype(int)
-    pixels = np.argwhere(nucleus)  # in row order, so that the first of several nearest ones is the least of them
+    pixels = np.argwhere(
+        nucleus
+    )  # in row order, so that the first of several nearest ones is the least of them
     owned = {index: [] for index in range(1, count + 1)}
     for y, x in np.argwhere(~nucleus) if count else ():
         squared = ((pixels - (y, x)) ** 2).sum(axis=1)
@@ -76,7 +79,9 @@ def _classes(draw):
         return maps.blobs(rng, height, width, 6)
     if kind in ("rings", "broken"):
         return maps.rings(height, width, 4, broken=kind == "broken")
-    return maps.spiral(height, width, 4) if kind == "spiral" else np.full((height, width), kind == "full", int)
+    return (
+        maps.spiral(height, width, 4) if kind == "spiral" else np.full((height, width), kind == "full", int)
+    )
 
 
 _MPP = st.sampled_from([0.2, 0.3, 0.5, 0.8, 1.0, 2.5, 5.0])  # from 20 pixels to none
@@ -230,7 +235,9 @@ def test_a_core_that_nobody_looked_at_is_glass():
     reach, slide = RimReach.at(0.5), (80, 40)
     options = {"seg_thresh": 120, "large_noise_thresh": None, "reach": reach}
     left, right = (
-        measure_core(seg[:, x : x + 40], None, rgb[:, x : x + 40], core=(x, 0, x + 40, 40), slide=slide, **options)
+        measure_core(
+            seg[:, x : x + 40], None, rgb[:, x : x + 40], core=(x, 0, x + 40, 40), slide=slide, **options
+        )
         for x in (0, 40)
     )
     blank = blank_core(core=(40, 0, 80, 40), slide=slide, background_marker=None, reach=reach)
@@ -243,7 +250,9 @@ def test_a_core_that_nobody_looked_at_is_glass():
     assert found[0][0, M["cytoplasm"]] > found[0][0, M["rim"]] > 0
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 6))
+@given(
+    st.integers(1, 9), st.integers(1, 9), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 6)
+)
 def test_frames_hold_what_lies_near_shared_sides(height, width, sides, depth):
     image = np.arange(1, height * width + 1, dtype=np.int32).reshape(height, width)
     shared = np.array(sides)
