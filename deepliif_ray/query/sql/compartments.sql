@@ -59,7 +59,7 @@ SELECT
   concat_ws(
     '; ',
     CASE WHEN n_called > 0 AND n_measured = 0 THEN
-      'the ' || compartment_of(m.localisation, compartment) || ' was not measured: score the slide again'
+      'the ' || compartment_of(m.localisation, compartment) || ' was not measured by the version that scored the slide'
     END,
     notes_of(NULL, n_measured, n.min_cells, slide_lacks(s.has_region, region), n.standing)
   ) AS notes
