@@ -280,8 +280,8 @@ def blank_core(
     """Return the fragments of a core that was never looked at: black segmentation, one marker value.
 
     Its optical densities are unknown (0), so it may only stand for cores too large to be part of a cell. Such
-    a core is of one colour, and so is what lies around it for the width of a tile's overlap, 8 µm by default: it
-    is glass up to the next nucleus. A pixel of it that is rim all the same counts as 0.
+    a core is of one colour, and so is what lies around it for the width of a tile's overlap, 8 µm by
+    default: it is glass up to the next nucleus. A pixel of it that is rim all the same counts as 0.
     """
     x0, y0, x1, y1 = core
     height, width = y1 - y0, x1 - x0
