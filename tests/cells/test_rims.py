@@ -16,7 +16,7 @@ from deepliif_ray.cells.measures import M
 from deepliif_ray.cells.nearest import RIM_NUMBERS
 from deepliif_ray.cells.nodes import SlideCells
 from deepliif_ray.cells.rims import RimReach, from_frame, to_frame
-from deepliif_ray.cells.seams import join_rows
+from deepliif_ray.cells.seams import SeamJoiner, join_rows
 from deepliif_ray.errors import ConfigError
 from tests.cells import maps
 
@@ -278,6 +278,28 @@ def test_cells_far_from_a_side_are_final_at_once():
     ]  # fmt: skip
     assert reach.pixels == 5
     assert [len(cells) for cells in join_rows(cores, columns, rows, **EVERYTHING, reach=reach)] == [1, 1]
+
+
+def test_what_waits_does_not_grow_with_the_height():
+    """A piece of tissue repeated downwards: every row of cores leaves as much for the next one."""
+    rng = np.random.default_rng(4)
+    seg, rgb = picture(maps.noise(rng, 32, 96, 0.05))
+    reach, rows = RimReach.at(0.5), 12
+    joiner = SeamJoiner(np.arange(0, 97, 32), noise_thresh=0, large_noise_thresh=None, reach=reach)
+    waiting = []
+    for row in range(rows):
+        cores = [
+            measure_core(
+                seg[:, x : x + 32], None, rgb[:, x : x + 32], core=(x, 32 * row, x + 32, 32 * row + 32),
+                slide=(96, 32 * rows), seg_thresh=120, large_noise_thresh=None, reach=reach,
+            )
+            for x in (0, 32, 64)
+        ]  # fmt: skip
+        joiner.add(cores, 32, last=row == rows - 1)
+        waiting.append((joiner.carried, len(joiner._rims), joiner._rim_seams.waiting.shape))
+    assert len(set(waiting[1:-1])) == 1
+    assert waiting[1][0] > 10 and waiting[1][2] == (2 * reach.pixels, 96)
+    assert waiting[-1] == (0, 0, (0, 96))
 
 
 def test_numbers_are_columns():
