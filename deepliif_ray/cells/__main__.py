@@ -19,7 +19,7 @@ def compile_kernels() -> None:
         for image in images:
             image.flags.writeable = writeable
         for core in (None, 24):
-            extract_cells(*images, noise_thresh=4, core=core)
+            extract_cells(*images, mpp=0.5, noise_thresh=4, core=core)
 
 
 if __name__ == "__main__":

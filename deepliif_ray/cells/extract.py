@@ -12,6 +12,7 @@ from deepliif_ray.cells.contours import encode_wkb
 from deepliif_ray.cells.fragments import BORDER, CoreFragments, measure_core
 from deepliif_ray.cells.measures import COLUMNS, MEASUREMENTS, M
 from deepliif_ray.cells.nodes import SlideCells
+from deepliif_ray.cells.rims import RimReach
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import (
     SizeCounts,
@@ -79,19 +80,22 @@ def derive_thresholds(
     )
 
 
-def cells_table(cells: SlideCells, *, has_marker: bool, has_rgb: bool, first_id: int = 0) -> pa.Table:
+def cells_table(
+    cells: SlideCells, *, has_marker: bool, has_rgb: bool, has_rim: bool, first_id: int = 0
+) -> pa.Table:
     """Return cells as the measuring columns of the ``cells`` schema.
 
     Parameters
     ----------
     cells : SlideCells
-    has_marker, has_rgb : bool
-        Without a marker image ``marker_max`` is null; without the IHC the optical densities are.
+    has_marker, has_rgb, has_rim : bool
+        Without a marker image ``marker_max`` is null; without the IHC the optical densities are; and rims are
+        if they were not measured.
     first_id : int
         ``cell_id`` of the first one.
     """
     m = {name: cells.measures[:, column] for name, column in M.items()}
-    has = {"marker": has_marker, "rgb": has_rgb}
+    has = {"marker": has_marker, "rgb": has_rgb, "rim": has_rim}
     columns = {row.column: row.values(cells.measures, has) for row in MEASUREMENTS} | {
         "cell_id": pa.array(np.arange(first_id, first_id + len(cells))),
         "majority_positive": pa.array(m["positive"] >= m["negative"]),
@@ -135,8 +139,9 @@ def extract_cells(
         The IHC image, for optical densities.
     resolution : {'40x', '20x', '10x'}
     mpp : float, optional
-        µm per pixel. Sizes are then areas, given in pixels of 40x whatever ``resolution`` says (see
-        `SizeRules.physical`), as the engine takes them for models that have a scale of their own.
+        µm per pixel, 0.01 to 100. Sizes are then areas, given in pixels of 40x whatever ``resolution`` says
+        (see `SizeRules.physical`), as the engine takes them for models that have a scale of their own; and with
+        ``rgb`` the stain around nuclei is measured.
     seg_thresh : int
         Red plus blue must exceed it in a cell's pixel.
     noise_thresh : int
@@ -171,9 +176,10 @@ def extract_cells(
         rgb = _image("rgb", rgb, seg.shape[:2], channels=True)
     if core is not None and core < 1:
         raise ConfigError(f"core is {core}; give a number of pixels of at least 1")
-    if mpp is not None and not mpp > 0:
-        raise ConfigError(f"mpp is {mpp}; give micrometres per pixel above 0")
+    if mpp is not None and not 0.01 <= mpp <= 100:
+        raise ConfigError(f"mpp is {mpp}; give micrometres per pixel, 0.01 to 100")
     rules = SizeRules(resolution) if mpp is None else SizeRules.physical(mpp)
+    reach = None if mpp is None or rgb is None else RimReach.at(mpp)
     limit, noise_thresh = rules.large_noise(large_noise_thresh), rules.pixels(noise_thresh)
     height, width = seg.shape[:2]
     column_edges, row_edges = (
@@ -193,16 +199,26 @@ def extract_cells(
                     slide=(width, height),
                     seg_thresh=seg_thresh,
                     large_noise_thresh=limit,
+                    reach=reach,
                 )
                 histogram[:] += fragments.marker_histogram
                 yield fragments
 
-    rows = join_rows(cores(), column_edges, row_edges, noise_thresh=noise_thresh, large_noise_thresh=limit)
+    rows = join_rows(
+        cores(),
+        column_edges,
+        row_edges,
+        noise_thresh=noise_thresh,
+        large_noise_thresh=limit,
+        reach=reach,
+    )
     cells = SlideCells.merge(list(rows))
     counts = SizeCounts()
     count_sizes(counts, cells)
     return ExtractedCells(
-        table=cells_table(cells, has_marker=marker is not None, has_rgb=rgb is not None),
+        table=cells_table(
+            cells, has_marker=marker is not None, has_rgb=rgb is not None, has_rim=reach is not None
+        ),
         thresholds=derive_thresholds(
             counts,
             histogram,

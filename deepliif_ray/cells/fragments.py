@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from deepliif_ray.cells.contours import trace
 from deepliif_ray.cells.labels import KNOWN, NEGATIVE, OPEN, POSITIVE, classify, label_core
 from deepliif_ray.cells.measures import AT, NUMBERS
+from deepliif_ray.cells.nearest import RIM_COLUMNS
+from deepliif_ray.cells.rims import RimReach, rims_of_blank, rims_of_core
 from deepliif_ray.stains import DAB, HEMATOXYLIN
 
 STAIN_SCALE = 1_000_000
@@ -46,6 +48,12 @@ class CoreFragments:
         Pixels (y, x0, x1) of known fragments that do.
     marker_histogram : ndarray of int64, shape (256,)
         Pixels of the core by marker value; all zero without a marker image.
+    rims : ndarray of int64, shape (P, RIM_COLUMNS)
+        What was counted around nuclei, by region and nucleus (`deepliif_ray.cells.rims`).
+    frame_labels : ndarray of int32, shape (L,)
+        Fragments of the pixels within 2 R of shared sides, where R is `RimReach.pixels`.
+    frame_asked : ndarray of uint16, shape (A,)
+        Of the pixels within R of them: 1 plus the DAB of those whose nucleus is not certain; else 0.
     """
 
     measures: NDArray[np.int64]
@@ -56,6 +64,9 @@ class CoreFragments:
     runs: NDArray[np.int32]
     run_ends: NDArray[np.int32]
     marker_histogram: NDArray[np.int64]
+    rims: NDArray[np.int64]
+    frame_labels: NDArray[np.int32]
+    frame_asked: NDArray[np.uint16]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the flat arrays that `from_arrays` rebuilds this from."""
@@ -64,7 +75,7 @@ class CoreFragments:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """Rebuild fragments from their flat arrays."""
-        columns = {"measures": len(NUMBERS), "contacts": 2, "points": 2, "runs": 3}
+        columns = {"measures": len(NUMBERS), "contacts": 2, "points": 2, "runs": 3, "rims": RIM_COLUMNS}
         return cls(
             **{name: a.reshape(-1, columns[name]) if name in columns else a for name, a in arrays.items()}
         )
@@ -233,6 +244,7 @@ def measure_core(
     seg_thresh: int,
     large_noise_thresh: int | None,
     own: NDArray[np.int64] | None = None,
+    reach: RimReach | None = None,
 ) -> CoreFragments:
     """Measure the fragments of one core.
 
@@ -254,6 +266,8 @@ def measure_core(
         No outlines or pixels are kept of fragments that are already this large.
     own : ndarray of int64, shape (3, 2, 256), optional
         `stain_tables` of the slide's own stains and glass; the usual ones where it tells none.
+    reach : RimReach, optional
+        How far around nuclei to measure; without it, or without the IHC, nothing is measured there.
     """
     x0, y0, x1, y1 = core
     borders = np.array([x0 == 0, y0 == 0, x1 == slide[0], y1 == slide[1]])
@@ -266,6 +280,7 @@ def measure_core(
     points, point_ends = _outlines(labels, measures, (x0, y0), max_area, AT)
     runs, run_ends = _runs(labels, measures, (x0, y0), max_area, AT)
     pairs = np.unique(contacts)
+    rims, frame_labels, frame_asked = rims_of_core(labels, kinds == KNOWN, rgb, ~borders, reach, STAINS)
     return CoreFragments(
         measures=measures,
         contacts=np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.int32),
@@ -275,15 +290,24 @@ def measure_core(
         runs=runs,
         run_ends=run_ends,
         marker_histogram=histogram,
+        rims=rims,
+        frame_labels=frame_labels,
+        frame_asked=frame_asked,
     )
 
 
 def blank_core(
-    *, core: tuple[int, int, int, int], slide: tuple[int, int], background_marker: int | None
+    *,
+    core: tuple[int, int, int, int],
+    slide: tuple[int, int],
+    background_marker: int | None,
+    reach: RimReach | None = None,
 ) -> CoreFragments:
     """Return the fragments of a core that was never looked at: black segmentation, one marker value.
 
-    Its optical densities are unknown (0), so it may only stand for cores too large to be part of a cell.
+    Its optical densities are unknown (0), so it may only stand for cores too large to be part of a cell. Such
+    a core is of one colour, and so is what lies around it for the width of a tile's overlap, 8 µm by
+    default: it is glass up to the next nucleus. A pixel of it that is rim all the same counts as 0.
     """
     x0, y0, x1, y1 = core
     height, width = y1 - y0, x1 - x0
@@ -302,6 +326,8 @@ def blank_core(
             "x0": x0, "y0": y0, "x1": x1, "y1": y1, "first_x": x0, "first_y": y0,
         }  # fmt: skip
         measures[0] = [known.get(name, 0) for name in NUMBERS]
+    shared = np.array([x0 > 0, y0 > 0, x1 < slide[0], y1 < slide[1]])
+    rims, frame_labels, frame_asked = rims_of_blank(fragments, (height, width), shared, reach)
     return CoreFragments(
         measures=measures,
         contacts=np.empty((0, 2), dtype=np.int32),
@@ -311,4 +337,7 @@ def blank_core(
         runs=np.empty((0, 3), dtype=np.int32),
         run_ends=np.zeros(fragments, dtype=np.int32),
         marker_histogram=histogram,
+        rims=rims,
+        frame_labels=frame_labels,
+        frame_asked=frame_asked,
     )

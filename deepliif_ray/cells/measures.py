@@ -2,8 +2,9 @@
 
 Such a row says which number of the kernel becomes the column, and how fragments of a cell join in it: by
 ``sum``, ``min`` or ``max`` of integers, so that the cell is to the last bit what it would be measured whole.
-``over`` divides it by another number at the very end, ``scale`` by a constant, and ``needs`` names the image
-without which there is none. The kernel's line for it is in `deepliif_ray.cells.fragments`.
+``over`` divides it by another number at the very end, ``scale`` by a constant, and ``needs`` names what there
+must be, or it is null: an image, or ``rim`` (the IHC and the size of its pixels). The kernel's line for it is
+in `deepliif_ray.cells.fragments`, or in `deepliif_ray.cells.nearest` if it lies around the nucleus.
 """
 
 import hashlib
@@ -36,8 +37,8 @@ class Measurement:
         Number that it is divided by.
     scale : int
         Constant that it is divided by.
-    needs : {'marker', 'rgb'}, optional
-        Image without which it is null.
+    needs : {'marker', 'rgb', 'rim'}, optional
+        What must have been measured, or it is null.
     type : pyarrow.DataType
     """
 
@@ -66,14 +67,19 @@ class Measurement:
         )
 
     def values(self, measures: NDArray[np.int64], has: Mapping[str, bool]) -> pa.Array:
-        """Return the column of cells whose joined numbers are given, shape (N, len(NUMBERS))."""
+        """Return the column of cells whose joined numbers are given, shape (N, len(NUMBERS)).
+
+        A ratio is null where it is divided by 0.
+        """
         if self.needs is not None and not has[self.needs]:
             return pa.nulls(len(measures), self.type)
         number = measures[:, M[self.number]]
         if self.over is None and self.scale == 1:
             return pa.array(number.astype(self.type.to_pandas_dtype()))
-        divisor = self.scale if self.over is None else measures[:, M[self.over]] * self.scale
-        return pa.array(number / divisor)
+        if self.over is None:
+            return pa.array(number / self.scale)
+        divisor = measures[:, M[self.over]] * self.scale
+        return pa.array(number / np.maximum(divisor, 1), mask=divisor == 0)
 
 
 def reducers(rows: Iterable[Measurement]) -> dict[str, str]:

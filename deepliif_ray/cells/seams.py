@@ -5,9 +5,10 @@ Union-find over it decides which open regions reach the slide's border; those th
 the cells around them.
 
 The graph is never held whole. A component is final as soon as nothing of it lies on the lower side of the row
-of cores and no open region beside it does (whether that one is a hole is not known before it ends). Final
-components are given out and forgotten; the others are carried into the next row, each as one node. So memory
-follows the width of a row of cores and what hangs over its lower side, not the height of the slide.
+of cores and no open region beside it does (whether that one is a hole is not known before it ends). Where
+rims are measured, it must not lie so near to that side either that its rim may go beyond. Final components
+are given out and forgotten; the others are carried into the next row, each as one node. So memory follows the
+width of a row of cores and what hangs over its lower side, not the height of the slide.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,10 +21,14 @@ from numpy.typing import NDArray
 from deepliif_ray.cells.fragments import CoreFragments
 from deepliif_ray.cells.labels import KNOWN, find, union
 from deepliif_ray.cells.measures import M
+from deepliif_ray.cells.nearest import RIM_COLUMNS, RIM_NUMBERS
 from deepliif_ray.cells.nodes import Nodes, SlideCells, finish
+from deepliif_ray.cells.rim_seams import RimSeams
+from deepliif_ray.cells.rims import RimReach
 
 _BACKGROUND = 0
 _LOW = 0xFFFFFFFF
+_RIM = [M[name] for name in RIM_NUMBERS]
 
 
 @njit(cache=True)
@@ -76,10 +81,17 @@ class SeamJoiner:
         Where the cores' columns begin and end.
     noise_thresh, large_noise_thresh : int, int or None
         Only cells with a size between them (exclusive) are given out.
+    reach : RimReach, optional
+        That of the cores; None if nothing was measured around nuclei.
     """
 
     def __init__(
-        self, column_edges: NDArray[np.int64], *, noise_thresh: int, large_noise_thresh: int | None
+        self,
+        column_edges: NDArray[np.int64],
+        *,
+        noise_thresh: int,
+        large_noise_thresh: int | None,
+        reach: RimReach | None = None,
     ) -> None:
         self._widths = np.diff(column_edges).tolist()
         self._slide_width = int(column_edges[-1])
@@ -89,6 +101,8 @@ class SeamJoiner:
         self._above = np.zeros(self._slide_width, dtype=np.int32)  # nodes along the lower side so far
         self._contacts = np.empty(0, dtype=np.int64)  # of open regions not known to be holes
         self._first = True
+        self._rim_seams = None if reach is None else RimSeams(column_edges, reach)
+        self._rims = np.empty((0, RIM_COLUMNS), dtype=np.int64)  # in open regions not known to be holes
 
     @property
     def carried(self) -> int:
@@ -107,14 +121,18 @@ class SeamJoiner:
         last : bool
             Whether this row is the slide's last.
         """
-        parts, contacts, sides = [self._carried], [self._contacts], []
+        parts, contacts, sides, rims = [self._carried], [self._contacts], [], [self._rims]
         offset = len(self._carried) - 1
+        offsets = []
         for core, width in zip(cores, self._widths, strict=True):
             shifted = np.where(core.sides > 0, core.sides + offset, _BACKGROUND).astype(np.int32)
             sides.append(np.split(shifted, [height, height + width, 2 * height + width]))
             pairs = core.contacts.astype(np.int64) + offset
             contacts.append((pairs[:, 0] << 32) | pairs[:, 1])
             parts.append(Nodes.of_core(core))
+            rims.append(core.rims.copy())
+            rims[-1][:, :2] += np.where(core.rims[:, :2] > 0, offset, 0)
+            offsets.append(offset)
             offset += len(core.measures)
         nodes = Nodes.concatenate(parts)
         kinds = nodes.measures[:, M["kind"]].astype(np.uint8)
@@ -125,8 +143,10 @@ class SeamJoiner:
             top = np.concatenate([side[1] for side in sides])
             contacts.append(_join_lines(parent, kinds, self._above, top))
         self._first = False
+        if self._rim_seams is not None:
+            self._rim_seams.add(cores, offsets, height, last=last)
         below = np.concatenate([side[3] for side in sides]) if not last else np.empty(0, dtype=np.int32)
-        return self._settle(nodes, kinds, parent, np.concatenate(contacts), below)
+        return self._settle(nodes, kinds, parent, np.concatenate(contacts), np.concatenate(rims), below)
 
     def _settle(
         self,
@@ -134,6 +154,7 @@ class SeamJoiner:
         kinds: NDArray[np.uint8],
         parent: NDArray[np.int32],
         contacts: NDArray[np.int64],
+        rims: NDArray[np.int64],
         below: NDArray[np.int32],
     ) -> SlideCells:
         """Close the holes that are known, give out what is final, carry the rest."""
@@ -147,6 +168,10 @@ class SeamJoiner:
         held = np.zeros(len(nodes), dtype=np.bool_)
         held[roots[below]] = True
         held[roots[waiting & _LOW]] = True
+        rims = self._count_rims(nodes, kinds, roots, rims)
+        held[rims[:, 1]] = True
+        if self._rim_seams is not None:
+            held[roots[self._rim_seams.waiting]] = True
 
         members = np.flatnonzero(roots != _BACKGROUND)
         members = members[np.argsort(roots[members], kind="stable")]
@@ -172,7 +197,35 @@ class SeamJoiner:
         self._above = number[roots[below]]
         pairs = number[roots[waiting >> 32]].astype(np.int64) << 32 | number[roots[waiting & _LOW]]
         self._contacts = np.unique(pairs)
+        self._rims = rims
+        self._rims[:, :2] = number[rims[:, :2]]
+        if self._rim_seams is not None:
+            self._rim_seams.carry(number[roots])
         return cells
+
+    def _count_rims(
+        self, nodes: Nodes, kinds: NDArray[np.uint8], roots: NDArray[np.int32], rims: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Add what was counted around nuclei to their nodes; return the rest, by components.
+
+        What lies in the background counts. What lies in a hole is nucleus now, and does not. The rest is in
+        regions of which neither is known yet.
+        """
+        is_nucleus = np.zeros(len(nodes), dtype=np.bool_)
+        is_nucleus[roots[kinds == KNOWN]] = True
+        if self._rim_seams is not None:
+            rims = np.concatenate([rims, self._rim_seams.settle(roots, is_nucleus[roots])])
+        region, nucleus = roots[rims[:, 0]], roots[rims[:, 1]]
+        counts = region == _BACKGROUND
+        np.add.at(nodes.measures, np.ix_(nucleus[counts], _RIM), rims[counts, 2:])
+        waits = ~counts & ~is_nucleus[region]
+        pairs, place = np.unique(
+            np.stack([region[waits], nucleus[waits]], axis=1), axis=0, return_inverse=True
+        )
+        left = np.zeros((len(pairs), RIM_COLUMNS), dtype=np.int64)
+        left[:, :2] = pairs
+        np.add.at(left[:, 2:], place.reshape(-1), rims[waits, 2:])
+        return left
 
 
 def join_rows(
@@ -182,6 +235,7 @@ def join_rows(
     *,
     noise_thresh: int,
     large_noise_thresh: int | None,
+    reach: RimReach | None = None,
 ) -> Iterator[SlideCells]:
     """Join the fragments of all cores of a slide; yield the cells that are final after each row of cores.
 
@@ -195,8 +249,12 @@ def join_rows(
         Where the cores' columns and rows begin and end.
     noise_thresh, large_noise_thresh : int, int or None
         Only cells with a size between them (exclusive) are kept.
+    reach : RimReach, optional
+        That of the cores; None if nothing was measured around nuclei.
     """
-    joiner = SeamJoiner(column_edges, noise_thresh=noise_thresh, large_noise_thresh=large_noise_thresh)
+    joiner = SeamJoiner(
+        column_edges, noise_thresh=noise_thresh, large_noise_thresh=large_noise_thresh, reach=reach
+    )
     remaining = iter(cores)
     heights = np.diff(row_edges).tolist()
     for row, height in enumerate(heights):

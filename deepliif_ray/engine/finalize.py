@@ -20,6 +20,7 @@ from deepliif_ray import __version__, storage
 from deepliif_ray.cells.extract import Thresholds, cells_table, count_sizes, derive_thresholds
 from deepliif_ray.cells.fragments import CoreFragments, blank_core
 from deepliif_ray.cells.nodes import SlideCells
+from deepliif_ray.cells.rims import RimReach
 from deepliif_ray.cells.seams import join_rows
 from deepliif_ray.cells.thresholds import SizeCounts
 from deepliif_ray.engine.run.lease import fence
@@ -90,7 +91,12 @@ def _read_cores(context: RunContext, work: Work, totals: _Totals) -> Iterator[Co
     for index in range(len(work.plan.grid)):
         if index in masked:
             core = work.plan.grid[index].core
-            yield blank_core(core=core, slide=slide, background_marker=context.background_marker)
+            yield blank_core(
+                core=core,
+                slide=slide,
+                background_marker=context.background_marker,
+                reach=RimReach.at(work.plan.mpp),
+            )
             continue
         tile = next(staged, None)
         if tile is None:
@@ -111,7 +117,7 @@ def _tables(work: Work, attempt: str, pieces: Iterator[SlideCells], has_marker: 
     mpp = work.plan.mpp
     first_id = 0
     for cells in pieces:
-        table = cells_table(cells, has_marker=has_marker, has_rgb=True, first_id=first_id)
+        table = cells_table(cells, has_marker=has_marker, has_rgb=True, has_rim=True, first_id=first_id)
         count = table.num_rows
         first_id += count
         named = {"slide_id": work.entry.slide_id, "patient_id": work.entry.patient_id, "attempt": attempt}
@@ -179,6 +185,7 @@ def finalize(context: RunContext, folder: str) -> Scored:
                 row_edges,
                 noise_thresh=noise,
                 large_noise_thresh=limit,
+                reach=RimReach.at(plan.mpp),
             ):
                 count_sizes(totals.sizes, cells)
                 spill.add(cells)

@@ -19,7 +19,7 @@ from deepliif_ray import storage
 from deepliif_ray.cells.fragments import CoreFragments
 from deepliif_ray.cells.measures import DIGEST
 
-FORMAT = f"2 {DIGEST}"
+FORMAT = f"3 {DIGEST}"
 """Another whenever blocks are written differently or hold other numbers, so that older ones are not read."""
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"/(\d+)-(\d+)\.arrow$")
@@ -32,6 +32,9 @@ _DTYPES = {
     "runs": np.int32,
     "run_ends": np.int32,
     "marker_histogram": np.int64,
+    "rims": np.int64,
+    "frame_labels": np.int32,
+    "frame_asked": np.uint16,
 }
 _COUNTS = ("ordinal", "empty")
 _SECONDS = ("read_s", "infer_s", "measure_s")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepliif_ray.cells.fragments import WHITE, measure_core, stain_tables
+from deepliif_ray.cells.rims import RimReach
 from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.work import Failure, RunContext, StepError, Work, load_work, size_rules, step
 from deepliif_ray.errors import SlideCorruptError
@@ -250,6 +251,7 @@ def measure_tile(context: RunContext, maps: TileMaps) -> StagedTile:
         seg_thresh=context.config.seg_thresh,
         large_noise_thresh=size_rules(plan).large_noise(context.config.large_noise_thresh),
         own=stain_tables(plan.stains.hematoxylin, plan.stains.dab, plan.white or WHITE),
+        reach=RimReach.at(plan.mpp),
     )
     if maps.bad is not None:
         fragments = replace(fragments, marker_histogram=np.zeros_like(fragments.marker_histogram))

@@ -12,9 +12,10 @@ from deepliif_ray.tables.cutoffs import BUILTIN, VALUES
 
 SQL = Path(__file__).parent / "sql"
 _PARTS = (
-    "stubs", "words", "tumour", "lymphoma", "ki67", "densities", "strength", "indices", "counts",
-    "called_cells", "slide_cutoffs", "quality", "notes", "described", "cutoffs", "intervals",
+    "stubs", "words", "tumour", "lymphoma", "ki67", "densities", "strength", "compartments", "indices",
+    "counts", "called_cells", "slide_cutoffs", "quality", "notes", "described", "cutoffs", "intervals",
 )  # fmt: skip
+_STAIN_STRENGTH = "strength_of(stain_od, k.weak, k.moderate, k.strong)"
 
 
 def read_sql(name: str) -> str:
@@ -72,6 +73,7 @@ def _values(there: dict[str, bool]) -> dict[str, str]:
         **{key: str(strengths[key]) for key in ("weak", "moderate", "strong")},
         "replaced": read_sql("parts/replaced") if corrected else "",
         "corrected": read_sql("parts/corrected") if corrected else "",
+        "stain_strength": read_sql("parts/stain_strength") if corrected else _STAIN_STRENGTH,
         "counted": "coalesce(o.call <> 'not_a_cell', c.is_sized)" if corrected else "c.is_sized",
         "placed": read_sql("parts/placed") if regions else "AND is_known_region(region)",
         "has_region": "(region IS NULL OR a.slide_id IS NOT NULL)" if regions else "true",

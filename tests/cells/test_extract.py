@@ -76,7 +76,7 @@ def _inputs(classes):
 @given(_classes(), st.sampled_from([0, 4]), st.sampled_from([None, 60]), st.integers(1, 41))
 def test_cores_and_whole_map_agree_with_published_rules(classes, noise_thresh, large_noise_thresh, core):
     seg, marker, rgb = _inputs(classes)
-    options = {"noise_thresh": noise_thresh, "large_noise_thresh": large_noise_thresh}
+    options = {"noise_thresh": noise_thresh, "large_noise_thresh": large_noise_thresh, "mpp": 0.5}
     whole = extract_cells(seg, marker, rgb, **options)
     cut = extract_cells(seg, marker, rgb, core=core, **options)
     assert cut.table.equals(whole.table)
@@ -103,7 +103,7 @@ def test_cores_and_whole_map_agree_with_published_rules(classes, noise_thresh, l
 )
 def test_adversarial_maps_do_not_depend_on_cores(classes, core):
     inputs = _inputs(classes)
-    options = {"noise_thresh": 0, "large_noise_thresh": None}
+    options = {"noise_thresh": 0, "large_noise_thresh": None, "mpp": 0.5}
     whole = extract_cells(*inputs, **options).table
     assert extract_cells(*inputs, core=core, **options).table.equals(whole)
     assert whole.num_rows == len(oracle.cells(*inputs, 0, None))

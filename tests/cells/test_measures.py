@@ -13,7 +13,7 @@ from tests.cells import maps
 def test_every_measured_column_is_in_the_table_in_the_contracts_order_and_type():
     classes = maps.noise(np.random.default_rng(0), 96, 96, 0.2)
     rgb = np.random.default_rng(1).integers(0, 256, (96, 96, 3), np.uint8)
-    table = extract_cells(maps.colour(classes), rgb[..., 0], rgb, noise_thresh=0).table
+    table = extract_cells(maps.colour(classes), rgb[..., 0], rgb, mpp=0.5, noise_thresh=0).table
     assert table.num_rows > 3
     order = [row["name"] for row in contracts.load("cells")["columns"] if row["name"] in table.column_names]
     assert table.column_names == order
@@ -24,7 +24,7 @@ def test_every_measured_column_is_in_the_table_in_the_contracts_order_and_type()
 
 def test_what_needs_an_image_is_null_without_it():
     classes = maps.noise(np.random.default_rng(0), 96, 96, 0.2)
-    table = extract_cells(maps.colour(classes), noise_thresh=0).table
+    table = extract_cells(maps.colour(classes), mpp=0.5, noise_thresh=0).table
     without = {row.column for row in MEASUREMENTS if row.needs}
     assert without == {name for name in table.column_names if table[name].null_count}
     assert all(table[name].null_count == table.num_rows for name in without)

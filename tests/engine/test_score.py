@@ -59,7 +59,9 @@ def whole_slide(path: Path, mpp_tile: int) -> pa.Table:
             seg[y0:y1, x0:x1] = result.seg[0][inner]
             marker[y0:y1, x0:x1] = result.marker[0][inner]
         rgb = slide.read_rgb(0, 0, 0, slide.width, slide.height)
-    extracted = extract_cells(seg, marker, rgb, resolution="40x" if mpp_tile == 512 else "20x")
+        mpp = slide.mpp
+    resolution = "40x" if mpp_tile == 512 else "20x"
+    extracted = extract_cells(seg, marker, rgb, resolution=resolution, mpp=mpp)
     return extracted.table, extracted.thresholds
 
 
