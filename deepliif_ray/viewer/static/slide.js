@@ -2,8 +2,9 @@
 
 import { address, get, post } from "./api.js";
 import { areExact } from "./calls.js";
-import { CellsLayer, fetchCells } from "./cells.js";
+import { CellsLayer } from "./cells.js";
 import { Corrections } from "./corrections.js";
+import { Counter } from "./counter.js";
 import { Cutoffs } from "./cutoffs.js";
 import { Sheet, imagePoint, stroke, write } from "./drawing.js";
 import { el, newId, number, tell } from "./dom.js";
@@ -14,15 +15,22 @@ const WHITE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' widt
 const ROUND_UM = [1, 2, 5];
 
 export async function slidePage(id, about) {
-  const slide = await get("/api/slide", { slide: id });
-  const page = new SlidePage(slide, about);
-  return { title: slide.slide_id, element: page.element, shown: () => page.open(), leave: () => page.close() };
+  const counter = new Counter(); // a worker takes its time to start
+  try {
+    const slide = await get("/api/slide", { slide: id });
+    const page = new SlidePage(slide, about, counter);
+    return { title: slide.slide_id, element: page.element, shown: () => page.open(), leave: () => page.close() };
+  } catch (error) {
+    counter.close();
+    throw error;
+  }
 }
 
 class SlidePage {
-  constructor(slide, about) {
+  constructor(slide, about, counter) {
     this.slide = slide;
     this.about = about;
+    this.counter = counter;
     this.tell = tell;
     this.tool = null;
     this.osd = el("div", { class: "osd", role: "application",
@@ -42,7 +50,7 @@ class SlidePage {
 
   async open() {
     // Cells come while the slide is being opened.
-    this.first = fetchCells(this.slide, { region: null, corrections: true });
+    this.first = this.counter.fetch(this.slide.slide_id, { region: null, corrections: true });
     this.first.catch(() => {}); // whoever waits for it hears of it
     const tissue = await get("/api/tissue", { slide: this.slide.slide_id }).catch((error) => ({ is_there: false, problem: error.message, tile: 256 }));
     if (this.closed) return;
@@ -61,7 +69,7 @@ class SlidePage {
     this.viewer.addHandler("open-failed", () => (this.said.textContent = "The slide cannot be shown."));
     if (tissue.problem) this.alarms.append(el("p", { class: "alarm" }, tissue.problem));
     this.sheet = new Sheet(this.stage, this.viewer);
-    this.cells = new CellsLayer(this.osd.querySelector(".openseadragon-canvas") ?? this.osd, this.viewer, this.slide, this.about, (totals) => this.counted(totals));
+    this.cells = new CellsLayer(this.osd.querySelector(".openseadragon-canvas") ?? this.osd, this.viewer, this.slide, this.about, this.counter, (totals) => this.counted(totals));
     this.cutoffs = new Cutoffs(this, () => this.moved(), () => this.confirm());
     this.regions = new Regions(this);
     this.corrections = new Corrections(this);
@@ -89,6 +97,7 @@ class SlidePage {
     this.closed = true;
     removeEventListener("beforeunload", this.leaving);
     this.cells?.close();
+    this.counter.close();
     this.viewer?.destroy();
   }
 
@@ -219,7 +228,7 @@ class SlidePage {
     const first = !this.cells.cells;
     const fetched = this.first ?? undefined;
     this.first = null;
-    await this.cells.load(this.asked(), this.cutoffs.values, fetched);
+    if (!(await this.cells.load(this.asked(), this.cutoffs.values, fetched))) return; // others are on their way
     if (first) this.cutoffs.show(this.cells.spreads, this.cells.areaEnd);
     await this.confirm();
   }
