@@ -99,7 +99,7 @@ def content_of(entry: SlideEntry) -> tuple[str, str]:
 
 
 @contextmanager
-def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
+def scored_slide(row: Mapping[str, Any], *, accept_changed: bool = False) -> Iterator[Slide]:
     """Open the slide of a commit record, if it is still the one that was scored.
 
     The store's version tells. If that is another the content is compared, for a copy is the same slide.
@@ -107,6 +107,9 @@ def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
     Parameters
     ----------
     row : mapping
+    accept_changed : bool
+        Open it with other content too, as long as it is as large: for people who are told so, and never for
+        what is computed or drawn on it.
 
     Raises
     ------
@@ -120,7 +123,8 @@ def scored_slide(row: Mapping[str, Any]) -> Iterator[Slide]:
     place = fetch(entry, version)
     recorded = row["slide_version"]
     # Fingerprints of records without a version are none of the content.
-    if recorded is not None and (version != recorded or version.startswith("?")):
+    is_known = accept_changed or recorded is None
+    if not is_known and (version != recorded or version.startswith("?")):
         try:
             found = storage.content_fingerprint(entry.uri, place)
         except OSError as error:

@@ -144,31 +144,38 @@ def pack(row: Mapping[str, Any], tables: Iterable[pa.Table]) -> Packed:
         The slide's commit record.
     tables : iterable of pyarrow.Table
     """
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("tile", *COLUMNS)}
-    for table in tables:
-        for name, values in parts.items():
-            values.append(table[name].to_numpy())
-    tile = _joined(parts.pop("tile"), np.uint32)
-    # Numbers of 16 bits are sorted by counting, many times as fast.
-    order = np.argsort(tile.astype(np.uint16) if tile.max(initial=0) < 1 << 16 else tile, kind="stable")
-    tile = tile[order]
-    begin = np.flatnonzero(np.append(True, tile[1:] != tile[:-1])) if len(tile) else np.empty(0, np.int64)
-    end = np.append(begin[1:], len(tile)) if len(begin) else begin
     across = _across(row)
-    tiles = np.column_stack([tile[begin] % across, tile[begin] // across, begin, end]).astype("<u4")
+    n_tiles = across * (int(row["height_px"]) // TILE + 1)
+    # Numbers of 16 bits are sorted by counting, many times as fast.
+    kinds = {"tile": np.uint16 if n_tiles <= 1 << 16 else np.uint32, **COLUMNS}
+    # One array a column from the beginning: many small ones leave holes in memory that stay.
+    columns = {name: np.empty(int(row["n_cells"]), kind) for name, kind in kinds.items()}
+    n_cells = 0
+    for table in tables:
+        begin, n_cells = n_cells, n_cells + table.num_rows
+        for name, values in columns.items():
+            columns[name] = room = _with_room(values, n_cells)
+            room[begin:n_cells] = table[name].to_numpy()
+    tile = columns.pop("tile")[:n_cells]
+    order = np.argsort(tile, kind="stable")
+    count = np.bincount(tile, minlength=n_tiles)
+    filled = np.flatnonzero(count)
+    end = np.cumsum(count[filled])
+    tiles = np.column_stack([filled % across, filled // across, end - count[filled], end]).astype("<u4")
+    del tile
+
+    def sort(name: str) -> NDArray[Any]:
+        return np.take(columns.pop(name)[:n_cells], order, mode="clip")  # what is sorted is let go
+
     with ThreadPoolExecutor(2) as threads:
-        taken = [
-            threads.submit(np.take, _joined(parts.pop(name), kind), order, mode="clip")
-            for name, kind in COLUMNS.items()
-        ]
-    columns = {name: column.result() for name, column in zip(COLUMNS, taken, strict=True)}
-    return Packed(columns, tiles)
+        return Packed(dict(zip(COLUMNS, threads.map(sort, COLUMNS), strict=True)), tiles)
+
+
+def _with_room(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return an array of at least that length: a record may tell fewer cells than there are."""
+    return values if len(values) >= count else np.resize(values, 2 * count)
 
 
 def _across(row: Mapping[str, Any]) -> int:
     """Return how many tiles lie beside each other."""
     return int(row["width_px"]) // TILE + 1
-
-
-def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, kind)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -180,10 +181,11 @@ class Viewer:
 
     async def _tissue_of(self, request: web.Request) -> web.Response:
         row = await self._answer(self._answers.record, slide_of(request.query))
-        opened = await self._in(self._read, self._tissue.of, row)
+        opened = await self._in(self._read, partial(self._tissue.of, row, changed=_is_changed(request)))
         return as_json(
             {
                 "is_there": opened.slide is not None,
+                "is_changed": opened.is_changed,
                 "problem": opened.problem,
                 "tile": TILE,
                 "deepest": deepest(row["width_px"], row["height_px"]),
@@ -194,7 +196,8 @@ class Viewer:
     async def _tile(self, request: web.Request) -> web.Response:
         level, column, line = (whole_of(request, name) for name in ("level", "column", "line"))
         row = await self._answer(self._answers.record, slide_of(request.query))
-        content = await self._in(self._read, self._tissue.tile, row, level, column, line)
+        tile = partial(self._tissue.tile, row, level, column, line, changed=_is_changed(request))
+        content = await self._in(self._read, tile)
         # The address holds the attempt: another picture has another one.
         lasting = {"Cache-Control": "private, max-age=3600"}
         return web.Response(body=content, content_type="image/jpeg", headers=lasting)
@@ -309,6 +312,11 @@ class Viewer:
         done = await self._in(self._write, do, *given)
         await self._in(self._ask, self._answers.reopen)
         return as_json(done)
+
+
+def _is_changed(request: web.Request) -> bool:
+    """Tell whether a slide is asked for that need not be the one that was scored."""
+    return request.query.get("changed") == "true"
 
 
 def _file(folder: str, name: str) -> web.Response:

@@ -20,7 +20,7 @@ OUTLINES = 6_000
 """Cells whose outlines are sent at once, at most."""
 REACH_UM = 5.0
 """How far from a click a cell may be."""
-_PACKED_BYTES = 200_000_000
+_PACKED_BYTES = 100_000_000
 """Packed cells that are kept, at most; those of one slide always."""
 _MOST_LASSO = 100_000
 _CENTRE_WITHIN = "x + 0.5 >= ? AND x + 0.5 <= ? AND y + 0.5 >= ? AND y + 0.5 <= ?"
@@ -32,7 +32,7 @@ class SlideCells:
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._lock = Lock()
-        self._packed: OrderedDict[tuple[Any, ...], Packed] = OrderedDict()
+        self._packed: OrderedDict[tuple[Any, ...], tuple[tuple[Any, ...], Packed]] = OrderedDict()
 
     def packed(self, asked: Asked) -> Packed:
         """Return the cells of a slide for a page that calls them itself.
@@ -44,30 +44,41 @@ class SlideCells:
         """
         row = self._answers.record(asked.slide)
         region = asked.calls.region
+        key = row["slide_id"], region, asked.calls.corrections
         with self._lock:
-            key = self._answers.n_opened, row["slide_id"], region, asked.calls.corrections
-            if key not in self._packed:
-                query, values = query_of(row, self._which(row, asked))
+            which, state = self._which(row, asked)
+            kept = self._packed.get(key)
+            if kept is None or kept[0] != state:
+                self._packed.pop(key, None)
+                query, values = query_of(row, which)
                 made = self._answers.made_of(query, values, partial(pack, row))
                 if region is not None and not made.n_cells:
                     raise QueryError(f"slide {asked.slide!r} has no cells in regions of class {region!r}")
-                for old in [old for old in self._packed if old[0] != key[0]]:
-                    del self._packed[old]
-                self._packed[key] = made
-                while len(self._packed) > 1 and sum(p.nbytes for p in self._packed.values()) > _PACKED_BYTES:
+                self._packed[key] = kept = state, made
+                while len(self._packed) > 1 and self._nbytes() > _PACKED_BYTES:
                     self._packed.popitem(last=False)
             self._packed.move_to_end(key)
-            return self._packed[key]
+            return kept[1]
 
-    def _which(self, row: Mapping[str, Any], asked: Asked) -> Which:
+    def _nbytes(self) -> int:
+        return sum(packed.nbytes for _, packed in self._packed.values())
+
+    def _which(self, row: Mapping[str, Any], asked: Asked) -> tuple[Which, tuple[Any, ...]]:
+        """Return which cells are meant, and of what they are made: as long as that stays, they do.
+
+        Results are opened anew whenever something of them may have changed; that alone is no reason to pack
+        the cells of a slide again, of which nothing did. Where there are regions it is one: which cells lie
+        in them is not known without reading as much.
+        """
         query = (
-            "SELECT (SELECT count(*) FROM corrections WHERE slide_id = $1 AND is_current), "
-            "(SELECT count(*) FROM regions WHERE slide_id = $1)"
+            "SELECT (SELECT count(*) FROM regions WHERE slide_id = $1) AS drawn, count(*) AS corrected, "
+            "bit_xor(hash(cell_id, call)) AS said FROM corrections WHERE slide_id = $1 AND is_current"
         )
-        n_corrected, n_drawn = (
-            column[0].as_py() for column in self._answers.table(query, [row["slide_id"]]).columns
-        )
-        return Which(asked.calls.region, asked.calls.corrections and n_corrected > 0, n_drawn > 0)
+        (found,) = self._answers.table(query, [row["slide_id"]]).to_pylist()
+        corrections = asked.calls.corrections and found["corrected"] > 0
+        which = Which(asked.calls.region, corrections, found["drawn"] > 0)
+        said = (found["corrected"], found["said"]) if corrections else None
+        return which, (row["attempt"], said, self._answers.n_opened if which.has_regions else None)
 
     def outlines(self, asked: Asked, area: tuple[int, int, int, int]) -> dict[str, Any]:
         """Return the outlines of the cells that may count in an area, and their measurements.
@@ -80,7 +91,7 @@ class SlideCells:
         """
         row = self._answers.record(asked.slide)
         x0, y0, x1, y1 = area
-        query, values = query_of(row, self._which(row, asked), "cell_id, boundary, x AS px, y AS py,")
+        query, values = query_of(row, self._which(row, asked)[0], "cell_id, boundary, x AS px, y AS py,")
         found = self._answers.table(
             f"SELECT * FROM ({query}) WHERE px >= ? AND px < ? AND py >= ? AND py < ? "
             f"ORDER BY cell_id LIMIT {OUTLINES + 1}",

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from deepliif_ray import storage
-from deepliif_ray.errors import ConfigError, SlideError, StorageError
+from deepliif_ray.errors import ConfigError, SlideChangedError, SlideError, StorageError
 from deepliif_ray.pictures.backdrop import read_view
 from deepliif_ray.pictures.picture import why_on_white
 from deepliif_ray.pictures.view import View
@@ -37,12 +37,15 @@ class Opened:
     slide : Slide or None
     problem : str or None
         What a person is told: why there is no tissue, or what is not known of it.
+    is_changed : bool
+        It is not the file that was scored.
     is_sound : dict of int to bool
         Whether a level shows what level 0 shows, as far as that was asked.
     """
 
     slide: Slide | None
     problem: str | None = None
+    is_changed: bool = False
     is_sound: dict[int, bool] = field(default_factory=dict)
 
     def level_for(self, slide: Slide, most_downsample: float) -> int:
@@ -69,30 +72,29 @@ class Tissue:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._open: OrderedDict[tuple[str, str], tuple[Opened, ExitStack]] = OrderedDict()
+        self._open: OrderedDict[tuple[str, str, bool], tuple[Opened, ExitStack]] = OrderedDict()
 
-    def of(self, row: Mapping[str, Any]) -> Opened:
+    def of(self, row: Mapping[str, Any], *, changed: bool = False) -> Opened:
         """Return a slide of a commit record, if it is still the one that was scored.
 
-        Cells are not shown over another picture than the one that they were found in: a slide that was
-        changed is not shown.
+        Cells are not shown unasked over another picture than the one that they were found in: a slide that
+        was changed is shown with ``changed`` alone, if it is as large as it was.
         """
-        key = row["slide_id"], row["attempt"]
+        key = row["slide_id"], row["attempt"], changed
         with self._lock:
             if key not in self._open:
-                self._open[key] = _open(row)
+                made = _open(row, changed)
+                if made[0].slide is None:
+                    return made[0]  # not kept: what is missing now may be there when it is asked for again
+                self._open[key] = made
                 while len(self._open) > _OPEN:
                     self._open.popitem(last=False)[1][1].close()
             self._open.move_to_end(key)
             return self._open[key][0]
 
-    def forget(self, row: Mapping[str, Any]) -> None:
-        """Close a slide, so that it is opened anew: what was missing may be there again."""
-        with self._lock:
-            if (there := self._open.pop((row["slide_id"], row["attempt"]), None)) is not None:
-                there[1].close()
-
-    def tile(self, row: Mapping[str, Any], level: int, column: int, line: int) -> bytes:
+    def tile(
+        self, row: Mapping[str, Any], level: int, column: int, line: int, *, changed: bool = False
+    ) -> bytes:
         """Return a tile as JPEG.
 
         Parameters
@@ -104,6 +106,8 @@ class Tissue:
             slide; see `deepest`.
         column, line : int
             Which tile of `TILE` px.
+        changed : bool
+            As of `of`.
 
         Raises
         ------
@@ -113,7 +117,7 @@ class Tissue:
             There is no tissue, or it cannot be read.
         """
         view = tile_view(row["width_px"], row["height_px"], level, column, line)
-        opened = self.of(row)
+        opened = self.of(row, changed=changed)
         if opened.slide is None:
             raise SlideError(opened.problem or f"slide {row['slide_id']!r}: there is no tissue to show")
         slide = opened.slide
@@ -155,13 +159,16 @@ def tile_view(width: int, height: int, level: int, column: int, line: int) -> Vi
     raise ConfigError(f"there is no tile {level}/{column}/{line} of a slide of {width:,} × {height:,} px")
 
 
-def _open(row: Mapping[str, Any]) -> tuple[Opened, ExitStack]:
+def _open(row: Mapping[str, Any], changed: bool) -> tuple[Opened, ExitStack]:
     with ExitStack() as stack:
         try:
-            slide = stack.enter_context(scored_slide(row))
+            slide = stack.enter_context(scored_slide(row, accept_changed=changed))
         except (SlideError, StorageError) as error:
-            return Opened(None, f"{why_on_white(error)} ({storage.scrub(str(error))})"), ExitStack()
+            why = f"{why_on_white(error)} ({storage.scrub(str(error))})"
+            return Opened(None, why, isinstance(error, SlideChangedError)), ExitStack()
         said = None
-        if row["slide_version"] is None:
+        if changed:
+            said = "This is not the file that was scored"
+        elif row["slide_version"] is None:
             said = "The record is too old to tell whether this is the file that was scored"
-        return Opened(slide, said), stack.pop_all()
+        return Opened(slide, said, changed), stack.pop_all()

@@ -58,6 +58,9 @@ def test_it_loads_nothing_and_no_script_of_others_runs(page, file):
 
 def test_every_plot_is_drawn_and_named(page):
     plots = page.locator(".plot svg[aria-label]")
+    for number in range(page.locator(".plot").count()):
+        page.locator(".plot").nth(number).scroll_into_view_if_needed()
+        page.wait_for_selector(f":nth-match(.plot, {number + 1}) svg[aria-label]")
     assert plots.count() == page.locator(".plot").count() >= 12
     assert page.evaluate(
         "[...document.querySelectorAll('.plot > svg, .plot > figure')].every((e) => e.innerHTML.length > 500)"
@@ -72,6 +75,16 @@ def test_every_plot_is_drawn_and_named(page):
     )
     scale = tall[0] / max(shown)
     assert tall == pytest.approx([scale * value for value in sorted(shown, reverse=True)], abs=0.6)
+
+
+def test_only_plots_near_by_are_drawn_at_first(page):
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.plot')]"
+        ".map((e) => [e.getBoundingClientRect().top, e.childElementCount])"
+    )
+    near = [count for top, count in drawn if top < page.viewport_size["height"]]
+    assert near and all(near)
+    assert [count for top, count in drawn if top > page.viewport_size["height"] + 2000].count(0) > 0
 
 
 def column(page, at):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deepliif_ray import connect
+from deepliif_ray.slides import write_pyramid
 from tests.viewer import served
 from tests.viewer.browser import ARGUMENTS, CHROMIUM, until
 from tests.viewer.served import HOSTILE
@@ -349,12 +350,47 @@ def test_outlines_are_drawn_near_by(chromium, place):
         assert drawn["red"] > 100 and drawn["blue"] > 100
 
 
+EDGES = """
+() => {
+  const canvas = document.querySelector(".openseadragon-canvas canvas");
+  const context = canvas.getContext("2d");
+  const [right, bottom] = [canvas.width - 1, canvas.height - 1];
+  const corners = [[0, 0], [right, 0], [0, bottom], [right, bottom]];
+  return corners.map(([x, y]) => context.getImageData(x, y, 1, 1).data[3]);
+}"""
+
+
+def test_tissue_reaches_the_edges_of_the_stage(chromium, place):
+    _, address = place
+    with slide_of(chromium, address) as page:
+        page.evaluate("deepliif.viewer.viewport.zoomBy(4.3, null, true)")
+        until(page, "deepliif.viewer.world.getItemAt(0).getFullyLoaded()")
+        page.wait_for_timeout(200)
+        assert page.evaluate(EDGES) == [255] * 4
+
+
 def test_a_slide_that_is_gone_is_white_with_its_cells(chromium, place):
     _, address = place
     with slide_of(chromium, address, "S-2") as page:
         assert "not where it was" in page.locator(".alarm").first.inner_text()
         assert page.evaluate(PIXELS, [45.5, 20.5])[0] == "points"
         assert page.evaluate("deepliif.totals.called === deepliif.sql.n_called")
+
+
+def test_a_changed_slide_is_offered_with_a_warning_and_without_cells(chromium, tmp_path):
+    results = served.make(tmp_path / "results", tmp_path)
+    write_pyramid(tmp_path / "a.tiff", 255 - served.tissue(), mpp=0.25, quality=None)
+    with served.serving(results) as address, slide_of(chromium, address) as page:
+        assert page.evaluate(PIXELS, [45.5, 20.5])[0] == "points"  # on white
+        page.get_by_role("button", name="Show the file that is there now").click()
+        page.wait_for_selector(".banner")
+        assert "not the file that was scored" in page.locator(".banner").inner_text()
+        until(page, "deepliif.viewer.world.getItemAt(0)?.getFullyLoaded()")
+        settled(page)
+        assert page.evaluate("deepliif.cells.how") == "none"
+        page.get_by_role("button", name="Cells", exact=True).click()
+        settled(page)
+        assert page.evaluate("deepliif.cells.how") != "none" and page.locator(".banner").is_visible()
 
 
 def test_the_scale_bar_tells_micrometres(chromium, place):

@@ -194,8 +194,23 @@ def test_a_slide_that_is_gone_or_changed_is_said_and_its_cells_stay(client, resu
     served.make(tmp_path / "results", tmp_path)
     write_pyramid(tmp_path / "a.tiff", 255 - served.tissue(), mpp=0.25, quality=None)
     with served.serving(str(tmp_path / "results")) as address:
-        _, tissue = Client(address).get("/api/tissue?slide=S-1")
-    assert not tissue["is_there"] and "not the one that was scored" in tissue["problem"]
+        client = Client(address)
+        _, tissue = client.get("/api/tissue?slide=S-1")
+        assert not tissue["is_there"] and "not the one that was scored" in tissue["problem"]
+        assert tissue["is_changed"]
+        at = "/api/tile?slide=S-1&level=11&column=1&line=1"
+        assert client.raw(at)[0] == 404
+        # Whoever asks for it sees the file that is there, and is told what it is.
+        _, tissue = client.get("/api/tissue?slide=S-1&changed=true")
+        assert tissue["is_there"] and "not the file that was scored" in tissue["problem"]
+        shown = np.asarray(Image.open(io.BytesIO(client.raw(f"{at}&changed=true")[2])))
+        wanted = 255 - served.tissue()[256:512, 256:512]
+        assert np.abs(shown.astype(int) - wanted).mean() < 3
+    # Of another size it cannot be laid under the cells at all.
+    write_pyramid(tmp_path / "a.tiff", served.tissue(600, 700), mpp=0.25, quality=None)
+    with served.serving(str(tmp_path / "results")) as address:
+        _, tissue = Client(address).get("/api/tissue?slide=S-1&changed=true")
+    assert not tissue["is_there"] and tissue["is_changed"] and "700 × 600 px" in tissue["problem"]
 
 
 def test_outlines_and_cells_are_those_of_sql(client, results):

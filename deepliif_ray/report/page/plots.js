@@ -1,5 +1,5 @@
 "use strict";
-// Plots, drawn one after another once the page stands, and all of them before it is printed.
+// Plots, each drawn when it is about to come into sight, and all of them before the page is printed.
 
 const STEPS = 5;
 /** Colour of a range of the index: of several, spread from light to dark. */
@@ -160,10 +160,10 @@ function drift(rows, unit, alt, facets) {
   });
 }
 
-/** Figures that are still to be drawn, in the order of the page. */
-const waiting = [];
+/** Where figures are still to be drawn, in the order of the page, and what draws them. */
+const waiting = new Map();
 function later(place, draw) {
-  waiting.push(() => place.append(draw()));
+  waiting.set(place, draw);
 }
 
 function multiple(place, heading, caption, draw, wide = false) {
@@ -203,14 +203,39 @@ for (const [name, { title: heading, unit }] of driftPlots ? measures : []) {
     () => drift(rows, unit, `${heading} by ${data.drift.by}`, facets), Boolean(facets));
 }
 
+function drawAt(place) {
+  const draw = waiting.get(place);
+  if (!draw) return;
+  waiting.delete(place);
+  place.append(draw());
+}
+
+// All plots of a large cohort take seconds, so only those near the part that is looked at are drawn.
+const AHEAD = "600px 0px";
+const near = [];
+
+/** Draw what is near, one after another, so that the page answers meanwhile. */
 function drawNext() {
-  if (!waiting.length) {
+  if (near.length) {
+    drawAt(near.shift());
+    setTimeout(drawNext);
+  } else if (!document.documentElement.dataset.drawn) {
     performance.mark("drawn");
     document.documentElement.dataset.drawn = "true";
-    return;
   }
-  waiting.shift()();
-  setTimeout(drawNext);
 }
-addEventListener("beforeprint", () => { while (waiting.length) waiting.shift()(); });
-requestAnimationFrame(() => setTimeout(drawNext));
+
+const watch = new IntersectionObserver((seen) => {
+  const idle = !near.length;
+  for (const { target, isIntersecting } of seen) {
+    if (!isIntersecting) continue;
+    watch.unobserve(target);
+    near.push(target);
+  }
+  if (idle) drawNext();
+}, { rootMargin: AHEAD });
+addEventListener("beforeprint", () => { for (const place of [...waiting.keys()]) drawAt(place); });
+requestAnimationFrame(() => setTimeout(() => {
+  if (!waiting.size) drawNext();
+  for (const place of waiting.keys()) watch.observe(place);
+}));

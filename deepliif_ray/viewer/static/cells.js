@@ -1,6 +1,6 @@
 // The layers of cells over the tissue: squares from afar, points nearer, outlines near by.
 
-import { bytes, get } from "./api.js";
+import { get } from "./api.js";
 import { callOf, limitsOf } from "./calls.js";
 import { unpack } from "./packed.js";
 import { pointsOn } from "./points.js";
@@ -11,17 +11,14 @@ const OUTLINES_FROM = 9; // px of the screen, a usual nucleus
 const OUTLINE_TILE = 1024;
 const FEW = 5; // cells of a square that is shown paler
 const KEPT_TILES = 60;
-const BINS = 64;
-const SPREADS = [["area", 1, BINS], ["marker", 256, BINS], ["od", 400, BINS], ["dab", 1500, BINS]];
-
-export const fetchCells = (slide, asked) => bytes("/api/cells", { slide: slide.slide_id, ...asked });
 
 export class CellsLayer {
-  /** `changed` hears of new totals: {called, positive, strengths}. */
-  constructor(stage, viewer, slide, about, changed) {
+  /** `counter` has the cells; `changed` hears of new totals: {called, positive, strengths}. */
+  constructor(stage, viewer, slide, about, counter, changed) {
     this.viewer = viewer;
     this.slide = slide;
     this.about = about;
+    this.counter = counter;
     this.changed = changed;
     this.canvases = ["points", "plain"].map((name) => {
       const canvas = document.createElement("canvas");
@@ -30,12 +27,7 @@ export class CellsLayer {
       stage.append(canvas);
       return canvas;
     });
-    this.points = pointsOn(this.canvases[0], about);
     this.context = this.canvases[1].getContext("2d");
-    this.worker = new Worker("/static/counting.js", { type: "module" });
-    this.worker.onmessage = ({ data }) => this.waiting.get(data.number)?.(data);
-    this.waiting = new Map();
-    this.number = 0;
     this.cells = null;
     this.squares = null;
     this.outlines = new Map();
@@ -48,34 +40,29 @@ export class CellsLayer {
     for (const name of ["update-viewport", "resize", "rotate", "open"]) viewer.addHandler(name, () => this.draw());
   }
 
-  ask(message, moved = []) {
-    this.number += 1;
-    const { number } = this;
-    return new Promise((resolve) => {
-      this.waiting.set(number, (data) => {
-        this.waiting.delete(number);
-        resolve(data);
-      });
-      this.worker.postMessage({ ...message, number }, moved);
-    });
+  /** What draws cells one by one. It is made when it is first needed: from afar it is not, and WebGL takes time. */
+  get points() {
+    if (!this.pointsMade) {
+      this.pointsMade = pointsOn(this.canvases[0], this.about);
+      if (this.cells) this.pointsMade.load(this.cells);
+    }
+    return this.pointsMade;
   }
 
-  /** Fetch the cells; `asked` restricts them: {region, corrections}. */
-  async load(asked, cutoffs, fetched = fetchCells(this.slide, asked)) {
+  /** Take the cells that `counter` fetches, if none newer were asked for; `asked` restricts them: {region, corrections}. */
+  async load(asked, cutoffs, fetched = this.counter.fetch(this.slide.slide_id, asked)) {
     this.asked = asked;
-    const buffer = await fetched;
-    this.cells = unpack(buffer);
-    this.points.load(this.cells);
+    const found = await fetched;
+    if (found.isOld) return false;
+    this.cells = unpack(found.buffer);
+    this.pointsMade?.load(this.cells);
     this.outlines.clear();
-    const areas = this.cells.area.slice(0, 4096).sort();
-    this.usualArea = areas[areas.length >> 1] ?? 100;
-    this.areaEnd = Math.min(65534, 4 * Math.max(50, areas[Math.floor(areas.length * 0.9)] ?? 100));
-    SPREADS[0][1] = this.areaEnd;
-    const copy = buffer.slice(0);
-    const { spreads } = await this.ask({ do: "load", buffer: copy, spreads: SPREADS }, [copy]);
-    this.spreads = { size: spreads[0], marker: spreads[1], od: spreads[2], dab: spreads[3] };
+    this.usualArea = found.usualArea;
+    this.areaEnd = found.areaEnd;
+    this.spreads = found.spreads;
     this.squares = null;
     await this.set(cutoffs);
+    return true;
   }
 
   set(cutoffs) {
@@ -98,12 +85,12 @@ export class CellsLayer {
       const wanted = this.wanted();
       if (!this.wantsTotals && !wanted.area) break;
       this.wantsTotals = false;
-      const answer = await this.ask({ do: "count", limits: this.limits, ...wanted });
+      const answer = await this.counter.count(this.limits, wanted);
       this.squares = answer.squares;
       this.stats.counted += 1;
       this.stats.ms = answer.ms;
       this.changed(answer.totals);
-      this.draw();
+      if (answer.squares) this.draw(); // cells one by one are drawn already
     } while (this.again);
     this.counting = false;
   }
@@ -320,7 +307,6 @@ export class CellsLayer {
   }
 
   close() {
-    this.worker.terminate();
     cancelAnimationFrame(this.drawing);
   }
 }

@@ -1,12 +1,15 @@
-// A worker that counts all cells of a slide at any cut-off: for the index, and for squares of the picture.
+// A worker that has all cells of a slide and counts them at any cut-off: for the index, and for squares of the picture.
 //
 // The first count looks at every cell. When a cut-off moves after that, only cells whose measurement lies between
 // its old and its new place can be called differently: they are found by an index and counted anew, no others.
 
-import { callOf } from "./calls.js";
+import { bytes } from "./api.js";
+import { callOf, MAX_AREA } from "./calls.js";
 import { unpack } from "./packed.js";
 
 const SAMPLE = 200_000; // cells that the sketches behind sliders are made of
+const FIRST = 4096; // cells that tell the usual size
+const BINS = 64;
 const MEASURES = {
   area: (limits) => [limits.below + 1, limits.above],
   od: (limits) => [limits.odLow, limits.odHigh + 1],
@@ -157,14 +160,14 @@ function count({ limits, area, shift }) {
 }
 
 /** Return how often values of a measurement occur among a sample of cells, in bins from 0 to `end`. */
-function spread(name, end, bins) {
-  const counts = new Array(bins).fill(0);
+function spread(name, end) {
+  const counts = new Array(BINS).fill(0);
   const values = cells[name];
   const offset = name === "dab" ? 1 : 0;
   const step = Math.max(1, Math.floor(values.length / SAMPLE));
   for (let i = 0; i < values.length; i += step) {
-    const bin = Math.floor(((values[i] - offset) * bins) / end);
-    if (bin < bins) counts[Math.max(0, bin)] += 1;
+    const bin = Math.floor(((values[i] - offset) * BINS) / end);
+    if (bin < BINS) counts[Math.max(0, bin)] += 1;
   }
   return counts;
 }
@@ -178,10 +181,29 @@ function load(buffer) {
   now = null;
 }
 
+/** Return the area of a usual cell, and where sliders of areas may end. */
+function sizes() {
+  const areas = cells.area.slice(0, FIRST).sort();
+  const large = areas[Math.floor(areas.length * 0.9)] ?? 100;
+  return { usualArea: areas[areas.length >> 1] ?? 100, areaEnd: Math.min(MAX_AREA, 4 * Math.max(50, large)) };
+}
+
+let newest = 0; // of what was asked to be fetched
+
+async function fetchCells({ number, query }) {
+  newest = number;
+  const buffer = await bytes("/api/cells", query);
+  if (number !== newest) return postMessage({ number, isOld: true });
+  load(buffer);
+  const { usualArea, areaEnd } = sizes();
+  const spreads = { size: spread("area", areaEnd), marker: spread("marker", 256), od: spread("od", 400), dab: spread("dab", 1500) };
+  const copy = buffer.slice(0);
+  postMessage({ number, buffer: copy, usualArea, areaEnd, spreads }, [copy]);
+}
+
 addEventListener("message", ({ data }) => {
   if (data.do === "load") {
-    load(data.buffer);
-    postMessage({ number: data.number, spreads: data.spreads.map((asked) => spread(...asked)) });
+    fetchCells(data).catch((error) => postMessage({ number: data.number, error: error.message }));
   } else {
     const began = performance.now();
     const answer = count(data);

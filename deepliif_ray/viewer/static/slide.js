@@ -2,8 +2,9 @@
 
 import { address, get, post } from "./api.js";
 import { areExact } from "./calls.js";
-import { CellsLayer, fetchCells } from "./cells.js";
+import { CellsLayer } from "./cells.js";
 import { Corrections } from "./corrections.js";
+import { Counter } from "./counter.js";
 import { Cutoffs } from "./cutoffs.js";
 import { Sheet, imagePoint, stroke, write } from "./drawing.js";
 import { el, newId, number, tell } from "./dom.js";
@@ -14,15 +15,22 @@ const WHITE = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' widt
 const ROUND_UM = [1, 2, 5];
 
 export async function slidePage(id, about) {
-  const slide = await get("/api/slide", { slide: id });
-  const page = new SlidePage(slide, about);
-  return { title: slide.slide_id, element: page.element, shown: () => page.open(), leave: () => page.close() };
+  const counter = new Counter(); // a worker takes its time to start
+  try {
+    const slide = await get("/api/slide", { slide: id });
+    const page = new SlidePage(slide, about, counter);
+    return { title: slide.slide_id, element: page.element, shown: () => page.open(), leave: () => page.close() };
+  } catch (error) {
+    counter.close();
+    throw error;
+  }
 }
 
 class SlidePage {
-  constructor(slide, about) {
+  constructor(slide, about, counter) {
     this.slide = slide;
     this.about = about;
+    this.counter = counter;
     this.tell = tell;
     this.tool = null;
     this.osd = el("div", { class: "osd", role: "application",
@@ -42,26 +50,22 @@ class SlidePage {
 
   async open() {
     // Cells come while the slide is being opened.
-    this.first = fetchCells(this.slide, { region: null, corrections: true });
+    this.first = this.counter.fetch(this.slide.slide_id, { region: null, corrections: true });
     this.first.catch(() => {}); // whoever waits for it hears of it
     const tissue = await get("/api/tissue", { slide: this.slide.slide_id }).catch((error) => ({ is_there: false, problem: error.message, tile: 256 }));
     if (this.closed) return;
-    const { width, height } = this.slide;
-    const deepest = tissue.deepest ?? Math.ceil(Math.log2(Math.max(width, height)));
-    const tile = (level, column, line) => tissue.is_there
-      ? address("/api/tile", { slide: this.slide.slide_id, level, column, line, version: tissue.version })
-      : WHITE;
     this.viewer = OpenSeadragon({
       element: this.osd, showNavigationControl: false, showNavigator: true, navigatorPosition: "TOP_RIGHT",
       navigatorSizeRatio: 0.16, navigatorOpacity: 1, navigatorAutoFade: false, drawer: "canvas", animationTime: 0.4, maxZoomPixelRatio: 4, visibilityRatio: 0.4,
       gestureSettingsMouse: { clickToZoom: false }, immediateRender: true, imageLoaderLimit: 4,
-      tileSources: { width, height, tileSize: tissue.tile, minLevel: Math.max(0, deepest - Math.ceil(Math.log2(Math.max(width, height) / 128))), maxLevel: deepest, getTileUrl: tile },
+      smoothTileEdgesMinZoom: Infinity, // it moves what was drawn by up to two pixels, which leaves a strip at the edge
+      tileSources: this.tilesOf(tissue),
     });
-    this.viewer.addHandler("open", () => this.opened());
+    this.viewer.addOnceHandler("open", () => this.opened());
     this.viewer.addHandler("open-failed", () => (this.said.textContent = "The slide cannot be shown."));
-    if (tissue.problem) this.alarms.append(el("p", { class: "alarm" }, tissue.problem));
+    if (tissue.problem) this.alarms.append(el("div", { class: "alarm" }, tissue.problem, tissue.is_changed && this.offer()));
     this.sheet = new Sheet(this.stage, this.viewer);
-    this.cells = new CellsLayer(this.osd.querySelector(".openseadragon-canvas") ?? this.osd, this.viewer, this.slide, this.about, (totals) => this.counted(totals));
+    this.cells = new CellsLayer(this.osd.querySelector(".openseadragon-canvas") ?? this.osd, this.viewer, this.slide, this.about, this.counter, (totals) => this.counted(totals));
     this.cutoffs = new Cutoffs(this, () => this.moved(), () => this.confirm());
     this.regions = new Regions(this);
     this.corrections = new Corrections(this);
@@ -77,6 +81,41 @@ class SlidePage {
     addEventListener("beforeunload", this.leaving);
   }
 
+  /** Return where the viewer gets its tiles from. */
+  tilesOf(tissue) {
+    const { slide_id: slide, width, height } = this.slide;
+    const deepest = tissue.deepest ?? Math.ceil(Math.log2(Math.max(width, height)));
+    const given = { slide, version: tissue.version, changed: tissue.is_changed || null };
+    const getTileUrl = (level, column, line) =>
+      tissue.is_there ? address("/api/tile", { level, column, line, ...given }) : WHITE;
+    const minLevel = Math.max(0, deepest - Math.ceil(Math.log2(Math.max(width, height) / 128)));
+    return { width, height, tileSize: tissue.tile, minLevel, maxLevel: deepest, getTileUrl };
+  }
+
+  /** Return a button that shows a file which is not the one that was scored: with a word that stays, without cells. */
+  offer() {
+    const button = el("button", { type: "button", onclick: async () => {
+      try {
+        const tissue = await get("/api/tissue", { slide: this.slide.slide_id, changed: true });
+        if (!tissue.is_there) return tell(tissue.problem, 15);
+        button.remove();
+        this.showCells(false);
+        this.stage.append(el("p", { class: "alarm banner", role: "status" },
+          `${tissue.problem}. Cells were found in another picture, so they are hidden; “Cells” shows them all the same.`));
+        this.viewer.open(this.tilesOf(tissue));
+      } catch (error) {
+        tell(error.message);
+      }
+    } }, "Show the file that is there now");
+    return el("div", { class: "row" }, button);
+  }
+
+  showCells(shown) {
+    this.cells.shown = shown;
+    this.cellsButton.setAttribute("aria-pressed", String(shown));
+    this.cells.draw();
+  }
+
   opened() {
     this.said.textContent = "Fetching cells …";
     this.reloadCells().then(() => (this.said.textContent = ""), (error) => {
@@ -89,6 +128,7 @@ class SlidePage {
     this.closed = true;
     removeEventListener("beforeunload", this.leaving);
     this.cells?.close();
+    this.counter.close();
     this.viewer?.destroy();
   }
 
@@ -96,15 +136,12 @@ class SlidePage {
     const { viewport } = this.viewer;
     const button = (title, text, do_) => el("button", { type: "button", title, "aria-label": title, onclick: do_ }, text);
     const by = (factor) => () => { viewport.zoomBy(factor); viewport.applyConstraints(); };
-    const shown = el("button", { type: "button", "aria-pressed": "true", title: "Show cells", onclick: () => {
-      this.cells.shown = !this.cells.shown;
-      shown.setAttribute("aria-pressed", String(this.cells.shown));
-      this.cells.draw();
-    } }, "Cells");
+    this.cellsButton = el("button", { type: "button", "aria-pressed": "true", title: "Show cells",
+      onclick: () => this.showCells(!this.cells.shown) }, "Cells");
     return el("div", { class: "tools", role: "toolbar", "aria-label": "View" },
       button("Zoom in", "+", by(1.5)), button("Zoom out", "−", by(1 / 1.5)), button("Whole slide", "All", () => viewport.goHome()),
       button("One pixel of the slide per pixel of the screen", "1:1", () => viewport.zoomTo(viewport.imageToViewportZoom(1))),
-      button("Turn by 90 degrees", "⟳", () => viewport.setRotation(viewport.getRotation() + 90)), shown);
+      button("Turn by 90 degrees", "⟳", () => viewport.setRotation(viewport.getRotation() + 90)), this.cellsButton);
   }
 
   buildPanel() {
@@ -219,7 +256,7 @@ class SlidePage {
     const first = !this.cells.cells;
     const fetched = this.first ?? undefined;
     this.first = null;
-    await this.cells.load(this.asked(), this.cutoffs.values, fetched);
+    if (!(await this.cells.load(this.asked(), this.cutoffs.values, fetched))) return; // others are on their way
     if (first) this.cutoffs.show(this.cells.spreads, this.cells.areaEnd);
     await this.confirm();
   }
