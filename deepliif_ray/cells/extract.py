@@ -140,8 +140,8 @@ def extract_cells(
     resolution : {'40x', '20x', '10x'}
     mpp : float, optional
         µm per pixel, 0.01 to 100. Sizes are then areas, given in pixels of 40x whatever ``resolution`` says
-        (see `SizeRules.physical`), as the engine takes them for models that have a scale of their own; and with
-        ``rgb`` the stain around nuclei is measured.
+        (see `SizeRules.physical`), as the engine takes them for models that have a scale of their own; with
+        ``rgb`` the stain around nuclei is measured as well.
     seg_thresh : int
         Red plus blue must exceed it in a cell's pixel.
     noise_thresh : int
