@@ -122,6 +122,7 @@ def extract_cells(
     *,
     resolution: str = "40x",
     mpp: float | None = None,
+    own_stains: NDArray[np.int64] | None = None,
     seg_thresh: int = SEG_THRESH,
     noise_thresh: int = NOISE_THRESH,
     large_noise_thresh: int | str | None = "default",
@@ -142,6 +143,8 @@ def extract_cells(
         µm per pixel, 0.01 to 100. Sizes are then areas, given in pixels of 40x whatever ``resolution`` says
         (see `SizeRules.physical`), as the engine takes them for models that have a scale of their own; with
         ``rgb`` the stain around nuclei is measured as well.
+    own_stains : ndarray of int64, shape (3, 2, 256), optional
+        `deepliif_ray.cells.fragments.stain_tables` of the image's own stains; the usual ones without it.
     seg_thresh : int
         Red plus blue must exceed it in a cell's pixel.
     noise_thresh : int
@@ -199,6 +202,7 @@ def extract_cells(
                     slide=(width, height),
                     seg_thresh=seg_thresh,
                     large_noise_thresh=limit,
+                    own=own_stains,
                     reach=reach,
                 )
                 histogram[:] += fragments.marker_histogram

@@ -76,7 +76,7 @@ def _inputs(classes):
 @given(_classes(), st.sampled_from([0, 4]), st.sampled_from([None, 60]), st.integers(1, 41))
 def test_cores_and_whole_map_agree_with_published_rules(classes, noise_thresh, large_noise_thresh, core):
     seg, marker, rgb = _inputs(classes)
-    options = {"noise_thresh": noise_thresh, "large_noise_thresh": large_noise_thresh, "mpp": 0.5}
+    options = {"noise_thresh": noise_thresh, "large_noise_thresh": large_noise_thresh, "mpp": 0.25}
     whole = extract_cells(seg, marker, rgb, **options)
     cut = extract_cells(seg, marker, rgb, core=core, **options)
     assert cut.table.equals(whole.table)

@@ -193,8 +193,8 @@ def test_noise_and_artefacts_own_pixels_but_are_no_cells():
     classes[4:8, 4:8] = 1
     classes[5, 10] = 1
     speck_counts = rim_of(classes)
-    assert rim_of(classes, noise_thresh=4) == speck_counts[:1]
-    assert rim_of(classes, large_noise_thresh=10) == speck_counts[1:]
+    assert rim_of(classes, noise_thresh=64) == speck_counts[:1]
+    assert rim_of(classes, large_noise_thresh=160) == speck_counts[1:]
 
 
 def test_stain_of_the_rim_alone_is_measured():

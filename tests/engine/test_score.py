@@ -12,11 +12,12 @@ from PIL import Image
 
 from deepliif_ray import Execution, connect, load_model, score, storage
 from deepliif_ray.cells import extract_cells
+from deepliif_ray.cells.fragments import stain_tables
 from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.errors import ConfigError, ManifestError, ModelError
 from deepliif_ray.models.stain import Stain
-from deepliif_ray.slides import TileGrid, is_empty, open_slide
+from deepliif_ray.slides import TileGrid, is_empty, open_slide, plan_slide
 from tests.engine.results import assert_same, tables
 from tests.options import sorted_out
 
@@ -59,9 +60,10 @@ def whole_slide(path: Path, mpp_tile: int) -> pa.Table:
             seg[y0:y1, x0:x1] = result.seg[0][inner]
             marker[y0:y1, x0:x1] = result.marker[0][inner]
         rgb = slide.read_rgb(0, 0, 0, slide.width, slide.height)
-        mpp = slide.mpp
+        mpp, plan = slide.mpp, plan_slide(slide)
     resolution = "40x" if mpp_tile == 512 else "20x"
-    extracted = extract_cells(seg, marker, rgb, resolution=resolution, mpp=mpp)
+    own = stain_tables(plan.stains.hematoxylin, plan.stains.dab, plan.white)
+    extracted = extract_cells(seg, marker, rgb, resolution=resolution, mpp=mpp, own_stains=own)
     return extracted.table, extracted.thresholds
 
 
