@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -143,6 +144,40 @@ def test_far_tiles_and_large_cells(tmp_path):
     assert [tuple(tile) for tile in made.tiles.tolist()] == [(0, 0, 0, 1), (2, 0, 1, 2), (68, 87, 2, 4)]
     assert made.columns["area"].tolist() == [65_000, packed.MAX_AREA + 1, 60_000, packed.MAX_AREA + 1]
     assert made.columns["dab"].tolist() == [3001, 4001, 1, 4001]
+
+
+@pytest.mark.parametrize("told", [0, 3, 5000])
+def test_cells_are_packed_whatever_the_record_tells_of_their_number(tmp_path, told):
+    cells = served.cells()
+    size = {"width_px": served.WIDTH, "height_px": served.HEIGHT}
+    scored.commit(tmp_path, cells, "S-1", n_cells=told, **size)
+    answers = Answers(str(tmp_path))
+    row = answers.record("S-1")
+    made = answers.made_of(*packed.query_of(row, packed.Which()), partial(packed.pack, row))
+    answers.close()
+    assert row["n_cells"] == told and made.n_cells == len(cells)
+    assert sorted(made.columns["area"].tolist()) == sorted(cell["area_px"] for cell in cells)
+
+
+def test_cells_are_packed_again_only_where_something_of_them_changed(tmp_path):
+    root, said = tmp_path / "results", tmp_path / "said.csv"
+    for slide in ("S-1", "S-2"):
+        scored.commit(root, served.cells(), slide, width_px=served.WIDTH, height_px=served.HEIGHT)
+    answers = Answers(str(root))
+    kept = SlideCells(answers)
+    first, other = (kept.packed(Asked(slide)) for slide in ("S-1", "S-2"))
+    bare = kept.packed(Asked("S-1", Calls(corrections=False)))
+    for call in ("positive", "negative"):  # of the same cell: its number alone does not tell
+        said.write_text(f"slide_id,x,y,call\nS-1,20,20,{call}")
+        import_corrections(str(root), [str(said)], author="A")
+        assert kept.packed(Asked("S-1")) is first  # results are those of the moment they were opened
+        answers.reopen()
+        second = kept.packed(Asked("S-1"))
+        assert second is not first and (second.columns["flags"] != first.columns["flags"]).sum() == 1
+        assert kept.packed(Asked("S-2")) is other
+        assert kept.packed(Asked("S-1", Calls(corrections=False))) is bare
+        first = second
+    answers.close()
 
 
 def test_a_region_restricts_and_an_unknown_one_is_refused(answers):
