@@ -86,7 +86,7 @@ def test_reports_show_numbers_and_tissue(results, tmp_path):
     done = write_report(results, tmp_path / "cohort.html", choice=Choice(pictures=1))
     assert (done.n_patients, done.n_slides) == (1, 1)
     done = write_slide_report(results, SLIDE, tmp_path / "slide.html")
-    assert done.n_pictures == 3 and not any("without" in remark.lower() for remark in done.remarks)
+    assert done.n_pictures > 0 and done.remarks == ()  # none is on white
     (index,) = ask(results, "SELECT index_percent FROM slide_indices")[0]
     text = (tmp_path / "slide.html").read_text(encoding="utf-8")
     assert f"{index:.1f}" in text and "data:image/" in text
