@@ -172,7 +172,7 @@ def test_completion(session):
     assert completed(session, ".describe slide_q") == ["slide_quality", "slide_quality_at"]
     # Columns of the views that the statement names, where it names one.
     assert "focus" not in completed(session, "SELECT slide_id FROM runs, cells WHERE f")
-    assert completed(session, "FROM runs WHERE sta") == ["started_at", "status"]
+    assert completed(session, "FROM runs WHERE sta") == ["started_at", "status", "stained_cells("]
 
 
 def typed(session, text, form=Format.CSV):

@@ -14,11 +14,10 @@ from deepliif_ray.native import NativeView
 from deepliif_ray.published import SEG_THRESH
 from deepliif_ray.scoring.calls import call_cells
 from deepliif_ray.slides.contrast import contrast_for
-from deepliif_ray.slides.glass import glass_white
 from deepliif_ray.slides.grid import TileGrid
 from deepliif_ray.slides.plan import POSSIBLE_MPP, resolution_name, tile_size_for
 from deepliif_ray.slides.quality import FOCUS_MPP, PATCH_UM, Appearance, shrunk
-from deepliif_ray.slides.tissue import MASK_MPP, is_empty
+from deepliif_ray.slides.tissue import is_empty
 
 UInt8Array = NDArray[np.uint8]
 TILE = {"40x": 512, "20x": 256, "10x": 128}
@@ -211,9 +210,7 @@ def shown(native: NativeView, rgb: UInt8Array, mpp: float) -> UInt8Array:
     half, patch = shrunk(rgb, factor), max(1, round(PATCH_UM / mpp) // factor)
     starts = [range(0, side, patch) for side in half.shape[:2]]
     patches = [half[y : y + patch, x : x + patch] for y in starts[0] for x in starts[1]]
-    squares = shrunk(rgb, max(1, min(round(MASK_MPP / mpp), *rgb.shape[:2])))
-    white, seen = glass_white(squares, np.ones(squares.shape[:2], bool), (255, 255, 255))
-    appearance = Appearance.measure(patches, white if seen else None)
+    appearance = Appearance.measure(patches)
     contrast = contrast_for(native, appearance.counterstain, appearance.white)
     return rgb if contrast is None else contrast.apply(rgb)
 

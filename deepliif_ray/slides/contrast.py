@@ -107,20 +107,13 @@ def brightest(patches: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | N
     return white
 
 
-def light_through(
-    patches: Sequence[NDArray[np.float32]], glass: NDArray[np.floating] | None
-) -> tuple[float, float, float] | None:
-    """Return the colour of light that no tissue has dimmed.
-
-    The brighter, channel by channel, of glass and of gaps within tissue: dense tissue has few gaps, and what
-    shows as glass on an overview may lie in the shadow of a bubble.
+def light_through(patches: Sequence[NDArray[np.float32]]) -> tuple[float, float, float] | None:
+    """Return the colour of light that no tissue has dimmed, as gaps within tissue show it.
 
     Parameters
     ----------
     patches : sequence of ndarray of float32, shape (height, width, 3)
         As `brightest` takes them.
-    glass : ndarray of float, shape (3,), optional
-        Colour of glass, where the slide shows some.
 
     Returns
     -------
@@ -129,11 +122,7 @@ def light_through(
         `LEAST_WHITE`.
     """
     found = brightest(patches)
-    if found is None:
-        return None
-    if glass is not None:
-        found = np.maximum(found, glass)
-    if found.min() < LEAST_WHITE:
+    if found is None or found.min() < LEAST_WHITE:
         return None
     red, green, blue = (min(float(channel), 255.0) for channel in found)
     return red, green, blue

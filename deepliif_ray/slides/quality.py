@@ -82,16 +82,9 @@ class Appearance:
     stains: StainVectors
 
     @classmethod
-    def measure(cls, patches: list[NDArray[np.float32]], glass: NDArray[np.floating] | None) -> "Appearance":
-        """Measure patches of tissue, float32 RGB (height, width, 3), at about 0.5 µm a pixel.
-
-        Parameters
-        ----------
-        patches : list of ndarray
-        glass : ndarray of float, shape (3,), optional
-            Colour of glass, where some is seen.
-        """
-        white = light_through(patches, glass)
+    def measure(cls, patches: list[NDArray[np.float32]]) -> "Appearance":
+        """Measure patches of tissue, float32 RGB (height, width, 3), at about 0.5 µm a pixel."""
+        white = light_through(patches)
         return cls(Counterstain.measure(patches), white, StainVectors.measure(patches, white))
 
 
@@ -116,7 +109,7 @@ def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[Slide
     glass = ~mask & ~pen & scanned & (density.mean(axis=2) < TISSUE_OD)
     grey, cast = glass_color(mean, glass, slide.background)
     patches = _read_patches(slide, stained, tissue.size * every, mpp)
-    appearance = Appearance.measure(patches, tissue.white if tissue.glass_seen else None)
+    appearance = Appearance.measure(patches)
     counterstain = appearance.counterstain
     quality = SlideQuality(
         focus=float(np.median([laplacian_variance(patch) for patch in patches])) if patches else None,

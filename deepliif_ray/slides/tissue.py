@@ -15,7 +15,6 @@ from PIL import Image
 from scipy import ndimage
 
 from deepliif_ray.errors import SlideCorruptError
-from deepliif_ray.slides.glass import glass_white
 from deepliif_ray.slides.grid import TileGrid
 from deepliif_ray.slides.levels import has_shape, usable_level
 from deepliif_ray.slides.slide import Slide
@@ -30,6 +29,8 @@ MASK_MIN_CORE = 16_000
 
 PROVEN_TILES = 2048
 MASK_MPP = 8.0
+WHITE_FLOOR = 230
+WHITE_PERCENTILE = 99
 TISSUE_OD = 0.05
 SPECK_UM2 = 2500.0
 BLACK = 4
@@ -161,9 +162,7 @@ class TissueMask:
     mean : ndarray of float32, shape (rows, columns, 3)
         Average red, green and blue of each square.
     white : ndarray of float, shape (3,)
-        What was taken for glass; see `deepliif_ray.slides.glass`.
-    glass_seen : bool
-        Whether there is glass; else ``white`` is a guess.
+        What was taken for glass.
     scanned : ndarray of bool, shape (rows, columns)
         False where there is nothing but black in quantity: area that was not scanned. It counts as glass.
     scanned_px : float
@@ -182,7 +181,6 @@ class TissueMask:
     white: NDArray[np.floating]
     scanned: NDArray[np.bool_]
     scanned_px: float
-    glass_seen: bool
     unread_percent: float = 0.0
     warnings: tuple[str, ...] = ()
 
@@ -193,9 +191,10 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     The finest-fitting level that shows what level 0 shows is read block by block (level 0 if the slide has
     no other, in bounded memory) and averaged. Squares that are black, 0 to 4 in every channel, in pieces of
     at least 2,500 µm² were not scanned; squares beside them are averaged without their black pixels. White
-    is what `deepliif_ray.slides.glass` takes for it. Tissue is where the optical density
-    ``log10(white / value)``, averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm²
-    (and a hundredth of the slide) are dropped. Ink and folds count as tissue, undecodable pixels do not.
+    is, per channel, the 99th percentile of the averages but at least 230, so a field that is tissue all over
+    does not take its own tissue for glass. Tissue is where the optical density ``log10(white / value)``,
+    averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm² (and a hundredth of the
+    slide) are dropped. Ink and folds count as tissue, undecodable pixels do not.
 
     Parameters
     ----------
@@ -220,8 +219,9 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     size = factor * level.downsample
     speck = max(1, round(SPECK_UM2 / (size * mpp) ** 2))
     mean, scanned = overview.without_black(speck)
-    among = scanned if scanned.any() else np.ones_like(scanned)
-    white, glass_seen = glass_white(mean, among, slide.background)
+    seen = mean[scanned] if scanned.any() else mean.reshape(-1, 3)
+    percentile = np.nanpercentile if overview.unread else np.percentile
+    white = np.clip(percentile(seen, WHITE_PERCENTILE, axis=0), WHITE_FLOOR, 255)
     mean[~scanned] = white
     density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
     squares = min(speck, density.size // 100)
@@ -242,7 +242,6 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
         white=white,
         scanned=scanned,
         scanned_px=float(heights @ scanned @ widths) * whole,
-        glass_seen=glass_seen,
         unread_percent=unread_percent,
         warnings=warnings,
     )

@@ -215,7 +215,8 @@ def test_models_without_a_scale_are_counted_by_the_nearest_resolution():
     own, other = Echo(), Echo()
     own.native = NativeView(0.25)
     rules = Rules("10x", size_thresh=7, mpp=0.45)
-    assert rules.of(own) is rules
+    assert rules.of(own) == rules
+    assert Rules("20x").of(own) == Rules("20x", mpp=0.5), "its sizes are areas"
     assert rules.of(other) == Rules("20x", size_thresh=7)
     assert Rules("10x").of(other) == Rules("10x")
     assert (rules.pixel_um, Rules("10x").pixel_um) == (0.45, 1.0)

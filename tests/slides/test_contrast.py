@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deepliif_ray import load_model
 from deepliif_ray.evaluation.fields import find_cells, infer_field
 from deepliif_ray.native import NativeView
-from deepliif_ray.slides.contrast import Contrast, Counterstain, contrast_for
+from deepliif_ray.slides.contrast import LEAST_WHITE, Contrast, Counterstain, contrast_for, light_through
 from deepliif_ray.slides.quality import shrunk
 from deepliif_ray.synthetic import SyntheticTissue
 
@@ -95,3 +95,19 @@ def test_tiles_stay_as_they_are_where_nothing_is_known_or_asked_for():
     assert contrast_for(NativeView(od=0.2), None, WHITE) is None
     assert contrast_for(NativeView(od=0.2, white=240.0), None, WHITE) == Contrast(1.0, WHITE, 240.0)
     assert contrast_for(NativeView(od=0.15), counterstain, None) == Contrast(pytest.approx(1.5), WHITE)
+
+
+@pytest.mark.parametrize(
+    "tint", [(1.0, 1.0, 1.0), (1.0, 0.95, 0.86), (0.86, 0.93, 1.0), (0.78, 0.78, 0.78), (0.95, 0.9, 0.75)]
+)
+def test_light_is_told_by_gaps_within_tissue_and_follows_its_tint(tint):
+    pixels = tissue(512, seed=2)
+    plain, found = (light_through(patches(image)) for image in (pixels, np.rint(pixels * np.array(tint))))
+    assert min(plain) > 225
+    assert np.array(found) == pytest.approx(np.array(plain) * np.array(tint), rel=0.01)
+
+
+def test_darkness_tells_nothing_of_light():
+    assert light_through([np.full((64, 64, 3), (90, 60, 40), np.float32)]) is None
+    assert light_through([]) is None
+    assert light_through([np.full((64, 64, 3), LEAST_WHITE, np.float32)]) == (LEAST_WHITE,) * 3

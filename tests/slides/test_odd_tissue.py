@@ -68,7 +68,9 @@ def test_black_borders_are_neither_glass_nor_stain(tmp_path):
     plain = planned(tmp_path, pixels)
     pixels[:200], pixels[-200:], pixels[:, :200], pixels[:, -200:] = 0, 0, 0, 0
     plan = planned(tmp_path, pixels)
-    assert np.array(plan.white) == pytest.approx(np.array(plain.white), abs=3)
+    assert np.array(plan.white) == pytest.approx(np.array(plain.white), abs=5), (
+        "other patches, the same light"
+    )
     assert plan.stains.reason is None
 
 

@@ -104,7 +104,10 @@ def test_the_recipe_of_the_shipped_model_is_a_valid_configuration(name):
     Augment.from_options(config.augment)
     spec = make_objective(config).spec
     shipped = read_bundle(str(ROOT / "deepliif_ray/models/zoo/compact"))
-    assert spec == shipped.spec
+    for part in ("widths", "depths", "modalities", "tile_size", "native_mpp"):
+        assert getattr(spec, part) == getattr(shipped.spec, part)
+    assert name == "pretrain" or spec.native_white == shipped.spec.native_white
+    assert shipped.spec.call is not None and shipped.spec.native_od is not None, "given by make.py call"
 
 
 def test_unknown_options():
