@@ -144,7 +144,7 @@ def extract_cells(
         (see `SizeRules.physical`), as the engine takes them for models that have a scale of their own; with
         ``rgb`` the stain around nuclei is measured as well.
     own_stains : ndarray of int64, shape (3, 2, 256), optional
-        `deepliif_ray.cells.fragments.stain_tables` of the image's own stains; the usual ones without it.
+        `deepliif_ray.cells.densities.stain_tables` of the image's own stains; the usual ones without it.
     seg_thresh : int
         Red plus blue must exceed it in a cell's pixel.
     noise_thresh : int

@@ -6,7 +6,6 @@ measuring the whole slide at once would give.
 """
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -14,20 +13,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from deepliif_ray.cells.contours import trace
+from deepliif_ray.cells.densities import OD, STAINS
 from deepliif_ray.cells.labels import KNOWN, NEGATIVE, OPEN, POSITIVE, classify, label_core
 from deepliif_ray.cells.measures import AT, NUMBERS
 from deepliif_ray.cells.nearest import RIM_COLUMNS
 from deepliif_ray.cells.rims import RimReach, rims_of_blank, rims_of_core
-from deepliif_ray.stains import DAB, HEMATOXYLIN
-
-STAIN_SCALE = 1_000_000
-"""Stain optical densities are summed as integers in units of 1/STAIN_SCALE."""
 
 BORDER, SHARED = 1, 2
 """Bits of the number ``touches``: the slide's border, a side shared with a neighbouring core."""
 
-Vector = tuple[float, float, float]
-WHITE: Vector = (255.0, 255.0, 255.0)
 _FAR = np.iinfo(np.int32).max
 
 
@@ -79,44 +73,6 @@ class CoreFragments:
         return cls(
             **{name: a.reshape(-1, columns[name]) if name in columns else a for name, a in arrays.items()}
         )
-
-
-def _od_table() -> NDArray[np.float64]:
-    values = np.maximum(np.arange(256, dtype=np.float64), 1)
-    return np.log10(255 / values)
-
-
-@lru_cache(maxsize=64)
-def stain_tables(
-    hematoxylin: Vector = HEMATOXYLIN, dab: Vector = DAB, white: Vector = WHITE
-) -> NDArray[np.int64]:
-    """Return the hematoxylin and DAB parts of an 8-bit value of each channel.
-
-    The third stain, the residual, is the cross product of the two.
-
-    Parameters
-    ----------
-    hematoxylin, dab : tuple of float
-        Vectors of optical density in red, green and blue.
-    white : tuple of float
-        Red, green and blue of glass, grey levels.
-
-    Returns
-    -------
-    ndarray of int64, shape (3, 2, 256)
-        In units of 1/`STAIN_SCALE`.
-    """
-    vectors = np.array([hematoxylin, dab, np.cross(hematoxylin, dab)])
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    unmix = np.linalg.inv(vectors)
-    density = _od_table() + np.log10(np.array(white) / 255)[:, None]
-    parts = density[:, None, :] * unmix[:, :2, None]
-    return np.rint(parts * STAIN_SCALE).astype(np.int64)
-
-
-OD = _od_table()
-STAINS = stain_tables()
-"""Of the usual stains on white glass."""
 
 
 @njit(cache=True)
@@ -265,7 +221,8 @@ def measure_core(
     large_noise_thresh : int, optional
         No outlines or pixels are kept of fragments that are already this large.
     own : ndarray of int64, shape (3, 2, 256), optional
-        `stain_tables` of the slide's own stains and glass; the usual ones where it tells none.
+        `deepliif_ray.cells.densities.stain_tables` of the slide's own stains and glass; the usual ones where
+        it tells none.
     reach : RimReach, optional
         How far around nuclei to measure; without it, or without the IHC, nothing is measured there.
     """

@@ -29,7 +29,7 @@ def asked_pixels(
     rgb : ndarray of uint8, shape (H, W, 3)
     nuclei : ndarray of bool, shape (H, W)
     stains : ndarray of int64, shape (3, 2, 256)
-        Parts of DAB in millionths: `deepliif_ray.cells.fragments.STAINS`.
+        Parts of DAB in millionths: `deepliif_ray.cells.densities.STAINS`.
     """
     height, width = nuclei.shape
     asked = np.zeros((height, width), dtype=np.uint16)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray.cells.fragments import WHITE, measure_core, stain_tables
+from deepliif_ray.cells.densities import WHITE, stain_tables
+from deepliif_ray.cells.fragments import measure_core
 from deepliif_ray.cells.rims import RimReach
 from deepliif_ray.engine.staging import StagedTile, write_block
 from deepliif_ray.engine.work import Failure, RunContext, StepError, Work, load_work, size_rules, step

@@ -13,10 +13,11 @@ from deepliif_ray.models import Model
 from deepliif_ray.native import NativeView
 from deepliif_ray.published import SEG_THRESH
 from deepliif_ray.scoring.calls import call_cells
+from deepliif_ray.slides.appearance import Appearance
 from deepliif_ray.slides.contrast import contrast_for
 from deepliif_ray.slides.grid import TileGrid
 from deepliif_ray.slides.plan import POSSIBLE_MPP, resolution_name, tile_size_for
-from deepliif_ray.slides.quality import FOCUS_MPP, PATCH_UM, Appearance, shrunk
+from deepliif_ray.slides.quality import FOCUS_MPP, PATCH_UM, shrunk
 from deepliif_ray.slides.tissue import is_empty
 
 UInt8Array = NDArray[np.uint8]

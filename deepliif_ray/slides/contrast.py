@@ -60,7 +60,7 @@ class Counterstain:
         patches : sequence of ndarray of float32, shape (height, width, 3)
             RGB, grey levels, 64 µm wide, at about 0.5 µm a pixel.
         """
-        white = brightest(patches)
+        white = light_of_gaps(patches)
         if white is None:
             return None
         pixels = np.concatenate([patch.reshape(-1, 3) for patch in patches])
@@ -85,7 +85,7 @@ class Counterstain:
         return float(min(MOST_FACTOR, max(1.0, (native_od / self.od) ** trust)))
 
 
-def brightest(patches: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | None:
+def light_of_gaps(patches: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | None:
     """Return the 99th percentile of red, green and blue of patches of tissue: gaps between cells show glass.
 
     Each channel by itself, so a tint of the lamp changes the answer by just that tint.
@@ -113,7 +113,7 @@ def light_through(patches: Sequence[NDArray[np.float32]]) -> tuple[float, float,
     Parameters
     ----------
     patches : sequence of ndarray of float32, shape (height, width, 3)
-        As `brightest` takes them.
+        As `light_of_gaps` takes them.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def light_through(patches: Sequence[NDArray[np.float32]]) -> tuple[float, float,
         Red, green and blue, grey levels; None if nothing tells: no patch, or none of it is brighter than
         `LEAST_WHITE`.
     """
-    found = brightest(patches)
+    found = light_of_gaps(patches)
     if found is None or found.min() < LEAST_WHITE:
         return None
     red, green, blue = (min(float(channel), 255.0) for channel in found)

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepliif_ray.errors import SlideError
-from deepliif_ray.slides.contrast import Counterstain, light_through
+from deepliif_ray.slides.appearance import Appearance
 from deepliif_ray.slides.slide import Slide
-from deepliif_ray.slides.stain_vectors import StainVectors
 from deepliif_ray.slides.tissue import TISSUE_OD, TissueMask
 from deepliif_ray.stains import DAB, HEMATOXYLIN
 
@@ -47,7 +46,8 @@ class SlideQuality:
     stain_residual : float, optional
         How far the colour of that tissue is from any mixture of hematoxylin and DAB; see `stain_residual`.
     counterstain_od : float, optional
-        How dark hematoxylin is where there is some; see `Counterstain`.
+        How dark hematoxylin is where there is some; see
+        `deepliif_ray.slides.contrast.Counterstain`.
     background_grey, background_cast : float, optional
         Grey level of glass, 0 to 255, and how far its channels are apart; see `glass_color`.
     """
@@ -61,31 +61,6 @@ class SlideQuality:
     counterstain_od: float | None
     background_grey: float | None
     background_cast: float | None
-
-
-@dataclass(frozen=True)
-class Appearance:
-    """How a slide shows glass and stains, measured on patches of its tissue.
-
-    Attributes
-    ----------
-    counterstain : Counterstain, optional
-        Its hematoxylin; None where nothing is blue.
-    white : tuple of float, optional
-        RGB of light that no tissue has dimmed; see `deepliif_ray.slides.contrast.light_through`.
-    stains : StainVectors
-        Its stains' colours.
-    """
-
-    counterstain: Counterstain | None
-    white: tuple[float, float, float] | None
-    stains: StainVectors
-
-    @classmethod
-    def measure(cls, patches: list[NDArray[np.float32]]) -> "Appearance":
-        """Measure patches of tissue, float32 RGB (height, width, 3), at about 0.5 µm a pixel."""
-        white = light_through(patches)
-        return cls(Counterstain.measure(patches), white, StainVectors.measure(patches, white))
 
 
 def measure_quality(slide: Slide, tissue: TissueMask, mpp: float) -> tuple[SlideQuality, Appearance]:

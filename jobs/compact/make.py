@@ -53,8 +53,8 @@ ENDONUKE_UM = 100.0
 REACH = 8
 DOT = 9
 LEAST, MOST = 0.03, 0.2
-"""Of the training tiles, below the first 0 to 10 % of cells are positive in truth, above the second 67 to
-100 %; 6_2 aside, whose labels call black nuclei negative."""
+"""Of the real training tiles, 0 to 3 % of cells below 0.02 are positive in truth; above 0.2, 67 to 100 % of
+those of each tile."""
 MOST_TILES = 60
 """Of one source that a call is fitted on."""
 FloatArray = NDArray[np.float64]

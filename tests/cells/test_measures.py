@@ -5,7 +5,7 @@ import pytest
 
 from deepliif_ray import contracts
 from deepliif_ray.cells import extract_cells, measures
-from deepliif_ray.cells.fragments import STAIN_SCALE
+from deepliif_ray.cells.densities import STAIN_SCALE
 from deepliif_ray.cells.measures import AT, MAXIMA, MEASUREMENTS, MINIMA, NUMBERS, M, Measurement
 from tests.cells import maps
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from deepliif_ray.cells import extract_cells
+from deepliif_ray.cells.densities import STAINS
 from deepliif_ray.cells.extract import cells_table
-from deepliif_ray.cells.fragments import STAINS, blank_core, measure_core
+from deepliif_ray.cells.fragments import blank_core, measure_core
 from deepliif_ray.cells.measures import M
 from deepliif_ray.cells.nearest import RIM_NUMBERS
 from deepliif_ray.cells.nodes import SlideCells

@@ -12,7 +12,7 @@ from PIL import Image
 
 from deepliif_ray import Execution, connect, load_model, score, storage
 from deepliif_ray.cells import extract_cells
-from deepliif_ray.cells.fragments import stain_tables
+from deepliif_ray.cells.densities import stain_tables
 from deepliif_ray.cells.thresholds import SizeRules
 from deepliif_ray.engine.run.progress import Progress
 from deepliif_ray.errors import ConfigError, ManifestError, ModelError

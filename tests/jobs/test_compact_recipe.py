@@ -7,11 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.compact import CompactNetwork
@@ -63,7 +61,18 @@ case "$1 $2" in
   *) mkdir -p "$3" && cp -r "$BUNDLE" "$3/model" ;;
 esac
 """
-"""Stands in for ``deepliif-ray``, which would take half an hour."""
+"""Stands in for ``deepliif-ray``, which would take an hour."""
+PYTHON = """#!/usr/bin/env bash
+shift
+echo "make $*" >> "$COMMANDS"
+case "$1" in
+  view) [ -e "$2/model.json" ] && cp -r "$BUNDLE" "$3" ;;
+  average) cp -r "$BUNDLE" "$4" ;;
+  call) [ -e "$3/model.json" ] && cp -r "$BUNDLE" "$4" ;;
+  sources) touch cameras.csv endonuke.csv ;;
+esac
+"""
+"""Stands in for ``python make.py``, whose steps are about networks."""
 
 
 @pytest.fixture
@@ -75,17 +84,14 @@ def recipe(tmp_path, monkeypatch):
     for tile in ("442", "445", "448"):
         (data / "more" / tile).mkdir(parents=True)
     (data / "train").mkdir()
-    rng = np.random.default_rng(0)
     for name in ("Bladder1", "Lung1"):
-        strip = np.full((64, 384, 3), 240, np.uint8)
-        strip[20:40, 20:40] = rng.integers(40, 200, (20, 20, 3))
-        strip[20:40, 340:360] = (255, 0, 0)
-        Image.fromarray(strip).save(data / "train" / f"{name}.png")
+        (data / "train" / f"{name}.png").touch()
     (tmp_path / "bin").mkdir()
-    recorder = tmp_path / "bin/deepliif-ray"
-    recorder.write_text(RECORDER)
-    recorder.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for command, text in (("deepliif-ray", RECORDER), ("python", PYTHON)):
+        recorder = tmp_path / "bin" / command
+        recorder.write_text(text)
+        recorder.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("COMMANDS", str(tmp_path / "commands"))
     monkeypatch.setenv("BUNDLE", write(tmp_path / "bundle", 1.0, data=f"{tmp_path / 'work'}/synthetic"))
 
@@ -101,24 +107,51 @@ def recipe(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_each_step_once_and_in_order(recipe, tmp_path):
     (tmp_path / "work/synthetic.part/left by a stop").mkdir(parents=True)
+    real = " ".join(f"real/{name}" for name in ("34_3", "442", "445", "448", "6_2", "Bladder1", "Lung1"))
+    data = tmp_path / "data"
     assert recipe() == [
         "panels synthesize synthetic.part --count 600 --seed 8",
-        "train pretrain.yaml pretrained --engine local",
-        "panels distill pretrained/model unlabelled distilled.part --assume-mpp 0.25",
+        "train pretrained.yaml pretrained --engine local",
+        "make view pretrained/model teacher.part",
+        f"make sources {data}",
+        "panels distill teacher cameras.csv cameras.part --max-tiles 64 --min-tissue-percent 0",
+        "panels distill teacher endonuke.csv endonuke.part --tile-size 400 --min-tissue-percent 10",
+        f"make correct endonuke.part {data}",
         "train finetuned.yaml finetuned --engine local",
+        "make average pretrained/model finetuned/model averaged",
+        f"make call teacher averaged model {real}",
     ]
     assert not list((tmp_path / "work/synthetic").iterdir())
     model = read_bundle(str(tmp_path / "work/model"))
-    assert model.metadata["averaged_with"] == "pretrained/model"
     assert model.metadata["data"] == "synthetic", "named from WORK, wherever that was"
-    assert recipe() == []
+    assert not [command for command in recipe() if command.startswith(("train", "panels"))]
 
 
 @pytest.mark.slow
 def test_a_tile_left_out_is_in_no_source(recipe, tmp_path):
     recipe()
-    assert recipe("6_2") == ["train without-6_2.yaml without-6_2 --engine local"]
-    assert (tmp_path / "work/model-without-6_2/model.json").exists()
+    commands = recipe("6_2")
+    assert [c for c in commands if c.startswith("train")] == [
+        "train without-6_2.yaml without-6_2 --engine local"
+    ]
+    assert (
+        commands[-1].startswith("make call teacher averaged model-without-6_2 ")
+        and "6_2" not in commands[-1][44:]
+    )
     config = yaml.safe_load((tmp_path / "work/without-6_2.yaml").read_text())
     uris = [source["uri"] for source in config["data"]]
-    assert uris == ["synthetic", "real/Bladder1.png", "real/Lung1.png", "real/34_3", "distilled"]
+    real = [f"real/{name}" for name in ("Bladder1", "Lung1", "34_3", "442", "445", "448")]
+    assert uris == ["synthetic", *real, "cameras", "endonuke"]
+
+
+@pytest.mark.slow
+def test_another_seed_has_folders_of_its_own(recipe, tmp_path):
+    recipe()
+    assert [c for c in recipe("none", "2") if c.startswith("train")] == [
+        "train pretrained-2.yaml pretrained-2 --engine local",
+        "train finetuned-2.yaml finetuned-2 --engine local",
+    ]
+    for step in ("pretrained-2", "finetuned-2"):
+        assert yaml.safe_load((tmp_path / f"work/{step}.yaml").read_text())["seed"] == 2
+    assert yaml.safe_load((tmp_path / "work/finetuned-2.yaml").read_text())["init"] == "pretrained-2/model"
+    assert (tmp_path / "work/model-2/model.json").exists()
