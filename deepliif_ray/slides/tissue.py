@@ -31,6 +31,18 @@ PROVEN_TILES = 2048
 MASK_MPP = 8.0
 WHITE_FLOOR = 230
 WHITE_PERCENTILE = 99
+GLASS_SPREAD = 0.003
+"""Optical density: glass varies less among neighbouring squares. Of squares of eleven real fields without glass,
+none did; of those with glass, 1.5 to 30 %."""
+LEAST_GLASS = 0.01
+SAME_OD = 0.02
+PALE_OD, PALE_SPREAD = 0.015, 0.004
+PALE_RATIO, PALE_SHARE = 3.0, 0.05
+"""Of real fields of usual tissue up to 1.6 times the area that is as dark as `TISSUE_OD` is uneven; of two pale ones
+over 50 times."""
+PALE = "its tissue is pale, and was told from glass by being uneven and not by being dark; check its area"
+LEAST_WHITE = 120.0
+"""Grey levels; no lamp that one can work with shows glass so dark."""
 TISSUE_OD = 0.05
 SPECK_UM2 = 2500.0
 BLACK = 4
@@ -192,9 +204,11 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     no other, in bounded memory) and averaged. Squares that are black, 0 to 4 in every channel, in pieces of
     at least 2,500 µm² were not scanned; squares beside them are averaged without their black pixels. White
     is, per channel, the 99th percentile of the averages but at least 230, so a field that is tissue all over
-    does not take its own tissue for glass. Tissue is where the optical density ``log10(white / value)``,
+    does not take its own tissue for glass. Where the brightest squares are too even to be tissue, they are
+    glass, and white is theirs however dim or tinted: see `even_glass`. Tissue is where the optical density ``log10(white / value)``,
     averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm² (and a hundredth of the
-    slide) are dropped. Ink and folds count as tissue, undecodable pixels do not.
+    slide) are dropped. A slide of pale tissue has little of that: if three times as much is at least 0.015 and
+    varies from square to square as tissue does, that is its tissue, and a warning says so. Ink and folds count as tissue, undecodable pixels do not.
 
     Parameters
     ----------
@@ -221,12 +235,17 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     mean, scanned = overview.without_black(speck)
     seen = mean[scanned] if scanned.any() else mean.reshape(-1, 3)
     percentile = np.nanpercentile if overview.unread else np.percentile
-    white = np.clip(percentile(seen, WHITE_PERCENTILE, axis=0), WHITE_FLOOR, 255)
+    white = percentile(seen, WHITE_PERCENTILE, axis=0)
+    white = np.clip(white, even_glass(mean, scanned, white), 255)
     mean[~scanned] = white
     density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
     squares = min(speck, density.size // 100)
-    mask = _drop_small(density >= TISSUE_OD, squares)
-    mask = ~_drop_small(~mask, squares) & scanned
+    dark = density >= TISSUE_OD
+    mask = _pieces(dark, squares) & scanned
+    uneven = (density >= PALE_OD) & (_spread(density) >= PALE_SPREAD)
+    pale = _pieces(dark | uneven, squares) & scanned
+    if pale.sum() > max(PALE_RATIO * mask.sum(), PALE_SHARE * scanned.sum()):
+        mask, warnings = pale, (*warnings, PALE)
     heights = np.minimum(factor, level.height - factor * np.arange(mask.shape[0]))
     widths = np.minimum(factor, level.width - factor * np.arange(mask.shape[1]))
     whole = slide.width * slide.height / (level.width * level.height)
@@ -245,6 +264,41 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
         unread_percent=unread_percent,
         warnings=warnings,
     )
+
+
+def even_glass(
+    mean: NDArray[np.float32], scanned: NDArray[np.bool_], white: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the least that white may be: the colour of squares that are certainly glass, or `WHITE_FLOOR`.
+
+    A lamp or a camera may show glass cream or grey. Then brightness alone does not tell glass from pale tissue,
+    but evenness does: tissue has nuclei and fibres, and varies from one square to the next. Squares are taken
+    for glass if they are as bright as the brightest, if density hardly varies among them and the eight around
+    them, and if a hundredth of the slide is so.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (rows, columns, 3)
+        Averages of squares of 8 to 16 µm; NaN where nothing could be read.
+    scanned : ndarray of bool, shape (rows, columns)
+    white : ndarray of float, shape (3,)
+        Colour of the brightest squares.
+
+    Returns
+    -------
+    ndarray of float64, shape (3,)
+    """
+    floor = np.full(3, float(WHITE_FLOOR))
+    if white.min() >= WHITE_FLOOR or white.min() < LEAST_WHITE:
+        return floor
+    density = np.log10(255 / np.maximum(np.nan_to_num(mean, nan=1.0), 1.0)).mean(axis=2)
+    bright = density <= np.log10(255 / white).mean() + SAME_OD
+    inside = ndimage.binary_erosion(scanned, np.ones((3, 3), bool))
+    glass = bright & (_spread(density) <= GLASS_SPREAD) & inside
+    if glass.sum() < LEAST_GLASS * scanned.sum():
+        return floor
+    color: NDArray[np.float64] = np.minimum(np.median(mean[glass], axis=0), floor).astype(np.float64)
+    return color
 
 
 class _Overview:
@@ -298,6 +352,19 @@ class _Overview:
         unscanned |= mixed & (self._black >= BLACK_SHARE)
         mean = np.where(mixed[..., None], np.minimum(self._lit, 255), self.mean)
         return mean.astype(np.float32), ~unscanned
+
+
+def _spread(density: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the standard deviation of density among each square and the eight around it."""
+    known = np.nan_to_num(density).astype(np.float64)
+    variance = ndimage.uniform_filter(known**2, 3) - ndimage.uniform_filter(known, 3) ** 2
+    spread: NDArray[np.float64] = np.sqrt(np.maximum(variance, 0))
+    return spread
+
+
+def _pieces(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:
+    """Return ``mask`` without its pieces and its holes of fewer than ``squares`` squares."""
+    return ~_drop_small(~_drop_small(mask, squares), squares)
 
 
 def _drop_small(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:

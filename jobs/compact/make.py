@@ -1,10 +1,11 @@
 """What the recipe of the shipped model does beside training: ``python make.py STEP …``, see ``train.sh``.
 
-    make.py sources DATA               manifests of unlabelled images: cameras.csv, endonuke.csv
-    make.py view MODEL OUTPUT          the same weights, shown canonical glass, cells called by a rule
+make.py sources DATA               manifests of unlabelled images: cameras.csv, endonuke.csv
+make.py view MODEL OUTPUT          the same weights, shown canonical glass, cells called by a rule
 make.py correct STRIPS DATA        labels of tiles with known centres of nuclei, corrected by these
 make.py average ONE OTHER OUTPUT   the mean of two models' weights
 make.py call BEFORE MODEL OUTPUT PANELS…  the rule that calls cells, fitted on panels
+make.py join NAME OUTPUT MODELS…   one model that averages the images of these
 """
 
 import csv
@@ -24,6 +25,7 @@ from deepliif_ray.evaluation.truth import read_truths
 from deepliif_ray.models import Model, load_model
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.calling import MOST_BROWN, MOST_LOG_ODDS, CallRule, brownness, evidence
+from deepliif_ray.models.compact import join_members
 from deepliif_ray.native import NativeView
 from deepliif_ray.synthetic.panels import draw_segmentation
 
@@ -49,6 +51,8 @@ CAMERAS = {
 """µm per pixel. Those of the fields are not stated: nuclei were brought to the size of others by eye."""
 POINTS = ("c12ea4", "a028ca")
 """EndoNuke images whose centres of nuclei are complete."""
+SOME_POINTS = ("302d4d",)
+"""EndoNuke images whose centres can be relied on, and some nuclei have none: they add cells, and take none away."""
 ENDONUKE_UM = 100.0
 REACH = 8
 DOT = 9
@@ -99,7 +103,8 @@ def average(one: str, other: str, output: str) -> None:
 def correct(strips: Path, data: Path) -> None:
     """Take what lies at no centre out of the labels of tiles with known centres, and add what is missing."""
     for path in sorted(strips.glob("*.png")):
-        stem = next((s for s in _images(data) if f"-{s}_" in path.name and s.startswith(POINTS)), None)
+        marked = (s for s in _images(data) if s.startswith(POINTS + SOME_POINTS))
+        stem = next((s for s in marked if f"-{s}_" in path.name), None)
         if stem is None:
             continue
         strip = np.array(Image.open(path))
@@ -108,8 +113,20 @@ def correct(strips: Path, data: Path) -> None:
         with (data / "endonuke" / f"{stem}_centroids.csv").open(newline="") as stream:
             centres = [(float(row["x"]) * scale, float(row["y"]) * scale) for row in csv.DictReader(stream)]
         seg, ihc = strip[:, -side:], strip[:, :side]
-        strip[:, -side:] = _corrected(seg, ihc, [(x, y) for x, y in centres if x < side and y < side])
+        inside = [(x, y) for x, y in centres if x < side and y < side]
+        strip[:, -side:] = _corrected(seg, ihc, inside, stem.startswith(POINTS))
         Image.fromarray(strip).save(path)
+
+
+def join(name: str, output: str, models: list[str]) -> None:
+    """Write one model whose images are the means of others'; all but the weights is the first's."""
+    bundles = [read_bundle(model) for model in models]
+    if any(bundle.spec != bundles[0].spec for bundle in bundles):
+        sys.exit(f"{' '.join(models)} have other layers or other calls")
+    spec = replace(bundles[0].spec, members=len(bundles))
+    weights = join_members([bundle.weights for bundle in bundles])
+    metadata = {**bundles[0].metadata, "members": [bundle.digest for bundle in bundles]}
+    write_bundle(output, name, spec, weights, metadata)
 
 
 def _images(data: Path) -> list[str]:
@@ -117,11 +134,12 @@ def _images(data: Path) -> list[str]:
 
 
 def _corrected(
-    seg: NDArray[np.uint8], ihc: NDArray[np.uint8], centres: list[tuple[float, float]]
+    seg: NDArray[np.uint8], ihc: NDArray[np.uint8], centres: list[tuple[float, float]], are_all: bool
 ) -> NDArray[np.uint8]:
     labels, count = ndimage.label(seg[..., 0].astype(int) + seg[..., 2] > 127)
     ys, xs = np.mgrid[: len(seg), : len(seg)]
-    kept = np.zeros(count + 1, bool)
+    kept = np.full(count + 1, not are_all)
+    kept[0] = False
     dots = np.zeros(labels.shape, np.int32)
     for number, (x, y) in enumerate(centres, count + 1):
         around = labels[(xs - x) ** 2 + (ys - y) ** 2 <= REACH**2]
@@ -207,6 +225,8 @@ def main() -> None:
         average(*given)
     elif step == "correct":
         correct(Path(given[0]), Path(given[1]))
+    elif step == "join":
+        join(given[0], given[1], given[2:])
     elif step == "call":
         call(given[0], given[1], given[2], given[3:])
     else:

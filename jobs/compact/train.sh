@@ -3,8 +3,8 @@
 #
 # DATA  has deepliif/{train,official,more,large}, endonuke and unlabelled (see the model card)
 # WORK  gets panels, runs and, in model/, the model; run it again to go on after a stop
-# HELD_OUT  a real tile to leave out (Bladder1, Lung1, 34_3, 6_2, 442, 445 or 448): the model is then in
-#       model-without-HELD_OUT/; "none" leaves nothing out
+# HELD_OUT  real tiles to leave out (Bladder1, Lung1, 34_3, 6_2, 442, 445 or 448), several with + between them: the model
+#       is then in model-without-HELD_OUT/; "none" leaves nothing out
 # SEED  of both steps, 1 if not given; another one has folders of its own
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,10 +42,11 @@ run=finetuned$tail model=model$tail
 if [ "$held" != none ]; then
   run=without-$held$tail model=model-without-$held$tail
 fi
-sed "s/^seed: .*/seed: $seed/; s#^init: .*#init: pretrained$tail/model#; \#real/$held#d" finetune.yaml > "$run.yaml"
+left_out="real/(${held//+/|})[},[:space:]]"
+sed -E "s/^seed: .*/seed: $seed/; s#^init: .*#init: pretrained$tail/model#; \\#$left_out#d" finetune.yaml > "$run.yaml"
 [ -e "$run/model" ] || deepliif-ray train "$run.yaml" "$run" --engine local
 make average "pretrained$tail/model" "$run/model" averaged
-panels=$(ls -d real/* | grep -v "real/$held")
+panels=$(ls -d real/* | sed 's/$/ /' | grep -Ev "$left_out")
 make call teacher averaged "$model" $panels
 rm -r averaged
 sed -i "s#\"$PWD/#\"#" "$model/model.json"  # data are named from WORK, wherever that was

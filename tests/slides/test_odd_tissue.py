@@ -95,3 +95,37 @@ def test_what_is_dark_all_over_is_seen_as_it_is_with_a_warning(tmp_path):
     assert plan.white is None and plan.contrast is None
     assert any("colour of light" in warning for warning in plan.warnings)
     assert "colour of light" in plan.stains.reason
+
+
+TINTS = [(1, 0.95, 0.86), (1, 0.9, 0.75), (0.9, 0.8, 0.6), (0.85, 0.85, 0.85), (0.75, 0.85, 1)]
+
+
+@pytest.mark.parametrize("tint", TINTS, ids=str)
+def test_dim_and_tinted_glass_is_still_glass(tmp_path, tint):
+    plain = planned(tmp_path, section())
+    tinted = planned(tmp_path, (section() * np.array(tint)).astype(np.uint8))
+    assert tinted.tissue_mm2 == pytest.approx(plain.tissue_mm2, rel=0.01)
+    cast = 245 * (max(tint) - min(tint))
+    assert tinted.quality.background_cast == pytest.approx(cast, abs=8), "flagged tinted_background above 25"
+
+
+def test_pale_tissue_is_told_from_glass_by_being_uneven(tmp_path):
+    pixels = section(coverage=0.6)
+    usual = planned(tmp_path, pixels)
+    assert usual.tissue_mm2 > 0 and not any("pale" in word for word in usual.warnings)
+    faded = (245 * (pixels / 245.0) ** 0.3).astype(np.uint8)
+    pale = planned(tmp_path, faded)
+    assert any("tissue is pale" in word for word in pale.warnings)
+    assert pale.tissue_mm2 == pytest.approx(usual.tissue_mm2, rel=0.1)
+
+
+def test_tissue_without_a_gap_is_not_taken_for_glass(tmp_path):
+    dim = (section(coverage=1.0) * 0.9).astype(np.uint8)
+    assert planned(tmp_path, dim).tissue_mm2 == pytest.approx((SIDE * 0.25e-3) ** 2, rel=0.05)
+
+
+def test_a_little_even_glass_is_not_enough(tmp_path):
+    noise = np.random.default_rng(1).normal(0, 12, (SIDE // 32, SIDE // 32)).repeat(32, 0).repeat(32, 1)
+    pixels = np.clip([215, 195, 180] + noise[..., None], 0, 255).astype(np.uint8)
+    pixels[:160, :160] = 220, 215, 210  # 25 of 2,304 squares, and those inside are under a hundredth
+    assert planned(tmp_path, pixels).tissue_mm2 > 0.9 * (SIDE * 0.25e-3) ** 2
