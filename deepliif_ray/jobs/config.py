@@ -168,7 +168,13 @@ class Evaluate(_Job):
     truth_kind: Literal["auto", "points", "truth", "seg"] = "auto"
     """Which truth: centroids, the panel truth, the panel seg, or what there is."""
     resolution: Literal["40x", "20x", "10x"] = "40x"
-    """Of the images."""
+    """Of images whose pixel size is not known."""
+    mpp: float | None = Field(default=None, gt=0)
+    """µm per pixel of the images that no mpp.csv in the folder lists."""
+    reach_um: float | None = Field(default=None, gt=0)
+    """How far a hit may lie from a true centroid, µm; 2.5 when not given."""
+    protocol: Literal["formulas", "published"] = "formulas"
+    """How masks and modality images are compared: by the usual formulas, or as published with DeepLIIF."""
     resources: DriverResources = DriverResources()
     """What the process needs."""
 

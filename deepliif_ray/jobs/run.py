@@ -235,6 +235,9 @@ def _evaluate(job: Evaluate) -> Done:
         job.output,
         kind=job.truth_kind,
         resolution=job.resolution,
+        mpp=job.mpp,
+        reach_um=job.reach_um,
+        protocol=job.protocol,
         device=job.resources.device,
     )
     first, *second = evaluation.models

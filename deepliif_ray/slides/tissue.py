@@ -32,14 +32,14 @@ MASK_MPP = 8.0
 WHITE_FLOOR = 230
 WHITE_PERCENTILE = 99
 GLASS_SPREAD = 0.003
-"""Optical density: glass varies less among neighbouring squares. Of squares of eleven real fields without glass,
-none did; of those with glass, 1.5 to 30 %."""
+"""Optical density: glass varies less among neighbouring squares. Of squares of eleven real fields without
+glass, none did; of those with glass, 1.5 to 30 %."""
 LEAST_GLASS = 0.01
 SAME_OD = 0.02
 PALE_OD, PALE_SPREAD = 0.015, 0.004
 PALE_RATIO, PALE_SHARE = 3.0, 0.05
-"""Of real fields of usual tissue up to 1.6 times the area that is as dark as `TISSUE_OD` is uneven; of two pale ones
-over 50 times."""
+"""Of real fields of usual tissue up to 1.6 times the area that is as dark as `TISSUE_OD` is uneven; of two
+pale ones over 50 times."""
 PALE = "its tissue is pale, and was told from glass by being uneven and not by being dark; check its area"
 LEAST_WHITE = 120.0
 """Grey levels; no lamp that one can work with shows glass so dark."""
@@ -205,10 +205,11 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     at least 2,500 µm² were not scanned; squares beside them are averaged without their black pixels. White
     is, per channel, the 99th percentile of the averages but at least 230, so a field that is tissue all over
     does not take its own tissue for glass. Where the brightest squares are too even to be tissue, they are
-    glass, and white is theirs however dim or tinted: see `even_glass`. Tissue is where the optical density ``log10(white / value)``,
-    averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm² (and a hundredth of the
-    slide) are dropped. A slide of pale tissue has little of that: if three times as much is at least 0.015 and
-    varies from square to square as tissue does, that is its tissue, and a warning says so. Ink and folds count as tissue, undecodable pixels do not.
+    glass, and white is theirs however dim or tinted: see `even_glass`. Tissue is where the optical density
+    ``log10(white / value)``, averaged over the channels, is at least 0.05; pieces and holes under 2,500 µm²
+    (and a hundredth of the slide) are dropped. A slide of pale tissue has little of that: if three times as
+    much is at least 0.015 and varies from square to square as tissue does, that is its tissue, and a warning
+    says so. Ink and folds count as tissue, undecodable pixels do not.
 
     Parameters
     ----------
@@ -271,10 +272,10 @@ def even_glass(
 ) -> NDArray[np.float64]:
     """Return the least that white may be: the colour of squares that are certainly glass, or `WHITE_FLOOR`.
 
-    A lamp or a camera may show glass cream or grey. Then brightness alone does not tell glass from pale tissue,
-    but evenness does: tissue has nuclei and fibres, and varies from one square to the next. Squares are taken
-    for glass if they are as bright as the brightest, if density hardly varies among them and the eight around
-    them, and if a hundredth of the slide is so.
+    A lamp or a camera may show glass cream or grey. Then brightness alone does not tell glass from pale
+    tissue, but evenness does: tissue has nuclei and fibres, and varies from one square to the next. Squares
+    are taken for glass if they are as bright as the brightest, if density hardly varies among them and the
+    eight around them, and if a hundredth of the slide is so.
 
     Parameters
     ----------

@@ -5,7 +5,6 @@ make.py view MODEL OUTPUT          the same weights, shown canonical glass, cell
 make.py correct STRIPS DATA        labels of tiles with known centres of nuclei, corrected by these
 make.py average ONE OTHER OUTPUT   the mean of two models' weights
 make.py call BEFORE MODEL OUTPUT PANELS…  the rule that calls cells, fitted on panels
-make.py join NAME OUTPUT MODELS…   one model that averages the images of these
 """
 
 import csv
@@ -25,7 +24,6 @@ from deepliif_ray.evaluation.truth import read_truths
 from deepliif_ray.models import Model, load_model
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.calling import MOST_BROWN, MOST_LOG_ODDS, CallRule, brownness, evidence
-from deepliif_ray.models.compact import join_members
 from deepliif_ray.native import NativeView
 from deepliif_ray.synthetic.panels import draw_segmentation
 
@@ -52,7 +50,7 @@ CAMERAS = {
 POINTS = ("c12ea4", "a028ca")
 """EndoNuke images whose centres of nuclei are complete."""
 SOME_POINTS = ("302d4d",)
-"""EndoNuke images whose centres can be relied on, and some nuclei have none: they add cells, and take none away."""
+"""EndoNuke images where some nuclei have no centre: those that have one add cells, and none is taken away."""
 ENDONUKE_UM = 100.0
 REACH = 8
 DOT = 9
@@ -116,17 +114,6 @@ def correct(strips: Path, data: Path) -> None:
         inside = [(x, y) for x, y in centres if x < side and y < side]
         strip[:, -side:] = _corrected(seg, ihc, inside, stem.startswith(POINTS))
         Image.fromarray(strip).save(path)
-
-
-def join(name: str, output: str, models: list[str]) -> None:
-    """Write one model whose images are the means of others'; all but the weights is the first's."""
-    bundles = [read_bundle(model) for model in models]
-    if any(bundle.spec != bundles[0].spec for bundle in bundles):
-        sys.exit(f"{' '.join(models)} have other layers or other calls")
-    spec = replace(bundles[0].spec, members=len(bundles))
-    weights = join_members([bundle.weights for bundle in bundles])
-    metadata = {**bundles[0].metadata, "members": [bundle.digest for bundle in bundles]}
-    write_bundle(output, name, spec, weights, metadata)
 
 
 def _images(data: Path) -> list[str]:
@@ -225,8 +212,6 @@ def main() -> None:
         average(*given)
     elif step == "correct":
         correct(Path(given[0]), Path(given[1]))
-    elif step == "join":
-        join(given[0], given[1], given[2:])
     elif step == "call":
         call(given[0], given[1], given[2], given[3:])
     else:

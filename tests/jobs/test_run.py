@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -239,6 +240,21 @@ def test_retrain_and_evaluate(tmp_path):
     assert outcome.exit_code == 0
     assert "other.index_error_percent" in outcome.summary["figures"]
     assert (tmp_path / "report" / "evaluation.json").exists()
+
+
+def test_a_job_of_evaluation_says_scale_reach_and_protocol(monkeypatch, tmp_path):
+    asked = {}
+
+    def evaluate(*_, **options):
+        asked.update(options)
+        return SimpleNamespace(models=[SimpleNamespace(name="stain", means={}, pooled={})])
+
+    monkeypatch.setattr("deepliif_ray.evaluation.evaluate.evaluate", evaluate)
+    wanted = {"mpp": 0.16, "reach_um": 2.4, "protocol": "published"}
+    job = {"kind": "evaluate", "model": "stain", "truth": "panels", **wanted}
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(job))
+    assert run_job(str(tmp_path / "evaluate.yaml")).exit_code == 0
+    assert {name: asked[name] for name in wanted} == wanted
 
 
 def test_optimize(cohort):
