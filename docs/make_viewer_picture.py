@@ -28,6 +28,10 @@ def main(demo: Path) -> None:
         page.evaluate("deepliif.viewer.viewport.zoomBy(4, null, true)")
         until(page, "deepliif.cells.how === 'outlines'")
         page.wait_for_timeout(2000)
+        # Where the results lie on this machine is nobody's business.
+        page.evaluate(
+            "(name) => (document.getElementById('results').textContent = name)", f"{demo.name}/results"
+        )
         Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(TARGET, quality=72, optimize=True)
         browser.close()
 
