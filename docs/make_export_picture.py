@@ -1,4 +1,4 @@
-"""Write pictures/qupath.png: the GeoJSON of a slide of the demonstration over its tissue, from the file alone.
+"""Write pictures/qupath.png: a slide's GeoJSON over its tissue in the demonstration, from the file alone.
 
 deepliif-ray demo demo; python docs/make_export_picture.py demo
 
