@@ -102,6 +102,27 @@ def test_scores_of_slides(connection):
     assert "not measured" not in notes["her2"] and "too few cells" in notes["her2"]
 
 
+def test_scores_of_patients_pool_their_slides(tmp_path):
+    root = str(tmp_path / "results")
+    fake.commit(root, "a", [cell(0, 0.05, 0.1), cell(1, 0.05, 0.7)], patient_id="P", marker="HER2")
+    fake.commit(root, "b", [cell(0, 0.05, 0.3), cell(1, 0.05, 0.7)], patient_id="P", marker="HER2")
+    fake.commit(root, "c", [], patient_id="P", marker="HER2")
+    fake.commit(root, "d", [cell(0, 0.05, 0.5)], patient_id="Q", marker="HER2")
+    fake.commit(root, "e", [fake.cell(0, dab_od_mean=0.5)], patient_id="Q", marker="HER2")
+    with connect(root) as connection:
+        columns = "patient_id, compartment, n_slides, n_called, n_measured, stained_percent, percent_3, h_score"
+        query = f"SELECT {columns} FROM patient_stain_scores()"
+        assert connection.sql(query).fetchall() == [
+            ("P", "rim", 3, 4, 4, 75.0, 50.0, 175.0),
+            ("Q", "rim", 2, None, None, None, None, None),
+        ]
+        notes = dict(connection.sql("SELECT patient_id, notes FROM patient_stain_scores()").fetchall())
+        assert "the rim was not measured by the version that scored 1 of its slides" in notes["Q"]
+        query = "SELECT patient_id, h_score FROM {} ORDER BY patient_id"
+        nuclei = connection.sql(query.format("patient_stain_scores(compartment := 'nucleus')")).fetchall()
+        assert nuclei == connection.sql(query.format("patient_h_scores()")).fetchall()
+
+
 def test_of_nuclei_they_are_the_h_scores(connection):
     query = "SELECT slide_id, h_score FROM {} ORDER BY slide_id"
     expected = connection.sql(query.format("slide_h_scores()")).fetchall()
