@@ -18,6 +18,11 @@ MEASURED: dict[str, str] = {
     "marker_max": "grey level",
 }
 """Measurements of a cell, columns of ``called_cells``, and their units."""
+AROUND = (
+    "dab_own_od_mean", "hematoxylin_own_od_mean", "rim_px", "rim_dab_od_mean", "rim_stained_percent",
+    "cytoplasm_px", "cytoplasm_dab_od_mean",
+)  # fmt: skip
+"""Further ones, for tables: in the slide's own stains, and around the nucleus; null in old results."""
 LABEL = "cell_id + 1"
 """SQL of a cell's number in a label image, where 0 is no cell."""
 _TOLD = (

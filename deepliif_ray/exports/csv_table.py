@@ -8,7 +8,7 @@ import polars as pl
 
 from deepliif_ray.annotations.origin import Origin
 from deepliif_ray.exports.cells import Calls, Exported, called_cells, slide_record
-from deepliif_ray.exports.columns import LABEL, MEASURED, begins
+from deepliif_ray.exports.columns import AROUND, LABEL, MEASURED, begins
 from deepliif_ray.exports.files import refuse_target, writing
 from deepliif_ray.query.streaming import streaming
 
@@ -16,7 +16,7 @@ SUFFIXES = (".csv", ".csv.gz")
 _COLUMNS = ", ".join(
     [
         "slide_id", "patient_id", "marker", "cell_id", f"{LABEL} AS label", "positive", "strength",
-        "majority_positive", "x", "y", *MEASURED, "on_slide_edge",
+        "majority_positive", "x", "y", *MEASURED, *AROUND, "on_slide_edge",
     ]
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from deepliif_ray.exports.cells import ROWS, Calls, Exported, called_cells, object_ids, slide_record
+from deepliif_ray.exports.columns import AROUND
 from deepliif_ray.exports.files import refuse_target, writing
 from deepliif_ray.exports.outlines import enclosing_outlines
 from deepliif_ray.query.streaming import Stream, streaming
@@ -26,7 +27,8 @@ _ORDER = 16
 """Steps of the curve: cells are told apart by 1/65,536 of the slide."""
 _KEPT = (
     "slide_id", "patient_id", "marker", "c.cell_id", "positive", "strength", "majority_positive",
-    "marker_max", "area_px", "area_um2", "od_mean", "dab_od_mean", "hematoxylin_od_mean", "on_slide_edge",
+    "marker_max", "area_px", "area_um2", "od_mean", "dab_od_mean", "hematoxylin_od_mean", *AROUND,
+    "on_slide_edge",
 )  # fmt: skip
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -57,6 +57,10 @@ def test_it_tells_what_the_view_tells(root, tmp_path):
         assert measured["Nucleus: Area px^2"] == row["area_px"]
         assert measured["Nucleus: Area µm^2"] == pytest.approx(row["area_um2"], abs=1e-3)
         assert measured.get("DeepLIIF: Marker max") == row["marker_max"]
+        assert measured.get("Rim: DAB OD mean") == row["rim_dab_od_mean"]
+        assert measured.get("Rim: Stained %") == row["rim_stained_percent"]
+        assert measured["Cytoplasm: DAB OD mean"] == pytest.approx(row["cytoplasm_dab_od_mean"], abs=1e-4)
+    assert any(row["rim_dab_od_mean"] is None for row in rows)
 
 
 def test_the_same_cells_give_the_same_file(root, tmp_path):

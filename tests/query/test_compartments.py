@@ -110,7 +110,9 @@ def test_scores_of_patients_pool_their_slides(tmp_path):
     fake.commit(root, "d", [cell(0, 0.05, 0.5)], patient_id="Q", marker="HER2")
     fake.commit(root, "e", [fake.cell(0, dab_od_mean=0.5)], patient_id="Q", marker="HER2")
     with connect(root) as connection:
-        columns = "patient_id, compartment, n_slides, n_called, n_measured, stained_percent, percent_3, h_score"
+        columns = (
+            "patient_id, compartment, n_slides, n_called, n_measured, stained_percent, percent_3, h_score"
+        )
         query = f"SELECT {columns} FROM patient_stain_scores()"
         assert connection.sql(query).fetchall() == [
             ("P", "rim", 3, 4, 4, 75.0, 50.0, 175.0),
