@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepliif_ray import connect, storage
+from deepliif_ray import connect, hot_spots, storage
 from deepliif_ray.report.choice import Choice
 from deepliif_ray.report.cohort import write_report
 from deepliif_ray.report.slide import write_slide_report
@@ -56,6 +56,10 @@ def test_results_are_looked_at_and_worked_on(results):
         assert client.get(f"/api/outlines?slide={SLIDE}&x0=0&y0=0&x1=600&y1=600")[1]["cells"]
         x, y = ask(results, "SELECT x + 0.5, y + 0.5 FROM called_cells ORDER BY cell_id LIMIT 1")[0]
         _, cell = client.get(f"/api/cell?slide={SLIDE}&x={x}&y={y}")
+        _, spots = client.post("/api/hot_spots", {"slide": SLIDE, "count": 2, "cells": 100})
+        wanted = hot_spots(results, marker="Ki67", cells=100, count=2).to_pylist()
+        shares = [spot["share_percent"] for spot in spots["spots"]]
+        assert len(shares) == 2 and shares == [spot["share_percent"] for spot in wanted]
         # A correction, a region and cut-offs are kept on S3, and count.
         said = {"slide": SLIDE, "call": "not_a_cell", "place": cell["place"]}
         status, corrected = client.post("/api/correct", said)
