@@ -25,7 +25,8 @@ def cells(seed=0, side=120):
     for n, row in enumerate(rows):
         row |= {"dab_od_mean": (0.05, 0.3, 0.5, 0.9)[n % 4], "marker_max": 200 if n % 3 else None}
         rim = 0.125 * (n % 5) if n % 7 else None
-        row |= {"rim_px": 40 if n % 7 else 0, "rim_dab_od_mean": rim, "rim_stained_percent": rim and 100 * rim}
+        row |= {"rim_px": 40 if n % 7 else 0, "rim_dab_od_mean": rim}
+        row |= {"rim_stained_percent": rim and 100 * rim}
         row |= {"cytoplasm_px": 90, "cytoplasm_dab_od_mean": 0.0625 * (n % 3), "dab_own_od_mean": 0.25}
         row |= {"x_um": row["x"] / 4, "y_um": row["y"] / 4, "area_um2": row["area_px"] / 16}
     return rows
