@@ -43,6 +43,9 @@ pale ones over 50 times."""
 PALE = "its tissue is pale, and was told from glass by being uneven and not by being dark; check its area"
 LEAST_WHITE = 120.0
 """Grey levels; no lamp that one can work with shows glass so dark."""
+GLASS_NOISE = 6.0
+"""Grey levels: standard deviation of the pixels of a square of glass."""
+_SAMPLES = 4
 TISSUE_OD = 0.05
 SPECK_UM2 = 2500.0
 BLACK = 4
@@ -237,7 +240,7 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     seen = mean[scanned] if scanned.any() else mean.reshape(-1, 3)
     percentile = np.nanpercentile if overview.unread else np.percentile
     white = percentile(seen, WHITE_PERCENTILE, axis=0)
-    white = np.clip(white, even_glass(mean, scanned, white), 255)
+    white = np.clip(white, even_glass(mean, overview.noise, scanned, white), 255)
     mean[~scanned] = white
     density = np.log10(white / np.maximum(mean, 1.0)).mean(axis=2)
     squares = min(speck, density.size // 100)
@@ -268,19 +271,24 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
 
 
 def even_glass(
-    mean: NDArray[np.float32], scanned: NDArray[np.bool_], white: NDArray[np.floating]
+    mean: NDArray[np.float32],
+    noise: NDArray[np.float32],
+    scanned: NDArray[np.bool_],
+    white: NDArray[np.floating],
 ) -> NDArray[np.float64]:
     """Return the least that white may be: the colour of squares that are certainly glass, or `WHITE_FLOOR`.
 
     A lamp or a camera may show glass cream or grey. Then brightness alone does not tell glass from pale
     tissue, but evenness does: tissue has nuclei and fibres, and varies from one square to the next. Squares
     are taken for glass if they are as bright as the brightest, if density hardly varies among them and the
-    eight around them, and if a hundredth of the slide is so.
+    eight around them and among the pixels of each, and if a hundredth of the slide is so.
 
     Parameters
     ----------
     mean : ndarray of float32, shape (rows, columns, 3)
         Averages of squares of 8 to 16 µm; NaN where nothing could be read.
+    noise : ndarray of float32, shape (rows, columns)
+        Standard deviation of green of pixels of each square.
     scanned : ndarray of bool, shape (rows, columns)
     white : ndarray of float, shape (3,)
         Colour of the brightest squares.
@@ -295,7 +303,7 @@ def even_glass(
     density = np.log10(255 / np.maximum(np.nan_to_num(mean, nan=1.0), 1.0)).mean(axis=2)
     bright = density <= np.log10(255 / white).mean() + SAME_OD
     inside = ndimage.binary_erosion(scanned, np.ones((3, 3), bool))
-    glass = bright & (_spread(density) <= GLASS_SPREAD) & inside
+    glass = bright & (_spread(density) <= GLASS_SPREAD) & (noise <= GLASS_NOISE) & inside
     if glass.sum() < LEAST_GLASS * scanned.sum():
         return floor
     color: NDArray[np.float64] = np.minimum(np.median(mean[glass], axis=0), floor).astype(np.float64)
@@ -303,7 +311,7 @@ def even_glass(
 
 
 class _Overview:
-    """Averages of squares of ``factor`` pixels of a level; NaN where pixels cannot be decoded."""
+    """Averages and noise of squares of ``factor`` pixels of a level; NaN where they cannot be decoded."""
 
     def __init__(self, slide: Slide, number: int, factor: int) -> None:
         level = slide.levels[number]
@@ -312,6 +320,7 @@ class _Overview:
         self.mean = np.full((-(-level.height // factor), -(-level.width // factor), 3), np.nan, np.float32)
         self._black = np.zeros(self.mean.shape[:2], np.float32)
         self._lit = np.zeros(self.mean.shape, np.float32)
+        self.noise = np.zeros(self.mean.shape[:2], np.float32)
         self.unread = 0
 
     def add(self, x: int, y: int, width: int, height: int) -> None:
@@ -332,6 +341,7 @@ class _Overview:
         row, column = y // self._factor, x // self._factor
         place = slice(row, row + averages.shape[0]), slice(column, column + averages.shape[1])
         self.mean[place] = averages
+        self.noise[place] = _noise(block, self._factor)
         black = is_black(block)
         if black.any():
             share = np.asarray(Image.fromarray(black.astype(np.float32)).reduce(self._factor))
@@ -353,6 +363,20 @@ class _Overview:
         unscanned |= mixed & (self._black >= BLACK_SHARE)
         mean = np.where(mixed[..., None], np.minimum(self._lit, 255), self.mean)
         return mean.astype(np.float32), ~unscanned
+
+
+def _noise(block: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
+    """Return the standard deviation of green of up to 16 pixels of each square of ``factor`` pixels."""
+    samples = min(_SAMPLES, factor)
+    steps = ((np.arange(samples) + 0.5) * factor / samples).astype(int)
+    rows, columns = (
+        np.minimum((np.arange(-(-side // factor))[:, None] * factor + steps).ravel(), side - 1)
+        for side in block.shape[:2]
+    )
+    green = block[rows[:, None], columns, 1].astype(np.float32)
+    squares = green.reshape(len(rows) // samples, samples, len(columns) // samples, samples)
+    noise: NDArray[np.float32] = squares.std(axis=(1, 3))
+    return noise
 
 
 def _spread(density: NDArray[np.floating]) -> NDArray[np.float64]:
