@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from string import Template
 
@@ -17,10 +17,10 @@ from deepliif_ray.annotations.current import attach
 from deepliif_ray.query.committed import CellsObjects, cells_objects
 from deepliif_ray.query.derived import derived, read_sql
 from deepliif_ray.query.described import described
-from deepliif_ray.query.literals import quoted, quoted_list
+from deepliif_ray.query.literals import quoted, quoted_list, quoted_name
 from deepliif_ray.query.prepared import copy_prepared, prepared
 from deepliif_ray.query.rooted import RootedFileSystem, needs_root
-from deepliif_ray.scoring.markers import intensity, registry_with
+from deepliif_ray.scoring.markers import Registry, intensity, registry_with
 from deepliif_ray.tables.cohort import leftovers, read_markers
 from deepliif_ray.tables.cutoffs import BUILTIN, VALUES, read_cutoffs
 from deepliif_ray.tables.damage import sound_ledger
@@ -31,6 +31,10 @@ from deepliif_ray.tables.schema import column_names, later_columns, table_schema
 # GEOMETRY to whoever opens an exported database, unless he says what is said below.
 _OWN = {"boundary": "c.boundary::BLOB AS boundary"}
 _DAMAGED = pa.schema([(name, pa.string()) for name in ("object", "kind", "slide_id", "problem")])
+_SQL_TYPES = {
+    "string": "VARCHAR", "large_string": "VARCHAR", "binary": "BLOB", "bool": "BOOLEAN", "double": "DOUBLE",
+    "float": "FLOAT", "int64": "BIGINT", "int32": "INTEGER", "int8": "TINYINT", "uint8": "UTINYINT",
+}  # fmt: skip
 _LISTED = 3
 _log = logging.getLogger(__name__)
 Place = Callable[[str], str]
@@ -210,7 +214,16 @@ def _retired(ledger: Ledger) -> pa.Table:
 
 def _markers(url: str) -> pa.Table:
     """Return the markers that have a name: the usual, and those that were given with these results."""
-    registry = registry_with(read_markers(url), url)
+    kept = read_markers(url)
+    return _usual_markers() if kept is None else _marker_table(registry_with(kept, url))
+
+
+@cache
+def _usual_markers() -> pa.Table:
+    return _marker_table(registry_with(None, ""))
+
+
+def _marker_table(registry: Registry) -> pa.Table:
     rows = []
     for marker in registry.markers.values():
         ranges = [{"category": c.name, **asdict(c)} for c in marker.scoring.categories]
@@ -265,12 +278,27 @@ def warn(url: str, damaged: list[Damage]) -> None:
 
 def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
     """Copy an Arrow table into the database, times as plain UTC (reading zoned ones would need pytz)."""
+    if not table.num_rows:  # most are: spelt out, that takes a quarter of the time
+        columns = ", ".join(f"{quoted_name(field.name)} {_sql_type(field.type)}" for field in table.schema)
+        connection.execute(f"CREATE TABLE stored.{name} ({columns})")
+        return
     for position, field in enumerate(table.schema):
         if isinstance(field.type, pa.TimestampType):
             table = table.set_column(position, field.name, table.column(position).cast(pa.timestamp("us")))
     connection.register("arriving", table)
     connection.execute(f"CREATE TABLE stored.{name} AS SELECT * FROM arriving")
     connection.unregister("arriving")
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    """Return DuckDB's type of an Arrow type that tables of results have."""
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+    if pa.types.is_struct(kind):
+        return f"STRUCT({', '.join(f'{quoted_name(field.name)} {_sql_type(field.type)}' for field in kind)})"
+    return "TIMESTAMP" if pa.types.is_timestamp(kind) else _SQL_TYPES[str(kind)]
 
 
 def _cells_view(

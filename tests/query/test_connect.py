@@ -4,6 +4,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from deepliif_ray import optimize, storage
 from deepliif_ray.errors import ResultsError
 from deepliif_ray.query import connect
+from deepliif_ray.query.views import _create_table
 from deepliif_ray.tables import damage
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.schema import column_names, table_schema
@@ -270,3 +272,22 @@ def test_many_threads_share_a_connection(tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         assert set(map(str, pool.map(total, [connection.cursor() for _ in range(12)]))) == {"[(64500,)]"}
+
+
+@pytest.mark.parametrize(
+    "name", ["cells", "slides", "failures", "runs", "regions", "corrections", "region_cells"]
+)
+def test_a_table_without_rows_has_the_types_of_one_with_rows(name):
+    """Empty ones are spelt out, others made from Arrow."""
+    schema = table_schema(name)
+    plain = [
+        field.with_type(pa.timestamp("us")) if pa.types.is_timestamp(field.type) else field
+        for field in schema
+    ]
+    with duckdb.connect() as connection:
+        connection.execute("CREATE SCHEMA stored")
+        connection.register("arriving", pa.schema(plain).empty_table())
+        connection.execute("CREATE TABLE stored.wanted AS SELECT * FROM arriving")
+        _create_table(connection, "made", schema.empty_table())
+        described = [connection.sql(f"DESCRIBE stored.{table}").fetchall() for table in ("made", "wanted")]
+    assert [column[:2] for column in described[0]] == [column[:2] for column in described[1]]
