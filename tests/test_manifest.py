@@ -230,6 +230,7 @@ def test_any_text_is_kept(ids, attribute, kind):
     assert slides[0].attributes == ({"extra": attribute} if attribute.strip() else {})
 
 
+@pytest.mark.slow
 def test_long_id_and_large_manifest(tmp_path):
     rows = "".join(f"S{i},P{i % 99},Ki67,{i}.svs,0.25\n" for i in range(20_000))
     slides = read_manifest(write(tmp_path, f"{HEADER}\n{'x' * 10_000},P,Ki67,a,\n{rows}")).slides

@@ -72,7 +72,7 @@ def scored_maps(slide, model, folder, monkeypatch):
     return seg, marker, str(folder / "results")
 
 
-@pytest.mark.parametrize("model", ["compact", "published"])
+@pytest.mark.parametrize("model", ["compact", pytest.param("published", marks=pytest.mark.slow)])
 def test_the_segmentation_is_the_one_that_was_scored(slide, published, model, tmp_path, monkeypatch):
     uri = published if model == "published" else model
     seg, marker, results = scored_maps(slide, uri, tmp_path / "scored", monkeypatch)
@@ -94,7 +94,13 @@ def test_the_segmentation_is_the_one_that_was_scored(slide, published, model, tm
         assert cells[name].to_pylist() == table[name].to_pylist(), name
 
 
-@pytest.mark.parametrize("region", [(0, 0, 300, 200), (417, 33, 500, 640), (1099, 699, 1, 1)])
+@pytest.mark.parametrize(
+    "region",
+    [
+        (417, 33, 500, 640),
+        *(pytest.param(area, marks=pytest.mark.slow) for area in ((0, 0, 300, 200), (1099, 699, 1, 1))),
+    ],
+)
 def test_a_region_is_a_part_of_the_whole(slide, published, tmp_path, region):
     options = {"model": published, "modalities": ["Lap2", "SEG", "hematoxylin"]}
     infer_modalities(str(slide), tmp_path / "all.ome.tiff", **options)

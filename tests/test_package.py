@@ -72,6 +72,7 @@ def test_importing_the_package_loads_nothing():
     assert surplus(("-c", "import deepliif_ray"), ("-c", "")) < 0.05
 
 
+@pytest.mark.slow
 def test_the_commands_are_there_at_once():
     assert not loaded("import deepliif_ray.cli") & HEAVY
     # Of half a second, Python and the library that draws help take 0.25 s on a quiet machine. The rest is

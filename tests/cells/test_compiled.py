@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 AFTER = """
 import sys
 from pathlib import Path
@@ -30,5 +32,6 @@ assert not compiled, compiled
 """
 
 
+@pytest.mark.slow
 def test_scoring_compiles_nothing_that_was_not_compiled_before(tmp_path):
     subprocess.run([sys.executable, "-c", AFTER, str(tmp_path)], check=True, env=os.environ, timeout=200)

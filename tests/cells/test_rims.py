@@ -104,6 +104,7 @@ def _edges(draw, length):
     return np.array([0, *sorted(cut for cut in cuts if cut < length), length], dtype=np.int64)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.data(), _classes(), _MPP)
 def test_cores_of_any_size_give_the_same(data, classes, mpp):

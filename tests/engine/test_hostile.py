@@ -89,6 +89,7 @@ def test_bad_tiles_up_to_a_share_are_counted(tissue, tmp_path):
     assert rows(far, "whole.tiff") == rows(far, "bad.tiff") != []
 
 
+@pytest.mark.slow
 def test_too_many_bad_tiles_fail_the_slide_with_the_first(tissue, tmp_path):
     tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[45])
     options = {"model": "toy", "tile_size": 64, "overlap": 4}
@@ -105,6 +106,7 @@ def test_too_many_bad_tiles_fail_the_slide_with_the_first(tissue, tmp_path):
     assert run(tmp_path, ["bad.tiff"], **options, max_bad_tiles_percent=5)["slides"].num_rows == 1
 
 
+@pytest.mark.slow
 def test_the_share_does_not_depend_on_what_was_staged_when(tissue, tmp_path):
     tiff(tmp_path / "bad.tiff", tissue, resolution=(20_000, 20_000), tile=64, spoil=[44, 45])
     options = {"model": "toy", "tile_size": 64, "overlap": 4, "max_bad_tiles_percent": 20}

@@ -67,6 +67,7 @@ def test_pixels_are_those_of_the_cells(root, tmp_path, name):
         assert (x.mean(), y.mean()) == pytest.approx((row["x"], row["y"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), is_noise=st.booleans())
 def test_odd_cells_too(tmp_path_factory, seed, is_noise):

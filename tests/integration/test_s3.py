@@ -252,7 +252,7 @@ def test_a_large_file_arrives_though_the_server_goes(s3, tmp_path, monkeypatch):
     assert asked == [0, 4 * 2**20]
 
 
-@pytest.mark.parametrize("when", ["tiles", "planned"])
+@pytest.mark.parametrize("when", ["tiles", pytest.param("planned", marks=pytest.mark.slow)])
 def test_a_slide_overwritten_meanwhile(remote, when, cohort):
     other = (cohort.parent / "P02-Ki67.tiff").read_bytes()
     done = []
@@ -296,7 +296,9 @@ def profile(s3, folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("source", [pytest.param("profile", marks=pytest.mark.slow), "file"])
+@pytest.mark.parametrize(
+    "source", [pytest.param(source, marks=pytest.mark.slow) for source in ("profile", "file")]
+)
 def test_credentials_from_anywhere_are_nowhere_written(s3, remote, tmp_path, source):
     rows = [
         ("good", "p1", "Ki67", "in/P01-Ki67.tiff"),

@@ -175,7 +175,9 @@ def through(s3, monkeypatch):
         proxy.__exit__()
 
 
-@pytest.mark.parametrize("fault", ["lost", "late", "twice"])
+@pytest.mark.parametrize(
+    "fault", ["late", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("lost", "twice"))]
+)
 def test_a_lease_whose_requests_are_late_lost_or_doubled(root, through, quick, fault, monkeypatch):
     monkeypatch.setattr("tests.integration.faulty_proxy.FAULTS", (fault,))
     proxy = through(share=1.0, late_s=1.0)

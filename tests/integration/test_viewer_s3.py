@@ -86,6 +86,7 @@ def test_results_are_looked_at_and_worked_on(results):
         assert client.post("/api/index", {"slide": SLIDE})[1]["n_called"] == n_called
 
 
+@pytest.mark.slow
 def test_reports_show_numbers_and_tissue(results, tmp_path):
     done = write_report(results, tmp_path / "cohort.html", choice=Choice(pictures=1))
     assert (done.n_patients, done.n_slides) == (1, 1)

@@ -56,6 +56,7 @@ def test_a_tile_takes_its_chunks_and_no_more(remote, cohort, monkeypatch):
             assert sum(got) < 0.5 * stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_cells_are_those_of_the_plain_image(remote, tmp_path, engine):
     results = str(tmp_path / "results")

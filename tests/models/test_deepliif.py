@@ -102,11 +102,11 @@ def within_one_grey_level(got, expected):
 @pytest.mark.parametrize(
     ("variant", "seed"),
     [
-        # The other two cover the same layers in less time: G4 below, and the next one.
+        # The whole models below cover the same layers in less time.
         pytest.param("resnet_9blocks-zero-convtranspose", 100, marks=pytest.mark.slow),
         pytest.param("resnet_9blocks-reflect-convtranspose", 101, marks=pytest.mark.slow),
-        ("resnet_9blocks-reflect-resize_conv", 102),
-        ("unet_512", 103),
+        pytest.param("resnet_9blocks-reflect-resize_conv", 102, marks=pytest.mark.slow),
+        pytest.param("unet_512", 103, marks=pytest.mark.slow),
     ],
 )
 def test_network_as_recorded(variant, seed, shared_reference, recorded):

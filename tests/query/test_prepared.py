@@ -69,7 +69,9 @@ def test_the_file_is_used_and_holds_no_results(results, tmp_path, monkeypatch):
         connect(results)
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 5000, None])
+@pytest.mark.parametrize(
+    "content", [b"x" * 5000, *(pytest.param(content, marks=pytest.mark.slow) for content in (b"", None))]
+)
 def test_a_damaged_file_is_passed_over_and_made_anew(results, tmp_path, content):
     connect(results).close()
     (file,) = prepared_files(tmp_path)
@@ -98,6 +100,7 @@ def test_no_cache_is_needed(results, tmp_path, monkeypatch):
     assert list(Path(tmp_path, "shared").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_many_at_once(results, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert len({str(found) for found in pool.map(made, [results] * 16)}) == 1
@@ -112,7 +115,9 @@ def test_results_that_somebody_annotated_have_views_of_their_own(results, tmp_pa
     assert found == [(1,)] and len(prepared_files(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("name", ["prepared", 'a"b', "it's"])
+@pytest.mark.parametrize(
+    "name", ['a"b', *(pytest.param(name, marks=pytest.mark.slow) for name in ("prepared", "it's"))]
+)
 def test_a_database_may_have_any_name(results, tmp_path, name):
     for _ in range(2):  # the views are made, and then copied
         file = export_duckdb(results, tmp_path / f"{name}.duckdb", overwrite=True)

@@ -249,6 +249,7 @@ def test_a_process_that_a_query_took_over_reads_these_cells_and_nothing_beside_t
     )
 
 
+@pytest.mark.slow
 def test_more_cells_objects_than_files_that_it_may_have_open(tmp_path, monkeypatch):
     root = str(tmp_path)
     record = fake.commit(root, "s", [fake.cell(k) for k in range(3)], attempt="x")

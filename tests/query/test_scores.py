@@ -430,6 +430,7 @@ def test_strengths_are_those_of_plain_python(cohort, drawn, limits):
     assert not any(math.isnan(n) for (n,) in found)
 
 
+@pytest.mark.slow
 def test_types_do_not_depend_on_what_people_said(tmp_path):
     # A sum of a larger type is a decimal in Arrow and Python, and text where JSON cannot hold it.
     root = str(tmp_path)

@@ -60,7 +60,12 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("said", CALLS)
+QUICK = ("published defaults", "class 'Tumor' only")
+
+
+@pytest.mark.parametrize(
+    "said", [said if said in QUICK else pytest.param(said, marks=pytest.mark.slow) for said in CALLS]
+)
 def test_indices_are_those_of_sql(root, sql, read, tmp_path, said):
     calls = CALLS[said]
     shown_page = read if calls == Calls() else report(root, tmp_path, Choice(calls, pictures=0))
@@ -208,6 +213,7 @@ def test_runs_and_models(root, read, tmp_path):
     assert "0.20 at 8.00 an hour" in priced.text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(root, tmp_path, read):
     assert report(root, tmp_path).text == read.text
     with_picture = Choice(pictures=1, without_slides=True)
@@ -359,6 +365,7 @@ def test_slides_to_look_at(root, sql, tmp_path):
     assert "index above" in text and "the fence of Ki67 in this cohort" in text
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_gone_is_said(root, tmp_path):
     done = write_report(root, tmp_path / "a.html", choice=Choice(pictures=1))
     assert done.n_pictures == 1

@@ -1,5 +1,7 @@
 """Slides without glass, without a stain, or of other colours: planned, with a reason where one is due."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -14,9 +16,14 @@ SIDE = 1536
 EOSIN = (0.07, 0.99, 0.11)
 
 
+@cache
+def tissue(coverage):
+    return np.asarray(SyntheticTissue(SIDE, SIDE, seed=4, mpp=0.25, coverage=coverage)[:, :])
+
+
 def section(hematoxylin=HEMATOXYLIN, dab=DAB, share=1.0, coverage=0.7):
     """Return tissue in two stains of these colours, DAB of a share of its strength."""
-    pixels = np.asarray(SyntheticTissue(SIDE, SIDE, seed=4, mpp=0.25, coverage=coverage)[:, :])
+    pixels = tissue(coverage)
     vectors = [np.array(v) / np.linalg.norm(v) for v in (HEMATOXYLIN, DAB)]
     density = np.log10(245 / np.maximum(pixels, 1.0))
     amounts = np.maximum(density @ np.linalg.pinv(np.stack(vectors)), 0) * [1, share]
@@ -100,9 +107,13 @@ def test_what_is_dark_all_over_is_seen_as_it_is_with_a_warning(tmp_path):
 TINTS = [(1, 0.95, 0.86), (1, 0.9, 0.75), (0.9, 0.8, 0.6), (0.85, 0.85, 0.85), (0.75, 0.85, 1)]
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return planned(tmp_path_factory.mktemp("plain"), section())
+
+
 @pytest.mark.parametrize("tint", TINTS, ids=str)
-def test_dim_and_tinted_glass_is_still_glass(tmp_path, tint):
-    plain = planned(tmp_path, section())
+def test_dim_and_tinted_glass_is_still_glass(tmp_path, plain, tint):
     tinted = planned(tmp_path, (section() * np.array(tint)).astype(np.uint8))
     assert tinted.tissue_mm2 == pytest.approx(plain.tissue_mm2, rel=0.01)
     cast = 245 * (max(tint) - min(tint))

@@ -46,6 +46,7 @@ def test_positive_cells_have_marker_and_nuclei_have_dapi(tiles):
             assert dapi[red | blue].mean() > 3 * dapi[seg.sum(2) == 0].mean()
 
 
+@pytest.mark.slow
 def test_variety():
     tiles = [synthetic_panels(9, index, 128) for index in range(40)]
     shares = [(t.targets[SEG][..., 0] > 0).sum() / max(1, (t.targets[SEG][..., 1] == 0).sum()) for t in tiles]

@@ -193,6 +193,7 @@ def cells_of(root):
         return connection.sql("SELECT slide_id, patient_id, cell_id FROM cells").fetchall()
 
 
+@pytest.mark.slow
 def test_an_optimize_that_stood_still_for_a_day_names_no_cells_that_are_gone(tmp_path, monkeypatch):
     """It has joined cells; before it writes its records, another call finds them to be nobody's."""
     root = str(tmp_path)
@@ -260,7 +261,16 @@ def test_cells_that_do_not_fit_their_record_stay_and_are_named(tmp_path):
     assert all(storage.exists(f"{root}/{record['cells_path']}") for record in records)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"at": 3, "cells": []}', b"half"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"half",
+        *(
+            pytest.param(text, marks=pytest.mark.slow)
+            for text in (b"", b"{}", b"[]", b'{"at": 3, "cells": []}')
+        ),
+    ],
+)
 def test_a_damaged_note_is_passed_over(tmp_path, content):
     root = str(tmp_path)
     fill(root)

@@ -268,6 +268,7 @@ def test_counts_are_the_same_whatever_way_the_sliders_went(chromium, place):
         assert page.evaluate("wrong.slice(0, 1)") == []
 
 
+@pytest.mark.slow
 def test_strength_shows_the_h_score(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
@@ -360,6 +361,7 @@ EDGES = """
 }"""
 
 
+@pytest.mark.slow
 def test_tissue_reaches_the_edges_of_the_stage(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
@@ -392,6 +394,7 @@ def test_a_changed_slide_is_offered_with_a_warning_and_without_cells(chromium, t
         assert page.evaluate("deepliif.cells.how") != "none" and page.locator(".banner").is_visible()
 
 
+@pytest.mark.slow
 def test_the_scale_bar_tells_micrometres(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
@@ -608,8 +611,22 @@ def test_a_mistake_in_sql_is_said(chromium, place):
         assert "SELEC" in page.locator("p.alarm").inner_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/#/", "/#/slide/S-1", "/#/sql"])
+@pytest.mark.parametrize(
+    ("path", "scheme"),
+    [
+        ("/#/", "light"),
+        ("/#/slide/S-1", "dark"),
+        *(
+            pytest.param(path, scheme, marks=pytest.mark.slow)
+            for path, scheme in (
+                ("/#/", "dark"),
+                ("/#/slide/S-1", "light"),
+                ("/#/sql", "light"),
+                ("/#/sql", "dark"),
+            )
+        ),
+    ],
+)
 def test_axe_finds_no_serious_fault(chromium, place, path, scheme):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"

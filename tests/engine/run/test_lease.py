@@ -357,6 +357,7 @@ def test_a_machine_of_the_same_name_is_waited_for(tmp_path, quick):
             lease.take()
 
 
+@pytest.mark.slow
 def test_a_run_that_stood_still_changes_nothing_that_another_did(cohort, undisturbed, tmp_path):
     """SIGSTOP in the middle of a run with other options; SIGCONT once another has finished."""
     first = start(cohort, tmp_path, 0.3, "stops")

@@ -66,7 +66,9 @@ def assert_same_run(a, b):
     [
         {},
         {"precision": "bfloat16", "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
-        {"ema_decay": 0.0, "log_every": 5, "warmup": 4, "batch_size": 2},
+        pytest.param(
+            {"ema_decay": 0.0, "log_every": 5, "warmup": 4, "batch_size": 2}, marks=pytest.mark.slow
+        ),
     ],
     ids=["usual", "bfloat16", "without averaging, sparse log"],
 )

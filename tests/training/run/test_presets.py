@@ -169,6 +169,7 @@ def test_epochs_come_in_orders_of_their_own():
     assert len(orders) == 6
 
 
+@pytest.mark.slow
 def test_a_run_of_epochs_goes_on_after_a_stop(tmp_path):
     config = train_config(epochs_of())
 

@@ -96,6 +96,7 @@ def test_refuses_keys_that_are_none():
         tune(config, "nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", DEFAULT_SPACES)
 def test_default_spaces_make_objectives(objective):
     """Both ends of every range, and each choice, are options of the objective."""
