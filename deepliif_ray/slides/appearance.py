@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepliif_ray.slides.contrast import Counterstain, light_through
+from deepliif_ray.slides.contrast import Counterstain, light_of_gaps, light_through
 from deepliif_ray.slides.stain_vectors import StainVectors
 
 
@@ -30,5 +30,6 @@ class Appearance:
     @classmethod
     def measure(cls, patches: list[NDArray[np.float32]]) -> "Appearance":
         """Measure patches of tissue, float32 RGB (height, width, 3), at about 0.5 µm a pixel."""
-        white = light_through(patches)
-        return cls(Counterstain.measure(patches), white, StainVectors.measure(patches, white))
+        gaps = light_of_gaps(patches)
+        white = light_through(patches, gaps)
+        return cls(Counterstain.measure(patches, gaps), white, StainVectors.measure(patches, white))

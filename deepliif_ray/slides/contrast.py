@@ -48,7 +48,9 @@ class Counterstain:
     patches: int
 
     @classmethod
-    def measure(cls, patches: Sequence[NDArray[np.float32]]) -> Self | None:
+    def measure(
+        cls, patches: Sequence[NDArray[np.float32]], white: NDArray[np.float64] | None = None
+    ) -> Self | None:
         """Measure pixels of patches of tissue; None if no pixel is blue.
 
         A pixel is blue if it absorbs more red than blue light, as hematoxylin does and DAB does not, and if
@@ -59,8 +61,10 @@ class Counterstain:
         ----------
         patches : sequence of ndarray of float32, shape (height, width, 3)
             RGB, grey levels, 64 µm wide, at about 0.5 µm a pixel.
+        white : ndarray of float64, shape (3,), optional
+            Their `light_of_gaps`, if it is known.
         """
-        white = light_of_gaps(patches)
+        white = light_of_gaps(patches) if white is None else white
         if white is None:
             return None
         pixels = np.concatenate([patch.reshape(-1, 3) for patch in patches])
@@ -107,13 +111,17 @@ def light_of_gaps(patches: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]
     return white
 
 
-def light_through(patches: Sequence[NDArray[np.float32]]) -> tuple[float, float, float] | None:
+def light_through(
+    patches: Sequence[NDArray[np.float32]], white: NDArray[np.float64] | None = None
+) -> tuple[float, float, float] | None:
     """Return the colour of light that no tissue has dimmed, as gaps within tissue show it.
 
     Parameters
     ----------
     patches : sequence of ndarray of float32, shape (height, width, 3)
         As `light_of_gaps` takes them.
+    white : ndarray of float64, shape (3,), optional
+        Its answer, if it is known.
 
     Returns
     -------
@@ -121,7 +129,7 @@ def light_through(patches: Sequence[NDArray[np.float32]]) -> tuple[float, float,
         Red, green and blue, grey levels; None if nothing tells: no patch, or none of it is brighter than
         `LEAST_WHITE`.
     """
-    found = light_of_gaps(patches)
+    found = light_of_gaps(patches) if white is None else white
     if found is None or found.min() < LEAST_WHITE:
         return None
     red, green, blue = (min(float(channel), 255.0) for channel in found)
