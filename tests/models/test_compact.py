@@ -13,6 +13,7 @@ from deepliif_ray.models.bundle import MODEL_FILE, WEIGHTS_FILE, write_bundle
 from deepliif_ray.models.compact import CompactNetwork, draw
 from deepliif_ray.models.compact_spec import CLASSES, CompactSpec
 from deepliif_ray.models.splitting import split_cells
+from deepliif_ray.published import SEG_THRESH
 
 SPEC = CompactSpec((8, 8, 16), (0, 1, 1), ("dapi", "marker"), 64)
 
@@ -86,6 +87,23 @@ def test_touching_cells_are_parted_and_lone_ones_left():
     assert set(np.nonzero((parted != seg).any(2))[1]) <= set(range(31, 38)), "the line is at the waist"
     assert (split_cells(seg[:, 64:]) == seg[:, 64:]).all()
     assert (split_cells(np.zeros_like(seg)) == 0).all()
+
+
+def test_cells_that_touch_where_the_network_is_unsure_are_parted():
+    seg = np.zeros((64, 96, 3), np.uint8)
+    seg[20:44, 10:80, 0] = 140  # one blot without a waist: two cores, and in between a little over half
+    seg[22:42, 12:38, 0] = seg[22:42, 52:78, 0] = 255
+    parted = split_cells(seg)
+    assert ndimage.label(parted[..., 0] > SEG_THRESH)[1] == 2
+    assert (parted[22:42, 12:38] == seg[22:42, 12:38]).all(), "what it is sure of stays"
+
+
+def test_what_the_network_is_unsure_of_all_over_is_dropped():
+    seg = np.zeros((64, 96, 3), np.uint8)
+    seg[20:44, 8:32, 2] = 160
+    seg[20:44, 56:80, 2] = 200
+    found = split_cells(seg)
+    assert not found[:, :44].any() and (found[20:44, 56:80] == seg[20:44, 56:80]).all()
 
 
 @pytest.mark.parametrize("side", [1, 63, 65, 100])
