@@ -12,7 +12,7 @@ from typing import Any
 
 import openslide
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID, VLWholeSlideMicroscopyImageStorage
 
 from deepliif_ray.errors import SlideUnreadableError, SlideUnsuitableError
@@ -34,6 +34,7 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 HEADER_FAULTS = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     ValueError,
     LookupError,

@@ -225,6 +225,12 @@ def test_damaged_dicom_is_no_error(data):
     parse_identifiers(bytes(head))
 
 
+def test_a_number_of_the_wrong_length_is_no_error():
+    whole = dicom()
+    damaged = whole.replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00UL")
+    assert damaged != whole and parse_identifiers(damaged) == {}
+
+
 def test_dicom_identifiers_are_those_that_openslide_reads(shared_data):
     seen = 0
     for path in sorted(shared_data.glob("slides/*_dicom/*.dcm")):
