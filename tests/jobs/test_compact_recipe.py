@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -51,6 +52,17 @@ def test_other_layers_are_refused(tmp_path, average):
     with pytest.raises(SystemExit, match="other layers"):
         average(before, other, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize("are_all", [True, False])
+def test_marks_add_cells_and_take_others_away_only_where_all_have_one(are_all):
+    corrected = runpy.run_path(str(MAKE))["_corrected"]
+    seg = np.zeros((96, 96, 3), np.uint8)
+    seg[20:40, 20:40, 2] = seg[60:80, 60:80, 2] = 255
+    found = corrected(seg, np.full_like(seg, 240), [(30.0, 30.0), (30.0, 75.0)], are_all)
+    is_cell = found[..., 0].astype(int) + found[..., 2] > 127
+    assert is_cell[30, 30] and is_cell[75, 30], "one that was found, one that was missing"
+    assert is_cell[70, 70] != are_all
 
 
 RECORDER = """#!/usr/bin/env bash
@@ -142,6 +154,16 @@ def test_a_tile_left_out_is_in_no_source(recipe, tmp_path):
     uris = [source["uri"] for source in config["data"]]
     real = [f"real/{name}" for name in ("Bladder1", "Lung1", "34_3", "442", "445", "448")]
     assert uris == ["synthetic", *real, "cameras", "endonuke"]
+
+
+@pytest.mark.slow
+def test_several_tiles_are_left_out_at_once(recipe, tmp_path):
+    last = recipe("442+445+448")[-1]
+    panels = " ".join(f"real/{name}" for name in ("34_3", "6_2", "Bladder1", "Lung1"))
+    assert last == f"make call teacher averaged model-without-442+445+448 {panels}"
+    text = (tmp_path / "work/without-442+445+448.yaml").read_text()
+    uris = [source["uri"] for source in yaml.safe_load(text)["data"]]
+    assert [uri for uri in uris if uri.startswith("real/44")] == [] and len(uris) == 7
 
 
 @pytest.mark.slow
