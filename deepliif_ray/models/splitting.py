@@ -58,7 +58,8 @@ def split_cells(seg: UInt8Array) -> UInt8Array:
         out[..., channel][unsure] = (out[..., channel][unsure] * _DARKER).astype(np.uint8)
     out[_borders(labels)] = BOUNDARY
     # With the green rim around it.
-    out[ndimage.binary_dilation(dropped[labels], iterations=5) & ((labels == 0) | dropped[labels])] = 0
+    gone = dropped[labels]
+    out[ndimage.binary_dilation(gone, iterations=5) & ((labels == 0) | gone)] = 0
     return out
 
 

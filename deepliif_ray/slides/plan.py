@@ -174,7 +174,7 @@ def plan_slide(
     SlideUnsuitableError
         Its pixels are not those of a stained section in transmitted light.
     SlideCorruptError
-        More of the overview cannot be decoded than `deepliif_ray.slides.tissue.MAX_UNREAD_PERCENT`.
+        More of the overview cannot be decoded than `deepliif_ray.slides.overview.MAX_UNREAD_PERCENT`.
     ConfigError
         ``tile_size`` and ``overlap`` make no grid.
     """

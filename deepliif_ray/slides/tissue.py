@@ -7,7 +7,6 @@ densities; nothing is skipped because of it.
 
 import math
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,10 @@ from PIL import Image
 from scipy import ndimage
 
 from deepliif_ray.errors import SlideCorruptError
+from deepliif_ray.slides.contrast import LEAST_WHITE
 from deepliif_ray.slides.grid import TileGrid
 from deepliif_ray.slides.levels import has_shape, usable_level
+from deepliif_ray.slides.overview import Overview, drop_small
 from deepliif_ray.slides.slide import Slide
 
 EMPTY_VARIANCE = 9.0
@@ -41,31 +42,10 @@ PALE_RATIO, PALE_SHARE = 3.0, 0.05
 """Of real fields of usual tissue up to 1.6 times the area that is as dark as `TISSUE_OD` is uneven; of two
 pale ones over 50 times."""
 PALE = "its tissue is pale, and was told from glass by being uneven and not by being dark; check its area"
-LEAST_WHITE = 120.0
-"""Grey levels; no lamp that one can work with shows glass so dark."""
 GLASS_NOISE = 6.0
 """Grey levels: standard deviation of the pixels of a square of glass."""
-_SAMPLES = 4
 TISSUE_OD = 0.05
 SPECK_UM2 = 2500.0
-BLACK = 4
-"""Area that was not scanned is stored as 0, 0, 0; compression makes up to so much of it."""
-BLACK_SHARE = 0.9
-MAX_UNREAD_PERCENT = 5.0
-"""Of a slide's overview may be undecodable; whether too many tiles are is decided when all are read."""
-_BLOCK = 2048
-_SMALL_BLOCK = 128
-
-
-def is_black(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which pixels (height, width, 3) are 0 to `BLACK` in every channel.
-
-    Channel by channel: NumPy takes nine times as long for the maximum along an axis of three.
-    """
-    black: NDArray[np.bool_] = pixels[..., 0] <= BLACK
-    for channel in (1, 2):
-        black &= pixels[..., channel] <= BLACK
-    return black
 
 
 def grey_variance(tile: NDArray[np.uint8]) -> float:
@@ -224,16 +204,13 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     Raises
     ------
     SlideCorruptError
-        Over `MAX_UNREAD_PERCENT` cannot be decoded.
+        Over `deepliif_ray.slides.overview.MAX_UNREAD_PERCENT` cannot be decoded.
     """
     target = max(MASK_MPP / mpp, 1.0)
     number, warnings = usable_level(slide, target)
     level = slide.levels[number]
     factor = max(1, math.ceil(target / level.downsample - 1e-6))
-    overview = _Overview(slide, number, factor)
-    step = max(1, _BLOCK // factor) * factor
-    for y, x in product(range(0, level.height, step), range(0, level.width, step)):
-        overview.add(x, y, min(step, level.width - x), min(step, level.height - y))
+    overview = Overview(slide, number, factor)
     size = factor * level.downsample
     speck = max(1, round(SPECK_UM2 / (size * mpp) ** 2))
     mean, scanned = overview.without_black(speck)
@@ -246,10 +223,11 @@ def tissue_mask(slide: Slide, mpp: float) -> TissueMask:
     squares = min(speck, density.size // 100)
     dark = density >= TISSUE_OD
     mask = _pieces(dark, squares) & scanned
-    uneven = (density >= PALE_OD) & (_spread(density) >= PALE_SPREAD)
-    pale = _pieces(dark | uneven, squares) & scanned
-    if pale.sum() > max(PALE_RATIO * mask.sum(), PALE_SHARE * scanned.sum()):
-        mask, warnings = pale, (*warnings, PALE)
+    stained, much = density >= PALE_OD, max(PALE_RATIO * mask.sum(), PALE_SHARE * scanned.sum())
+    if (stained & scanned).sum() > much:  # of most slides it is not, and unevenness takes time to tell
+        pale = _pieces(dark | (stained & (_spread(density) >= PALE_SPREAD)), squares) & scanned
+        if pale.sum() > much:
+            mask, warnings = pale, (*warnings, PALE)
     heights = np.minimum(factor, level.height - factor * np.arange(mask.shape[0]))
     widths = np.minimum(factor, level.width - factor * np.arange(mask.shape[1]))
     whole = slide.width * slide.height / (level.width * level.height)
@@ -310,75 +288,6 @@ def even_glass(
     return color
 
 
-class _Overview:
-    """Averages and noise of squares of ``factor`` pixels of a level; NaN where they cannot be decoded."""
-
-    def __init__(self, slide: Slide, number: int, factor: int) -> None:
-        level = slide.levels[number]
-        self._slide, self._number, self._factor = slide, number, factor
-        self._most = MAX_UNREAD_PERCENT / 100 * level.width * level.height
-        self.mean = np.full((-(-level.height // factor), -(-level.width // factor), 3), np.nan, np.float32)
-        self._black = np.zeros(self.mean.shape[:2], np.float32)
-        self._lit = np.zeros(self.mean.shape, np.float32)
-        self.noise = np.zeros(self.mean.shape[:2], np.float32)
-        self.unread = 0
-
-    def add(self, x: int, y: int, width: int, height: int) -> None:
-        """Read a rectangle of the level; where that fails, quarter it until what is lost is small."""
-        try:
-            block = self._slide.read_rgb(self._number, x, y, width, height)
-        except SlideCorruptError:
-            half = -(-max(width, height) // (2 * self._factor)) * self._factor
-            if max(width, height) > max(_SMALL_BLOCK, self._factor):
-                for top, left in product(range(0, height, half), range(0, width, half)):
-                    self.add(x + left, y + top, min(half, width - left), min(half, height - top))
-                return
-            self.unread += width * height
-            if self.unread > self._most:
-                raise
-            return
-        averages = np.asarray(Image.fromarray(block).reduce(self._factor), np.float32)
-        row, column = y // self._factor, x // self._factor
-        place = slice(row, row + averages.shape[0]), slice(column, column + averages.shape[1])
-        self.mean[place] = averages
-        self.noise[place] = _noise(block, self._factor)
-        black = is_black(block)
-        if black.any():
-            share = np.asarray(Image.fromarray(black.astype(np.float32)).reduce(self._factor))
-            lit = np.asarray(Image.fromarray(np.where(black[..., None], 0, block)).reduce(self._factor))
-            self._black[place] = share
-            self._lit[place] = lit / np.maximum(1 - share, 1e-3)[..., None]
-
-    def without_black(self, squares: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the averages, those beside black area without its pixels, and what is not black.
-
-        Parameters
-        ----------
-        squares : int
-            Least size of a piece of black.
-        """
-        unscanned = _drop_small(self._black >= BLACK_SHARE, squares)
-        beside = ndimage.binary_dilation(unscanned, np.ones((3, 3), bool), iterations=2)
-        mixed = beside & ~unscanned & (self._black > 0)
-        unscanned |= mixed & (self._black >= BLACK_SHARE)
-        mean = np.where(mixed[..., None], np.minimum(self._lit, 255), self.mean)
-        return mean.astype(np.float32), ~unscanned
-
-
-def _noise(block: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
-    """Return the standard deviation of green of up to 16 pixels of each square of ``factor`` pixels."""
-    samples = min(_SAMPLES, factor)
-    steps = ((np.arange(samples) + 0.5) * factor / samples).astype(int)
-    rows, columns = (
-        np.minimum((np.arange(-(-side // factor))[:, None] * factor + steps).ravel(), side - 1)
-        for side in block.shape[:2]
-    )
-    green = block[rows[:, None], columns, 1].astype(np.float32)
-    squares = green.reshape(len(rows) // samples, samples, len(columns) // samples, samples)
-    noise: NDArray[np.float32] = squares.std(axis=(1, 3))
-    return noise
-
-
 def _spread(density: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the standard deviation of density among each square and the eight around it."""
     known = np.nan_to_num(density).astype(np.float64)
@@ -389,13 +298,4 @@ def _spread(density: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def _pieces(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:
     """Return ``mask`` without its pieces and its holes of fewer than ``squares`` squares."""
-    return ~_drop_small(~_drop_small(mask, squares), squares)
-
-
-def _drop_small(mask: NDArray[np.bool_], squares: int) -> NDArray[np.bool_]:
-    """Return ``mask`` without its 4-connected pieces of fewer than ``squares`` squares."""
-    labels, _ = ndimage.label(mask)
-    keep = np.bincount(labels.ravel()) >= squares
-    keep[0] = False
-    kept: NDArray[np.bool_] = keep[labels]
-    return kept
+    return ~drop_small(~drop_small(mask, squares), squares)

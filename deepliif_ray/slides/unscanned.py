@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepliif_ray.slides.tissue import SPECK_UM2, is_black
+from deepliif_ray.slides.overview import is_black
+from deepliif_ray.slides.tissue import SPECK_UM2
 
 EDGE_UM = 32.0
 """Black along so much of a tile's side is no stain."""
