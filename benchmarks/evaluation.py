@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--output", help="URL of a folder for pictures and figures of each section")
     arguments = parser.parse_args()
     wanted = arguments.only or names_of_sections
-    shared: Path = arguments.shared
+    shared: Path = arguments.shared.resolve()  # manifests lie elsewhere
 
     names = arguments.models.split(",")
     models = [load_model(name) for name in names]

@@ -132,7 +132,7 @@ def test_sql_formats_hold_the_same(scored, tmp_path, capsys):
 def test_outlines_are_polygons_and_no_digits(scored, capsys):
     query = "SELECT boundary FROM cells ORDER BY slide_id, cell_id LIMIT 1"
     with connect(scored[1]) as connection:
-        ((polygon,),) = connection.sql(query).fetchall()
+        ((polygon,),) = connection.execute(query).fetchall()
     points = decode_wkb(polygon).tolist()
     wanted = ", ".join(f"{x} {y}" for x, y in [*points, points[0]])
     assert run("sql", scored[1], query, "--format", "json") == 0

@@ -48,16 +48,16 @@ def test_controls_tell_what_is_not_stained(root):
     assert json.loads(Path(proposal.url).read_text())["controls"] == ["none"]
     with connect(root) as connection:
         said = "SELECT DISTINCT intensity_cutoffs FROM slide_h_scores(cutoffs := 'own') WHERE marker = 'ER'"
-        assert connection.sql(said).fetchall() == [(f"own: 0.099, {kept['moderate']}, {kept['strong']}",)]
+        assert connection.execute(said).fetchall() == [(f"own: 0.099, {kept['moderate']}, {kept['strong']}",)]
         query = "SELECT h_score FROM slide_h_scores('own') WHERE slide_id = 'none'"
-        assert connection.sql(query).fetchall()[0][0] < 5
+        assert connection.execute(query).fetchall()[0][0] < 5
 
 
 def test_cutoffs_of_a_site_hold_for_it(root):
     propose_cutoffs(root, marker="ER", by="site", save="sites", author="me")
     with connect(root) as connection:
         weak = "SELECT slide_id, weak FROM slide_cutoffs('sites') ORDER BY 1"
-        found = dict(connection.sql(weak).fetchall())
+        found = dict(connection.execute(weak).fetchall())
     assert found["b"] == pytest.approx(1.01) and found["a"] == found["none"] < 0.6 and found["pr"] is None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from deepliif_ray import connect, optimize
 from deepliif_ray.annotations.regions import import_regions
-from deepliif_ray.query import ask
+from deepliif_ray.query.reading import check_reads
 from deepliif_ray.tables.cutoffs import write_cutoffs
 from tests.query import fake_results as fake
 
@@ -118,13 +118,20 @@ def test_enough_statements_are_found():
     assert len(list(statements())) > 8
 
 
+@pytest.fixture(scope="module")
+def opened(results):
+    with connect(results) as connection:
+        yield connection
+
+
 @pytest.mark.parametrize(("shown_in", "query"), list(statements()))
-def test_shown_sql_runs(shown_in, query, results, monkeypatch):
+def test_shown_sql_runs(shown_in, query, results, opened, monkeypatch):
     monkeypatch.chdir(results.parent)
     if "read_parquet('results" in query:
         duckdb.sql(query).fetchall()
     else:
-        ask(str(results), query)
+        check_reads(opened, query)
+        opened.execute(query).fetchall()
 
 
 def test_the_join_for_other_tools_counts_what_the_views_count(results, tmp_path, monkeypatch):
@@ -135,5 +142,5 @@ def test_the_join_for_other_tools_counts_what_the_views_count(results, tmp_path,
     for _ in range(2):  # as scored, and joined while what was replaced is still there
         with connect("results") as connection:
             views = "SELECT marker, slide_id, count(*) FROM cells GROUP BY ALL ORDER BY ALL"
-            assert connection.sql(views).fetchall() == duckdb.sql(query).fetchall() == expected
+            assert connection.execute(views).fetchall() == duckdb.sql(query).fetchall() == expected
         optimize("results")

@@ -15,6 +15,7 @@ from s3fs.errors import translate_boto_error
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, StorageError, StorageMissingError
 from deepliif_ray.storage import client
+from tests.few import few
 
 
 def answer(code: str, status: int) -> boto.ClientError:
@@ -217,7 +218,7 @@ class Renewed(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("what", "where"),
-    [("read", "profile"), ("size", "file"), ("list", "file"), ("create", "profile")],
+    few([("read", "profile"), ("size", "file"), ("list", "file"), ("create", "profile")], 2),
 )
 def test_a_token_that_is_renewed_late_is_waited_for(monkeypatch, tmp_path, what, where):
     """Every try looks for new credentials, in the storage-options file as in the profile."""

@@ -204,7 +204,7 @@ def _bounded(url: str, limit: int) -> bytes:
 
 def _digest(spec: CompactSpec, data: bytes) -> str:
     described = asdict(spec)
-    for name in ("native_mpp", "native_od", "native_white", "call"):
+    for name in ("native_mpp", "native_od", "native_white", "call", "smoothing"):
         if described[name] == getattr(CompactSpec, name):  # as before bundles said it
             del described[name]
     layers = json.dumps(described, sort_keys=True)

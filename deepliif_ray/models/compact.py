@@ -92,6 +92,7 @@ class CompactNetwork(nn.Module):
     def __init__(self, spec: CompactSpec) -> None:
         super().__init__()
         widths = spec.widths
+        self.smoothing = spec.smoothing
         self.stem = nn.Sequential(ScaledConv(RGB * FOLD**2, widths[0], 3), nn.ReLU(inplace=True))
         self.down = nn.ModuleList(
             nn.Sequential(
@@ -106,7 +107,7 @@ class CompactNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits and modalities of ``image``, float32; modalities are before the tanh."""
-        x = self.stem(functional.pixel_unshuffle(image, FOLD))
+        x = self.stem(functional.pixel_unshuffle(smoothed(image, self.smoothing), FOLD))
         levels = []
         for down in self.down:
             x = down(x)
@@ -116,6 +117,19 @@ class CompactNetwork(nn.Module):
         ):
             x = up(functional.interpolate(lateral(x), scale_factor=2.0, mode="nearest") + skip)
         return functional.pixel_shuffle(self.head(x), FOLD).float()
+
+
+def smoothed(image: Tensor, sigma: float) -> Tensor:
+    """Return ``image`` (N, C, H, W), float32, smoothed with a Gaussian of ``sigma`` px; 0: as it is."""
+    if not sigma:
+        return image
+    reach = math.ceil(3 * sigma)
+    steps = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
+    share = torch.exp(-0.5 * (steps / sigma).square())
+    share = (share / share.sum()).expand(image.shape[1], 1, 1, -1)
+    padded = functional.pad(image, (reach,) * 4, mode="reflect")
+    rows = functional.conv2d(padded, share, groups=image.shape[1])
+    return functional.conv2d(rows, share.transpose(2, 3), groups=image.shape[1])
 
 
 def draw(output: Tensor, spec: CompactSpec) -> dict[str, Tensor]:

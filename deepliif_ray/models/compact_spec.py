@@ -15,6 +15,7 @@ MAX_TILE_SIZE = 4096
 MAX_PARAMETERS = 200_000_000
 """The network that ships has a million."""
 MAX_MODALITIES = 16
+MAX_SMOOTHING = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class CompactSpec:
         Hematoxylin and glass that it was made for; see `deepliif_ray.native.NativeView`.
     call : CallRule, optional
         How its cells are called; None: as the network draws them.
+    smoothing : float
+        Standard deviation, px, of the Gaussian that the network smooths what it sees with; 0: none.
+        Sharpness, grain and JPEG's blocks differ between scanners, and nuclei are much larger.
 
     Raises
     ------
@@ -53,6 +57,7 @@ class CompactSpec:
     native_od: float | None = None
     native_white: float | None = None
     call: CallRule | None = None
+    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or len(self.widths) != len(self.depths):
@@ -80,6 +85,10 @@ class CompactSpec:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or not 0 < value <= most):
                 raise ModelError(f"compact network: {name} {value!r} is not within 0 to {most}")
+        if not isinstance(self.smoothing, int | float) or not 0 <= self.smoothing <= MAX_SMOOTHING:
+            raise ModelError(
+                f"compact network: smoothing {self.smoothing!r} is not within 0 to {MAX_SMOOTHING} px"
+            )
         if self.tile_size % self.divisor or not 0 < self.tile_size <= MAX_TILE_SIZE:
             raise ModelError(
                 f"compact network: tile_size {self.tile_size} is no multiple of {self.divisor} "

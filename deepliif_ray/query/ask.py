@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from deepliif_ray.errors import QueryError
 from deepliif_ray.query.literals import quoted
-from deepliif_ray.query.reading import answer_of, check_reads, reading
+from deepliif_ray.query.reading import answer, answer_of, check_reads, reading
 from deepliif_ray.query.sandbox import Limits, ask_sandboxed
 from deepliif_ray.query.views import connect
 
@@ -105,10 +105,10 @@ def asking(results: str) -> Iterator[Callable[..., pa.Table]]:
     """
     with connect(results) as connection:
 
-        def answer(query: str, values: Sequence[Any] = ()) -> pa.Table:
+        def its_answer(query: str, values: Sequence[Any] = ()) -> pa.Table:
             try:
-                return answer_of(connection.sql(query, params=list(values)))
+                return answer(connection, query, values)
             except duckdb.Error as error:
                 raise QueryError(f"{results}: {error}") from error
 
-        yield answer
+        yield its_answer

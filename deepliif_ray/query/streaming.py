@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from deepliif_ray.errors import QueryError
 from deepliif_ray.query.literals import quoted
-from deepliif_ray.query.reading import answer_of
+from deepliif_ray.query.reading import answer
 from deepliif_ray.query.views import connect
 
 MEMORY = "1GB"
@@ -32,7 +32,7 @@ class Stream:
             DuckDB cannot answer it.
         """
         try:
-            return answer_of(self._connection.sql(query, params=list(values)))
+            return answer(self._connection, query, values)
         except duckdb.Error as error:
             raise self._trouble(error) from error
 

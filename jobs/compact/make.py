@@ -29,9 +29,10 @@ from deepliif_ray.synthetic.panels import draw_segmentation
 
 WHITE = 240.0
 """Grey level that glass is brought to: that of most synthetic tiles."""
-OD = 0.14
-"""Hematoxylin that paler slides are brought to: of 0.1, 0.14 and 0.2 the one with which paler copies of eight
-training and unlabelled fields changed the index least."""
+OD = 0.2
+"""Hematoxylin that paler slides are brought to, see the model card."""
+SMOOTHING = 1.4
+"""What the network is shown, in teaching and in scoring, is smoother than what it learned from; see there."""
 MPP = 0.25
 TEACHER = CallRule(network=1.0, dab=12.0, offset=-1.8, least=0.03, most=0.3)
 """Calls what the first step finds on cameras that it has not seen: pale nuclei as the network says, dark
@@ -79,7 +80,7 @@ def sources(data: Path) -> None:
 def view(model: str, output: str) -> None:
     """Write a model that sees canonical glass, for teaching."""
     bundle = read_bundle(model)
-    spec = replace(bundle.spec, native_white=WHITE, call=TEACHER)
+    spec = replace(bundle.spec, native_white=WHITE, call=TEACHER, smoothing=SMOOTHING)
     write_bundle(output, bundle.name, spec, bundle.weights, bundle.metadata)
 
 
@@ -164,7 +165,7 @@ def call(before: str, model: str, output: str, panels: list[str]) -> None:
     )
     rounded = (round(value, 3) for value in (network_weight, dab, offset))
     rule = CallRule(*rounded, LEAST, MOST)
-    spec = replace(bundle.spec, native_od=OD, native_white=WHITE, call=rule)
+    spec = replace(bundle.spec, native_od=OD, native_white=WHITE, call=rule, smoothing=SMOOTHING)
     metadata = {**bundle.metadata, "call_fitted_on": [Path(source).name for source in panels]}
     write_bundle(output, bundle.name, spec, bundle.weights, metadata)
     sys.stdout.write(json.dumps(vars(rule)) + "\n")

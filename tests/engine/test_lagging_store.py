@@ -9,11 +9,12 @@ from deepliif_ray.errors import DeepliifRayError
 from deepliif_ray.watching import Watcher
 from tests.engine.generations import score_local, shown
 from tests.engine.lagging_store import LaggingStore
+from tests.few import few
 
 RESULTS = "lagging:///results"
 
 
-@pytest.mark.parametrize("lag", [2, 6, 10**4])
+@pytest.mark.parametrize("lag", few([2, 6, 10**4], 1))
 def test_late_listings_give_no_wrong_number(generations, lag):
     LaggingStore.begin(lag)
     for step in (
@@ -32,6 +33,7 @@ def test_late_listings_give_no_wrong_number(generations, lag):
     assert generations.differs(RESULTS) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_is_joined_does_not_vanish_while_listings_are_late(generations, every):
     """The old records are still listed, and gone; the joined one is not listed yet."""

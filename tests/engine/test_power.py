@@ -120,6 +120,7 @@ def replay(
     assert not failures, "\n".join([f"{len(failures)} of {dict(counts)}:", *failures[:40]])
 
 
+@pytest.mark.slow
 def test_a_loss_of_power_costs_nothing_that_was_reported(ops, generations, tmp_path):
     replay(ops, generations, tmp_path, seeds=1, every=13, heal_every=10)
 

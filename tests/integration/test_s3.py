@@ -20,6 +20,7 @@ from deepliif_ray.slides import write_pyramid
 from deepliif_ray.storage import download
 from deepliif_ray.synthetic import SyntheticTissue, write_cohort
 from tests.engine.results import VOLATILE, tables
+from tests.few import few
 from tests.models.published import write_published_folder
 from tests.tables import test_forget as forgetting
 
@@ -153,7 +154,7 @@ def write_manifest(url: str, rows: list[tuple]) -> str:
     return url
 
 
-@pytest.mark.parametrize("where", ["s3", "memory", "local"])
+@pytest.mark.parametrize("where", few(["s3", "memory", "local"], 1))
 def test_odd_names(where, request, tmp_path):
     if where == "s3":
         root = request.getfixturevalue("s3").bucket()
@@ -229,6 +230,7 @@ def test_a_server_that_goes_and_comes_back(s3, remote, undisturbed):
     assert_same_but_place(undisturbed, results)
 
 
+@pytest.mark.slow
 def test_a_large_file_arrives_though_the_server_goes(s3, tmp_path, monkeypatch):
     url, content = f"{s3.bucket()}/large.svs", os.urandom(6 * 2**20)
     storage.write_bytes(url, content)
@@ -334,6 +336,7 @@ def assert_not_told(s3, ran, results: str) -> str:
     return told
 
 
+@pytest.mark.slow
 def test_wrong_credentials_are_told_at_once_and_not_shown(s3, remote, tmp_path):
     secret = "hush-wrong-7731"
     command = [sys.executable, "-m", "deepliif_ray.cli", "--storage-options"]
@@ -345,6 +348,7 @@ def test_wrong_credentials_are_told_at_once_and_not_shown(s3, remote, tmp_path):
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_a_patient_is_forgotten_on_s3(s3):
     """Joined objects and objects of one slide, and all that lies beside them."""
     root = f"{s3.bucket()}/results"

@@ -34,9 +34,10 @@ def results(s3, tmp_path_factory) -> str:
 
 def ask(results: str, query: str) -> list[tuple]:
     with connect(results) as connection:
-        return connection.sql(query).fetchall()
+        return connection.execute(query).fetchall()
 
 
+@pytest.mark.slow
 def test_results_are_looked_at_and_worked_on(results):
     n_called, n_positive = ask(results, "SELECT n_called, n_positive FROM slide_indices")[0]
     assert n_called > 100

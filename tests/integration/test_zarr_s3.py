@@ -79,6 +79,7 @@ def test_cells_are_those_of_the_plain_image(remote, tmp_path, engine):
     )
 
 
+@pytest.mark.slow
 def test_objects_lost_damaged_and_out_of_reach(s3, remote, monkeypatch):
     monkeypatch.setenv("DEEPLIIF_RAY_RETRY_S", "0.3")
     url = f"{remote}/v4.zarr"

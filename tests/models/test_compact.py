@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ from scipy import ndimage
 
 from deepliif_ray import storage
 from deepliif_ray.errors import ConfigError, ModelError
+from deepliif_ray.evaluation.fields import find_cells
 from deepliif_ray.models import load_model
 from deepliif_ray.models.bundle import MODEL_FILE, WEIGHTS_FILE, write_bundle
 from deepliif_ray.models.compact import CompactNetwork, draw
 from deepliif_ray.models.compact_spec import CLASSES, CompactSpec
 from deepliif_ray.models.splitting import split_cells
 from deepliif_ray.published import SEG_THRESH
+from deepliif_ray.synthetic.panels import synthetic_panels
 
 SPEC = CompactSpec((8, 8, 16), (0, 1, 1), ("dapi", "marker"), 64)
 
@@ -119,6 +122,42 @@ def test_segmentation_is_shares_of_classes():
     assert torch.allclose(seg[:, 0], shares[:, CLASSES.index("positive")])
     assert torch.allclose(seg[:, 1], shares[:, CLASSES.index("boundary")])
     assert torch.allclose(seg[:, 2], shares[:, CLASSES.index("negative")])
+
+
+def test_what_is_smoothed_is_what_the_network_is_shown(weights, tiles):
+    spec = replace(SPEC, smoothing=1.4)
+    networks = [CompactNetwork(SPEC), CompactNetwork(spec)]
+    for network in networks:
+        network.load_state_dict(weights)
+    image = torch.tensor(tiles[:1]).permute(0, 3, 1, 2) / 127.5 - 1
+    by_scipy = ndimage.gaussian_filter(image.numpy(), (0, 0, 1.4, 1.4), mode="mirror", radius=(0, 0, 5, 5))
+    with torch.inference_mode():
+        plain, smoothing = (network(image) for network in networks)
+        assert torch.allclose(networks[0](torch.from_numpy(by_scipy)), smoothing, atol=1e-4)
+    assert not torch.allclose(plain, smoothing, atol=0.01)
+
+
+def test_how_much_is_smoothed_is_part_of_what_a_bundle_is(weights, tiles):
+    digests = [
+        write_bundle(f"memory://zoo/s{s}", "tiny", replace(SPEC, smoothing=s), weights, {}, "float32")
+        for s in (0.0, 1.0)
+    ]
+    assert len(set(digests)) == 2
+    assert digests[0] == write_bundle("memory://zoo/s", "tiny", SPEC, weights, {}, "float32")
+    found = [load_model(f"memory://zoo/s{s}").infer(tiles[:1]).marker for s in (0.0, 1.0)]
+    assert (found[0] != found[1]).any()
+    for wrong in (-1, 9, "1", float("nan")):
+        with pytest.raises(ModelError, match="smoothing"):
+            replace(SPEC, smoothing=wrong)
+
+
+def test_grain_hardly_moves_what_the_shipped_model_finds():
+    tile = synthetic_panels(0, 1, 512).ihc
+    grain = np.random.default_rng(2).normal(0, 8, tile.shape)
+    model = load_model("compact")
+    pictures = (tile, np.clip(tile + grain, 0, 255).astype(np.uint8))
+    counts = [len(find_cells(model.infer(picture[None]).seg[0]).xy) for picture in pictures]
+    assert counts[0] > 50 and abs(counts[1] / counts[0] - 1) < 0.05
 
 
 def test_bundles_lie_anywhere_and_name_their_weights(weights, tiles, folder):

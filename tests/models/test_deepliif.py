@@ -128,6 +128,7 @@ def test_latest_weights_as_recorded(latest, shared_reference, recorded):
     assert np.array_equal(result.marker[0], result.modalities["Marker"][0].max(axis=2))
 
 
+@pytest.mark.slow
 def test_20x_tile_as_recorded(full_size, shared_reference):
     forward = shared_reference / "forward"
     model = full_size.model(LATEST)

@@ -60,9 +60,11 @@ def digests_of_a_cohort_scored_with(model, folder):
     assert (summary.scored, summary.failed) == (2, 0)
     with connect(folder / "r") as connection:
         counts = "SELECT count(*), count_if(majority_positive) FROM cells"
-        ((cells, positive),) = connection.sql(counts).fetchall()
+        ((cells, positive),) = connection.execute(counts).fetchall()
         assert cells == positive > 10
-        return [digest for (digest,) in connection.sql("SELECT DISTINCT model_digest FROM slides").fetchall()]
+        return [
+            digest for (digest,) in connection.execute("SELECT DISTINCT model_digest FROM slides").fetchall()
+        ]
 
 
 @pytest.mark.parametrize("by", ["name", "bundle"])

@@ -11,6 +11,7 @@ from deepliif_ray.pictures.view import view_of
 from deepliif_ray.query import ask
 from deepliif_ray.query.streaming import streaming
 from deepliif_ray.slides import TissueMask
+from tests.few import few
 from tests.pictures import scored
 
 
@@ -36,7 +37,7 @@ def counted(root, at=None, side_um=25.0):
 
 
 @pytest.mark.parametrize("at", [None, (130, 270, 440, 301), (900, 700, 100, 100)])
-@pytest.mark.parametrize("side_um", [25.0, 33.3])
+@pytest.mark.parametrize("side_um", few([25.0, 33.3], 1))
 def test_numbers_are_those_of_sql(root, at, side_um):
     squares, view = counted(root, at, side_um)
     rows = ask(

@@ -4,6 +4,7 @@ import pytest
 
 from deepliif_ray.errors import QueryError
 from deepliif_ray.query import ask, connect
+from tests.few import few
 from tests.query import fake_results as fake
 
 
@@ -50,7 +51,7 @@ WRITING = [
 ]
 
 
-@pytest.mark.parametrize("query", WRITING)
+@pytest.mark.parametrize("query", few(WRITING, 16))
 def test_what_would_write_is_refused(root, tmp_path, query):
     target = tmp_path / "written"
     with pytest.raises(QueryError):
@@ -90,4 +91,4 @@ def test_views_of_results_cannot_be_written_to_but_tables_made(root):
             with pytest.raises(Exception, match=r"base table|not an? table"):
                 connection.execute(query)
         connection.execute("CREATE TABLE mine AS FROM slides")
-        assert connection.sql("SELECT count(*) FROM mine").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM mine").fetchall() == [(1,)]

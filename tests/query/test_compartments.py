@@ -59,7 +59,7 @@ def strengths(connection, slide, arguments=""):
         f"SELECT compartment, list(stain_strength ORDER BY cell_id) FROM stained_cells({arguments}) "
         f"WHERE slide_id = '{slide}' GROUP BY compartment"
     )
-    (row,) = connection.sql(query).fetchall()
+    (row,) = connection.execute(query).fetchall()
     return row
 
 
@@ -93,11 +93,11 @@ def test_cutoffs_are_those_of_the_scores(connection):
 def test_scores_of_slides(connection):
     columns = "slide_id, compartment, n_called, n_measured, stained_percent, percent_1, percent_3, h_score"
     query = f"SELECT {columns} FROM slide_stain_scores() WHERE marker = 'HER2' ORDER BY slide_id"
-    assert connection.sql(query).fetchall() == [
+    assert connection.execute(query).fetchall() == [
         ("before", "rim", 1, 0, None, None, None, None),
         ("her2", "rim", 5, 4, 75.0, 25.0, 25.0, 150.0),
     ]
-    notes = dict(connection.sql("SELECT slide_id, notes FROM slide_stain_scores()").fetchall())
+    notes = dict(connection.execute("SELECT slide_id, notes FROM slide_stain_scores()").fetchall())
     assert "the rim was not measured by the version that scored the slide" in notes["before"]
     assert "not measured" not in notes["her2"] and "too few cells" in notes["her2"]
 
@@ -114,11 +114,11 @@ def test_scores_of_patients_pool_their_slides(tmp_path):
             "patient_id, compartment, n_slides, n_called, n_measured, stained_percent, percent_3, h_score"
         )
         query = f"SELECT {columns} FROM patient_stain_scores()"
-        assert connection.sql(query).fetchall() == [
+        assert connection.execute(query).fetchall() == [
             ("P", "rim", 3, 4, 4, 75.0, 50.0, 175.0),
             ("Q", "rim", 2, None, None, None, None, None),
         ]
-        notes = dict(connection.sql("SELECT patient_id, notes FROM patient_stain_scores()").fetchall())
+        notes = dict(connection.execute("SELECT patient_id, notes FROM patient_stain_scores()").fetchall())
         assert "the rim was not measured by the version that scored 1 of its slides" in notes["Q"]
         query = "SELECT patient_id, h_score FROM {} ORDER BY patient_id"
         nuclei = connection.sql(query.format("patient_stain_scores(compartment := 'nucleus')")).fetchall()
@@ -135,7 +135,7 @@ def test_of_nuclei_they_are_the_h_scores(connection):
 def test_the_default_index_stays_what_it_is(connection):
     """Calls are on nuclei; what is measured around them changes none."""
     query = "SELECT slide_id, n_called, n_positive FROM slide_indices ORDER BY slide_id"
-    assert connection.sql(query).fetchall()[2] == ("ki67", 2, 0)
+    assert connection.execute(query).fetchall()[2] == ("ki67", 2, 0)
 
 
 def test_an_unknown_compartment_is_refused(root):

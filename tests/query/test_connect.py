@@ -17,13 +17,14 @@ from deepliif_ray.query.views import _create_table
 from deepliif_ray.tables import damage
 from deepliif_ray.tables.ledger import slide_key
 from deepliif_ray.tables.schema import column_names, table_schema
+from tests.few import few
 from tests.query import fake_results as fake
 
 VIEWS = ["cells", "slides", "failures", "runs", "called_cells", "slide_indices", "patient_indices"]
 FOLDERS = ["plain", 'it\'s "here" %20#é 😀', "glob[1]*?", "marker=CD3/slide_id=7", "a\nb;--"]
 
 
-@pytest.fixture(params=[*FOLDERS, "memory", "memory marker=CD3"])
+@pytest.fixture(params=few([*FOLDERS, "memory", "memory marker=CD3"], 3))
 def root(request, tmp_path):
     if request.param.startswith("memory"):
         return f"memory://{tmp_path.name}/{request.param}"
@@ -37,7 +38,7 @@ def test_every_view_anywhere(root):
     fake.commit(root, "none", [])
     fake.fail(root, "x")
     connection = connect(root)
-    counts = {view: len(connection.sql(f"FROM {view}").fetchall()) for view in VIEWS}
+    counts = {view: len(connection.execute(f"FROM {view}").fetchall()) for view in VIEWS}
     assert counts == {
         "cells": 3,
         "slides": 3,
@@ -54,9 +55,9 @@ def test_every_view_anywhere(root):
         ("a", "P1", "Ki67", 1),
         ("b", "P1", "CD8", 0),
     ]
-    assert connection.sql("SELECT DISTINCT boundary FROM cells").fetchall() == [(fake.SQUARE,)]
+    assert connection.execute("SELECT DISTINCT boundary FROM cells").fetchall() == [(fake.SQUARE,)]
     shape = "SELECT DISTINCT ST_AsText(ST_GeomFromWKB(boundary)) FROM cells"
-    assert connection.sql(shape).fetchall() == [("POLYGON ((0 0, 1 0, 1 1, 0 0))",)]
+    assert connection.execute(shape).fetchall() == [("POLYGON ((0 0, 1 0, 1 1, 0 0))",)]
     assert connection.sql(
         "SELECT attributes['k'], timings.read_s FROM slides WHERE slide_id = 'a'"
     ).fetchall() == [("v", 0.1)]
@@ -71,9 +72,9 @@ def test_only_the_newest_committed_generation_is_visible(tmp_path):
     fake.write(str(tmp_path / "cells/marker=Ki67/orphan-1.parquet"), "cells", rows)
     (tmp_path / "cells/marker=Ki67/broken-1.parquet").write_bytes(b"half")
     connection = connect(tmp_path)
-    assert connection.sql("SELECT slide_id, count(*) FROM cells GROUP BY ALL").fetchall() == [("a", 3)]
+    assert connection.execute("SELECT slide_id, count(*) FROM cells GROUP BY ALL").fetchall() == [("a", 3)]
     fake.commit(root, "b", [fake.cell()])
-    assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
+    assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(3,)]
     assert connect(tmp_path).sql("SELECT count(*) FROM cells").fetchall() == [(4,)]
 
 
@@ -106,31 +107,31 @@ def test_damaged_cells_cost_their_slides_only(root, caplog):
     fake.commit(root, "x", [fake.cell(0, positive=True), fake.cell(1)], patient_id="P1")
     fake.commit(root, "y", [fake.cell()], patient_id="P2")
     connection = connect(root)
-    assert connection.sql("SELECT object, kind, slide_id FROM damaged ORDER BY slide_id").fetchall() == [
+    assert connection.execute("SELECT object, kind, slide_id FROM damaged ORDER BY slide_id").fetchall() == [
         (path, "cells", kind) for path, kind in zip(paths, kinds, strict=True)
     ]
     assert sum(path in caplog.text for path in paths) == 3 and ", …" in caplog.text  # the first are named
-    assert connection.sql("SELECT count(*) FROM slides").fetchall() == [(6,)]
-    assert connection.sql("SELECT DISTINCT slide_id FROM cells ORDER BY 1").fetchall() == [("x",), ("y",)]
+    assert connection.execute("SELECT count(*) FROM slides").fetchall() == [(6,)]
+    assert connection.execute("SELECT DISTINCT slide_id FROM cells ORDER BY 1").fetchall() == [("x",), ("y",)]
     # Indices at published thresholds are in the records; others are not made up of the cells that are left.
     published = "SELECT patient_id, n_called FROM patient_indices ORDER BY 1"
-    assert connection.sql(published).fetchall() == [("P1", 6), ("P2", 1)]
+    assert connection.execute(published).fetchall() == [("P1", 6), ("P2", 1)]
     other = "SELECT patient_id, n_called, index_percent FROM patient_indices({'size_thresh': 50}) ORDER BY 1"
-    assert connection.sql(other).fetchall() == [("P1", None, None), ("P2", 1, 0.0)]
+    assert connection.execute(other).fetchall() == [("P1", None, None), ("P2", 1, 0.0)]
     by_slide = "SELECT slide_id, n_called FROM slide_indices({'size_thresh': 50}) ORDER BY 1"
     lost = [(kind, None) for kind in kinds]
-    assert connection.sql(by_slide).fetchall() == [*lost, ("x", 2), ("y", 1)]
+    assert connection.execute(by_slide).fetchall() == [*lost, ("x", 2), ("y", 1)]
     flagged = "SELECT slide_id FROM slide_quality WHERE list_contains(flags, 'cells_lost') ORDER BY 1"
-    assert connection.sql(flagged).fetchall() == [(kind,) for kind in kinds]
+    assert connection.execute(flagged).fetchall() == [(kind,) for kind in kinds]
 
 
 def test_cells_of_the_wrong_size_are_not_read(tmp_path):
     """The record knows how many bytes were written."""
     record = fake.commit(str(tmp_path), "a", [fake.cell()], cells_bytes=7)
     with connect(tmp_path) as connection:
-        ((path, problem),) = connection.sql("SELECT object, problem FROM damaged").fetchall()
+        ((path, problem),) = connection.execute("SELECT object, problem FROM damaged").fetchall()
         assert path == record["cells_path"] and "7 were written" in problem
-        assert connection.sql("FROM cells").fetchall() == []
+        assert connection.execute("FROM cells").fetchall() == []
 
 
 def test_an_empty_record_costs_itself_only(root, caplog):
@@ -142,10 +143,10 @@ def test_an_empty_record_costs_itself_only(root, caplog):
         storage.write_bytes(storage.join(root, path), b"")
     connection = connect(root)
     found = [
-        len(connection.sql(f"FROM {view}").fetchall()) for view in ("slides", "failures", "runs", "cells")
+        len(connection.execute(f"FROM {view}").fetchall()) for view in ("slides", "failures", "runs", "cells")
     ]
     assert found == [1, 1, 1, 1]
-    damaged = connection.sql("SELECT object, kind FROM damaged ORDER BY 1").fetchall()
+    damaged = connection.execute("SELECT object, kind FROM damaged ORDER BY 1").fetchall()
     assert damaged == [(path, path.partition("/")[0]) for path in lost]
     assert all(path in caplog.text for path in lost)
 
@@ -170,8 +171,8 @@ def test_cells_joined_while_connecting_are_not_lost(root, monkeypatch):
 
     monkeypatch.setattr(damage, "lost_cells", join_first)
     connection = connect(root)
-    assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(2,)]
-    assert connection.sql("FROM damaged").fetchall() == []
+    assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(2,)]
+    assert connection.execute("FROM damaged").fetchall() == []
 
 
 def test_views_keep_their_contracts(tmp_path):
@@ -190,7 +191,7 @@ def test_a_marker_filter_opens_only_that_marker(root):
     fake.commit(root, "b", [fake.cell()], marker="CD8", attempt="x")
     storage.write_bytes(storage.join(root, f"cells/marker=CD8/{slide_key('b')}-x.parquet"), b"unreadable")
     connection = connect(root)
-    assert connection.sql("SELECT count(area_px) FROM cells WHERE marker = 'Ki67'").fetchall() == [(1,)]
+    assert connection.execute("SELECT count(area_px) FROM cells WHERE marker = 'Ki67'").fetchall() == [(1,)]
 
 
 def test_nothing_is_fetched_from_the_network(tmp_path):
@@ -216,7 +217,7 @@ hostile = st.sampled_from(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(text | hostile, min_size=1, max_size=4, unique=True), text)
 def test_any_text_is_an_id(slide_ids, patient_id):
     root = f"memory://ids/{uuid.uuid4().hex}"
@@ -231,7 +232,7 @@ def test_any_text_is_an_id(slide_ids, patient_id):
         assert connection.execute(select, [slide_id]).fetchall() == [(number + 1, patient_id)]
         select = "SELECT uri, attributes[?] FROM slides WHERE slide_id = ?"
         assert connection.execute(select, [slide_id, slide_id]).fetchall() == [(slide_id, slide_id)]
-    assert connection.sql("SELECT patient_id, n_slides FROM patient_indices").fetchall() == [
+    assert connection.execute("SELECT patient_id, n_slides FROM patient_indices").fetchall() == [
         (patient_id, len(slide_ids))
     ]
 
@@ -251,10 +252,10 @@ def test_two_thousand_objects(tmp_path, base):
     fake.write(storage.join(root, "slides/all.parquet"), "slides", records)
     start = time.perf_counter()
     connection = connect(root)
-    assert connection.sql("SELECT count(*), sum(area_px) FROM cells").fetchall() == [(8000, 800_000)]
-    assert connection.sql("SELECT count(*) FROM cells WHERE marker = 'CD3'").fetchall() == [(4000,)]
+    assert connection.execute("SELECT count(*), sum(area_px) FROM cells").fetchall() == [(8000, 800_000)]
+    assert connection.execute("SELECT count(*) FROM cells WHERE marker = 'CD3'").fetchall() == [(4000,)]
     assert time.perf_counter() - start < 20
-    ((warning,),) = connection.sql("SELECT warnings[-1] FROM slides WHERE slide_id = 's1'").fetchall()
+    ((warning,),) = connection.execute("SELECT warnings[-1] FROM slides WHERE slide_id = 's1'").fetchall()
     assert warning == (
         "same content as slide 's0' of patient 'P1', 's10' of patient 'P1', 's100' of patient 'P1' "
         "and 1996 more; its cells count once for each"
@@ -268,7 +269,7 @@ def test_many_threads_share_a_connection(tmp_path):
     connection = connect(root)
 
     def total(cursor):
-        return cursor.sql("SELECT sum(area_px) FROM cells").fetchall()
+        return cursor.execute("SELECT sum(area_px) FROM cells").fetchall()
 
     with ThreadPoolExecutor(4) as pool:
         assert set(map(str, pool.map(total, [connection.cursor() for _ in range(12)]))) == {"[(64500,)]"}
@@ -289,5 +290,7 @@ def test_a_table_without_rows_has_the_types_of_one_with_rows(name):
         connection.register("arriving", pa.schema(plain).empty_table())
         connection.execute("CREATE TABLE stored.wanted AS SELECT * FROM arriving")
         _create_table(connection, "made", schema.empty_table())
-        described = [connection.sql(f"DESCRIBE stored.{table}").fetchall() for table in ("made", "wanted")]
+        described = [
+            connection.execute(f"DESCRIBE stored.{table}").fetchall() for table in ("made", "wanted")
+        ]
     assert [column[:2] for column in described[0]] == [column[:2] for column in described[1]]

@@ -32,7 +32,7 @@ sys.modules["deepliif_ray"] = None  # whoever opens it has none
 import duckdb
 file, *questions = json.loads(sys.argv[1])
 connection = duckdb.connect(file, read_only=True)
-print(json.dumps([[list(map(str, row)) for row in connection.sql(q).fetchall()] for q in questions]))
+print(json.dumps([[list(map(str, row)) for row in connection.execute(q).fetchall()] for q in questions]))
 """
 
 
@@ -59,19 +59,19 @@ def answers(file, cwd=None):
 
 def expected(root):
     with connect(root) as connection:
-        return [[list(map(str, row)) for row in connection.sql(q).fetchall()] for q in QUESTIONS]
+        return [[list(map(str, row)) for row in connection.execute(q).fetchall()] for q in QUESTIONS]
 
 
 def test_it_answers_without_this_package(root, tmp_path):
     file = export_duckdb(root, tmp_path / "out.duckdb")
     assert answers(file) == expected(root)
     with duckdb.connect(file, read_only=True) as connection:
-        told = connection.sql("SELECT results, is_relative, exported_at FROM stored.exported").fetchall()
+        told = connection.execute("SELECT results, is_relative, exported_at FROM stored.exported").fetchall()
         assert told[0][:2] == (root, False) and told[0][2].year >= 2026
         said = "SELECT comment FROM duckdb_views() WHERE view_name = 'called_cells'"
-        assert "counted" in connection.sql(said).fetchall()[0][0]
+        assert "counted" in connection.execute(said).fetchall()[0][0]
         # The type that is told is the one that there is, whatever a session is set to.
-        assert connection.sql("SELECT typeof(boundary) FROM cells LIMIT 1").fetchall() == [("BLOB",)]
+        assert connection.execute("SELECT typeof(boundary) FROM cells LIMIT 1").fetchall() == [("BLOB",)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["it's a cohort #1", "out.duckdb"]
 
 
@@ -86,7 +86,7 @@ def test_relative_ones_move_with_their_results(root, tmp_path):
     assert answers(moved / file.name, cwd=moved) == before
     with duckdb.connect(moved / file.name, read_only=True) as connection:
         connection.execute("SET file_search_path = ?", [str(moved)])
-        assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(4,)]
+        assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(4,)]
     (tmp_path / "a,b").mkdir()
     with pytest.raises(QueryError, match="comma"):
         export_duckdb(moved, tmp_path / "a,b" / "out.duckdb", relative=True)
@@ -102,10 +102,10 @@ def test_remote_results_keep_their_urls(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="leave out --relative"):
         export_duckdb(root, tmp_path / "b.duckdb", relative=True)
     with duckdb.connect(file, read_only=True) as connection:
-        ((view,),) = connection.sql("SELECT sql FROM duckdb_views() WHERE view_name = 'cells'").fetchall()
+        ((view,),) = connection.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'cells'").fetchall()
         assert f"'{root}/cells/marker=CD8/" in view
         connection.register_filesystem(fsspec.filesystem("memory"))
-        found = [[list(map(str, row)) for row in connection.sql(q).fetchall()] for q in QUESTIONS]
+        found = [[list(map(str, row)) for row in connection.execute(q).fetchall()] for q in QUESTIONS]
     assert found == expected(root)
 
 
@@ -116,6 +116,7 @@ def test_a_path_that_duckdb_misreads_is_refused(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_it_does_not_matter_what_is_above_relative_ones(tmp_path):
     folder = tmp_path / "a[1]* marker=CD3"
     root = fill(str(folder / "results"))
@@ -140,7 +141,7 @@ def test_a_file_is_whole_or_not_there(root, tmp_path, monkeypatch):
     assert file.read_text() == "mine" and names == {"it's a cohort #1", file.name, log.name}
     export_duckdb(root, file, overwrite=True)
     with duckdb.connect(file, read_only=True) as connection:
-        assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(4,)] and not log.exists()
+        assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(4,)] and not log.exists()
     with pytest.raises(ConfigError, match="no such folder"):
         export_duckdb(root, tmp_path / "no" / "a.duckdb")
     with pytest.raises(ResultsError):
@@ -156,5 +157,5 @@ def test_damage_is_told_and_passed_over(root, tmp_path, caplog):
     file = export_duckdb(root, tmp_path / "out.duckdb")
     assert record["cells_path"] in caplog.text
     with duckdb.connect(file, read_only=True) as connection:
-        assert connection.sql("SELECT object FROM damaged").fetchall() == [(record["cells_path"],)]
-        assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(4,)]
+        assert connection.execute("SELECT object FROM damaged").fetchall() == [(record["cells_path"],)]
+        assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(4,)]

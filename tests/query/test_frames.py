@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 from deepliif_ray import scan_cells, storage
 from deepliif_ray.errors import QueryError, ResultsError
 from deepliif_ray.query import connect, ranges
+from tests.few import few
 from tests.query import fake_results as fake
 from tests.query.test_connect import FOLDERS
 
@@ -20,7 +21,7 @@ V1 = Path(__file__).parents[1] / "tables" / "data" / "v1"
 KEY = ["slide_id", "cell_id"]
 
 
-@pytest.fixture(params=[FOLDERS[1], "a\nb;-- glob[1]*?/marker=CD3/slide_id=7", "memory"])
+@pytest.fixture(params=few([FOLDERS[1], "a\nb;-- glob[1]*?/marker=CD3/slide_id=7", "memory"], 2))
 def root(request, tmp_path):
     if request.param == "memory":
         return f"memory://frames/{tmp_path.name}"

@@ -46,7 +46,7 @@ def ends(sql, positive, total, number):
 
 
 def test_student_t_agrees_with_scipy(sql):
-    found = sql.sql("SELECT df, student_t(df) FROM range(1, 2001) AS r(df)").fetchall()
+    found = sql.execute("SELECT df, student_t(df) FROM range(1, 2001) AS r(df)").fetchall()
     df, ours = np.array(found).T
     assert np.abs(ours / t.ppf(0.975, df) - 1).max() < 1e-5
     assert value(sql, "student_t(1000000000)") == pytest.approx(clustered.Z, rel=1e-8)
@@ -228,6 +228,6 @@ def test_the_statement_of_the_head(root, sandbox):
 
 def test_blocks_come_from_relations_alone(root):
     with connect(root, sandbox=True) as connection, pytest.raises(duckdb.Error):
-        connection.sql("FROM cluster_sums('/etc/passwd')").fetchall()
+        connection.execute("FROM cluster_sums('/etc/passwd')").fetchall()
     with pytest.raises(QueryError):
         ask(root, "FROM cluster_sums('/etc/passwd')", sandbox=True)

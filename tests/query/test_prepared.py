@@ -39,7 +39,7 @@ def made(root):
         text = re.compile(r"EXCLUDE \(([^)]*)\)")
         return [
             (name, text.sub(lambda found: "".join(sorted(found[1].split(", "))), sql))
-            for name, sql in connection.sql(ALL).fetchall()
+            for name, sql in connection.execute(ALL).fetchall()
         ]
 
 
@@ -61,7 +61,7 @@ def test_the_file_is_used_and_holds_no_results(results, tmp_path, monkeypatch):
     assert b"patient_indices" in content
     assert b"secret" not in content and str(tmp_path).encode() not in content
     with duckdb.connect(str(file), read_only=True) as connection:
-        assert connection.sql("FROM duckdb_tables()").fetchall() == []
+        assert connection.execute("FROM duckdb_tables()").fetchall() == []
     monkeypatch.setattr(views, "layers", lambda _: (["this is no SQL"], file))
     connect(results).close()
     monkeypatch.setattr(views, "copy_prepared", lambda *_: False)
@@ -81,9 +81,9 @@ def test_a_damaged_file_is_passed_over_and_made_anew(results, tmp_path, content)
     expected = [("a-secret-slide", 0.0)]
     assert list(ask(results, query, sandbox=True).to_pylist()[0].values()) == list(expected[0])
     with connect(results) as connection:
-        assert connection.sql(query).fetchall() == expected
+        assert connection.execute(query).fetchall() == expected
     with connect(results) as connection:
-        assert connection.sql(query).fetchall() == expected
+        assert connection.execute(query).fetchall() == expected
     assert len(prepared_files(tmp_path)[0].read_bytes()) == len(whole)
 
 
@@ -91,12 +91,12 @@ def test_no_cache_is_needed(results, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     with connect(results) as connection:
-        assert connection.sql("SELECT count(*) FROM patient_indices").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM patient_indices").fetchall() == [(1,)]
     Path(tmp_path, "shared").mkdir(mode=0o777)
     Path(tmp_path, "shared").chmod(0o777)  # others could put other views there
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "shared"))
     with connect(results) as connection:
-        assert connection.sql("SELECT count(*) FROM patient_indices").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM patient_indices").fetchall() == [(1,)]
     assert list(Path(tmp_path, "shared").iterdir()) == []
 
 
@@ -111,7 +111,7 @@ def test_results_that_somebody_annotated_have_views_of_their_own(results, tmp_pa
     connect(results).close()
     write_cutoffs(results, "mine", [{"size_thresh": 10.0}], author="a", note="n")
     with connect(results) as connection:
-        found = connection.sql("SELECT n_called FROM slide_counts(cutoffs := 'mine')").fetchall()
+        found = connection.execute("SELECT n_called FROM slide_counts(cutoffs := 'mine')").fetchall()
     assert found == [(1,)] and len(prepared_files(tmp_path)) == 1
 
 
@@ -122,7 +122,7 @@ def test_a_database_may_have_any_name(results, tmp_path, name):
     for _ in range(2):  # the views are made, and then copied
         file = export_duckdb(results, tmp_path / f"{name}.duckdb", overwrite=True)
         with duckdb.connect(str(file), read_only=True) as connection:
-            assert connection.sql("SELECT n_called FROM patient_indices").fetchall() == [(1,)]
+            assert connection.execute("SELECT n_called FROM patient_indices").fetchall() == [(1,)]
             attached = connection.sql("FROM duckdb_databases() SELECT database_name WHERE NOT internal")
             assert attached.fetchall() == [(name,)]
     assert len(prepared_files(tmp_path)) == 1

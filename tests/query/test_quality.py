@@ -40,7 +40,7 @@ def connection(tmp_path_factory):
 
 
 def test_each_flag(connection):
-    found = dict(connection.sql("SELECT slide_id, flags FROM slide_quality").fetchall())
+    found = dict(connection.execute("SELECT slide_id, flags FROM slide_quality").fetchall())
     assert found["good"] == found["unknown"] == []
     assert sorted(found["all"]) == sorted(FLAGS)
     assert all(found[flag] == [flag] for flag in FLAGS)
@@ -48,20 +48,20 @@ def test_each_flag(connection):
 
 def test_shares_of_tiles(connection):
     query = "SELECT skipped_percent, bad_percent FROM slide_quality WHERE slide_id = 'bad_tiles'"
-    assert connection.sql(query).fetchall() == [(75.0, 25.0)]
+    assert connection.execute(query).fetchall() == [(75.0, 25.0)]
 
 
 def test_other_thresholds(connection):
     query = """SELECT slide_id FROM slide_quality_at(focus_min := 5, pen_max_percent := 5, cast_max := 99,
         residual_min := -0.3)
         WHERE len(flags) = 0 ORDER BY ALL"""
-    found = [row[0] for row in connection.sql(query).fetchall()]
+    found = [row[0] for row in connection.execute(query).fetchall()]
     assert found == ["good", "not_hematoxylin_dab", "out_of_focus", "pen", "tinted_background", "unknown"]
 
 
 def test_indices_of_slides_without_flags(connection):
     query = "SELECT i.* FROM slide_indices AS i JOIN slide_quality USING (slide_id) WHERE len(flags) = 0"
-    assert {row[0] for row in connection.sql(query).fetchall()} == {"good", "unknown"}
+    assert {row[0] for row in connection.execute(query).fetchall()} == {"good", "unknown"}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_scale_that_nuclei_contradict(tmp_path, model, area, small, flags):
     values = {**GOOD, "model_name": model, "nucleus_area_um2": area, "small_percent": small}
     fake.commit(str(tmp_path), "a", [], **values)
     with connect(str(tmp_path)) as opened:
-        assert opened.sql("SELECT flags FROM slide_quality").fetchall() == [(flags,)]
+        assert opened.execute("SELECT flags FROM slide_quality").fetchall() == [(flags,)]
         asked = "SELECT flags FROM slide_quality_at(nucleus_min_um2 := 1, nucleus_max_um2 := 999)"
         kept = [] if small == 0 or small is None else flags
-        assert opened.sql(asked).fetchall() == [(kept,)]
+        assert opened.execute(asked).fetchall() == [(kept,)]

@@ -9,11 +9,12 @@ import pytest
 from deepliif_ray.errors import QueryError
 from deepliif_ray.query import ask, connect
 from deepliif_ray.query.views import SANDBOX
+from tests.few import few
 from tests.query import fake_results as fake
 from tests.query.test_connect import VIEWS
 
 
-@pytest.fixture(params=["local", "glob[1]*? marker=x '", "memory"])
+@pytest.fixture(params=few(["local", "glob[1]*? marker=x '", "memory"], 2))
 def root(request, tmp_path):
     root = str(tmp_path / request.param)
     if request.param == "memory":
@@ -28,10 +29,10 @@ def root(request, tmp_path):
 def test_views_answer_as_outside(root):
     inside, outside = connect(root, sandbox=True), connect(root)
     for view in VIEWS:
-        both = [sorted(c.sql(f"FROM {view}").fetchall(), key=repr) for c in (inside, outside)]
+        both = [sorted(c.execute(f"FROM {view}").fetchall(), key=repr) for c in (inside, outside)]
         assert both[0] == both[1] != []
     macro = "SELECT * FROM patient_indices({'size_thresh': 50})"
-    assert inside.sql(macro).fetchall() == outside.sql(macro).fetchall()
+    assert inside.execute(macro).fetchall() == outside.execute(macro).fetchall()
     assert inside.cursor().sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
     assert inside.sql(
         "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 9) SELECT sum(n) FROM t"
@@ -43,7 +44,7 @@ def test_files_network_extensions_and_settings_are_out_of_reach(root, tmp_path):
     secret.write_text("secret\n1\n")
     duckdb.connect(tmp_path / "other.db").close()
     connection = connect(root, sandbox=True)
-    inside = connection.sql("SELECT cells_path FROM slides ORDER BY slide_id").fetchall()[0][0]
+    inside = connection.execute("SELECT cells_path FROM slides ORDER BY slide_id").fetchall()[0][0]
     mine = "secret"  # noqa: F841  # a Python variable, which DuckDB would find
     with socket.create_server(("127.0.0.1", 0)) as server:
         called = threading.Event()
@@ -100,7 +101,7 @@ def test_files_network_extensions_and_settings_are_out_of_reach(root, tmp_path):
                 connection.execute(query).fetchall()
         assert not called.is_set()
     assert not list(tmp_path.glob("written*"))
-    assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
+    assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(3,)]
     assert connect(root).sql("SELECT count(*) FROM cells").fetchall() == [(3,)]
 
 
@@ -109,8 +110,8 @@ def test_too_much_memory_fails_the_query_only(tmp_path, monkeypatch):
     fake.commit(str(tmp_path), "a", [fake.cell()])
     connection = connect(tmp_path, sandbox=True)
     with pytest.raises(duckdb.OutOfMemoryException):
-        connection.sql("SELECT list(range) FROM range(100_000_000)").fetchall()
-    assert connection.sql("SELECT count(*) FROM cells").fetchall() == [(1,)]
+        connection.execute("SELECT list(range) FROM range(100_000_000)").fetchall()
+    assert connection.execute("SELECT count(*) FROM cells").fetchall() == [(1,)]
 
 
 def test_empty_results(tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from deepliif_ray.report import numbers
+from tests.few import few
 from tests.report.cohorts import HOSTILE, report, write_cohort
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -157,7 +158,7 @@ def test_it_prints_with_all_plots(browser, file, tmp_path):
     tab.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", few(["light", "dark"], 1))
 def test_text_can_be_told_from_its_ground(browser, file, scheme):
     tab = browser.new_page(color_scheme=scheme)
     tab.goto(file.as_uri())

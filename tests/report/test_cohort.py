@@ -258,6 +258,7 @@ def test_tables_are_told_to_who_cannot_see_them(read):
     assert all(later <= earlier + 1 for earlier, later in pairwise(heads))
 
 
+@pytest.mark.slow
 def test_one_marker(root, tmp_path):
     told = report(root, tmp_path, Choice(marker="MIB-1", pictures=0))
     assert told.data["markers"] == ["Ki67"] and "CD3" not in told.text.split("<script>")[0]
@@ -266,6 +267,7 @@ def test_one_marker(root, tmp_path):
         report(root, tmp_path, Choice(marker="CD8", pictures=0))
 
 
+@pytest.mark.slow
 def test_groups_by_another_column_or_by_day(root, tmp_path):
     with pytest.raises(QueryError, match="no slide has a column 'scanner'; there are site"):
         report(root, tmp_path, Choice(by="scanner", pictures=0))

@@ -28,6 +28,7 @@ from deepliif_ray.errors import (
     SlideUnreadableError,
 )
 from deepliif_ray.slides import TileGrid, guard, helper, open_guarded, open_slide, plan_slide, write_pyramid
+from tests.few import few
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
 
@@ -101,13 +102,16 @@ def test_one_helper_serves_all_slides_and_threads(slides):
 
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
-    [
-        ("segfault", SlideCrashedError, "SIGSEGV"),
-        ("abort", SlideCrashedError, "SIGABRT"),
-        ("hang", SlideTimeoutError, "2 s"),
-        ("glib", SlideMemoryError, "4 GiB"),
-        ("greedy", SlideMemoryError, "4 GiB"),
-    ],
+    few(
+        [
+            ("segfault", SlideCrashedError, "SIGSEGV"),
+            ("abort", SlideCrashedError, "SIGABRT"),
+            ("hang", SlideTimeoutError, "2 s"),
+            ("glib", SlideMemoryError, "4 GiB"),
+            ("greedy", SlideMemoryError, "4 GiB"),
+        ],
+        3,
+    ),
 )
 @pytest.mark.parametrize("when", ["reading", "opening"])
 def test_what_ends_the_helper_is_an_error_of_that_slide_alone(
@@ -319,24 +323,27 @@ def test_the_helper_imports_only_what_reading_needs():
 
 @pytest.mark.parametrize(
     "attempt",
-    [
-        "environment",
-        "parent-environment",
-        "parent-memory",
-        "parent-killed",
-        "internet",
-        "datagram",
-        "unix-socket",
-        "listen",
-        "program",
-        "fork",
-        "write",
-        "append",
-        "remove",
-        "rename",
-        "mode",
-        "times",
-    ],
+    few(
+        [
+            "environment",
+            "parent-environment",
+            "parent-memory",
+            "parent-killed",
+            "internet",
+            "datagram",
+            "unix-socket",
+            "listen",
+            "program",
+            "fork",
+            "write",
+            "append",
+            "remove",
+            "rename",
+            "mode",
+            "times",
+        ],
+        6,
+    ),
 )
 def test_a_helper_that_a_file_took_over_is_alone(bad_child, named, monkeypatch, attempt):
     """What it tries fails, on a kernel that lets it be confined; without one, `doctor` says so."""

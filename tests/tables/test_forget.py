@@ -153,9 +153,9 @@ def answer(root):
     """Return what queries give of the other slides."""
     named = ", ".join("'" + name.replace("'", "''") + "'" for name in GONE)
     with connect(root) as connection:
-        assert connection.sql("FROM damaged").fetchall() == []
+        assert connection.execute("FROM damaged").fetchall() == []
         return [
-            connection.sql(f"{query} WHERE slide_id NOT IN ({named}) ORDER BY ALL").fetchall()
+            connection.execute(f"{query} WHERE slide_id NOT IN ({named}) ORDER BY ALL").fetchall()
             for query in ("SELECT * EXCLUDE boundary FROM cells", "FROM slide_indices", "FROM failures")
         ]
 
@@ -206,7 +206,7 @@ def test_nothing_is_left_of_a_patient_and_the_others_stay(root):
     assert counts["corrections"] == counts["regions"] == counts["region_cells"] == (1, 1, 3)
     assert counts["staging"] == (4, 2, 0) and counts["damaged"] == (2, 0, 1)
     with connect(root) as connection:
-        kept = connection.sql("SELECT warnings FROM slides WHERE slide_id = 'gamma'").fetchall()
+        kept = connection.execute("SELECT warnings FROM slides WHERE slide_id = 'gamma'").fetchall()
     assert kept == [(["pale"],)]
     document = json.loads(storage.read_bytes(f"{root}/_cutoffs/site.json"))
     assert (document["rows"], document["controls"]) == ([SET], ["alpha"])
@@ -243,7 +243,9 @@ def test_joined_cells_lose_the_rows_and_are_named_for_what_they_hold(empty):
     assert [row["slide_id"] for row in found] == ["b"] * 3 + ["c"] * 3
     assert verify(root).is_sound
     with connect(root) as connection:
-        found = connection.sql("SELECT slide_id, count(*) FROM cells GROUP BY ALL ORDER BY ALL").fetchall()
+        found = connection.execute(
+            "SELECT slide_id, count(*) FROM cells GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
     assert found == [("b", 3), ("c", 1)]
 
 
@@ -260,7 +262,7 @@ def test_a_slide_that_is_another_patients_now_stays_with_that_one(empty):
     assert (summary.slides, summary.kept, summary.left) == ((), (("s1", "new"),), ())
     assert traces(root, "old") == []
     with connect(root) as connection:
-        assert connection.sql(query).fetchall() == expected
+        assert connection.execute(query).fetchall() == expected
     # The other way round it is the patient's now: all of it goes, what was another's too.
     assert erase(root, patients=["new"]).slides == ("s1", "s2")
     assert traces(root, "s1", "s2", "new") == []
@@ -285,7 +287,7 @@ def test_cells_that_contradict_their_record_are_named_and_left(empty):
     assert summary.slides == ("s2",) and not summary.is_complete
     assert [left.object for left in summary.left] == [record["cells_path"]]
     with connect(root) as connection:
-        assert connection.sql("SELECT slide_id FROM cells").fetchall() == [("s1",)]
+        assert connection.execute("SELECT slide_id FROM cells").fetchall() == [("s1",)]
 
 
 def unknown(root, **asked):
@@ -421,7 +423,7 @@ def test_a_slide_that_is_called_as_anothers_key_stays(empty):
     erase(root, slides=["a"])
     assert len(storage.list_files(f"{root}/slides")) == 2
     with connect(root) as connection:
-        assert connection.sql("SELECT slide_id FROM cells").fetchall() == [(other,)]
+        assert connection.execute("SELECT slide_id FROM cells").fetchall() == [(other,)]
 
 
 def test_an_optimize_that_read_the_slide_before_brings_nothing_back(empty, monkeypatch):

@@ -12,6 +12,7 @@ from deepliif_ray.query import connect
 from deepliif_ray.tables.commit import write_table
 from deepliif_ray.tables.ledger import Ledger, joined_name
 from deepliif_ray.tables.schema import column_names, schema_version, table_schema
+from tests.few import few
 from tests.query import fake_results as fake
 
 OLD = Path(__file__).parent / "data" / "v1"
@@ -19,7 +20,7 @@ OLD_SLIDE, OLD_ATTEMPT = "s00002", "6e494e78b84c4f77"
 OLD_CELLS = (4, 2181)  # as the software of then answered: how many, and their area
 
 
-@pytest.fixture(params=["local", "needs a root=", "memory"])
+@pytest.fixture(params=few(["local", "needs a root=", "memory"], 2))
 def root(request, tmp_path):
     """Results of version 1 with a slide of this version beside it."""
     root = str(tmp_path / request.param) if request.param != "memory" else f"memory://{tmp_path.name}/old"
@@ -44,12 +45,12 @@ EXPECTED = [(OLD_SLIDE, OLD_ATTEMPT, *OLD_CELLS), ("new", "now", 3, 150)]
 def test_old_cells_are_read_beside_new_ones(root, sandbox):
     assert found(root, sandbox=sandbox) == EXPECTED
     with connect(root, sandbox=sandbox) as connection:
-        assert connection.sql("SELECT count(*) FROM called_cells").fetchall()[0][0] >= 3
-        kinds = dict(connection.sql("SELECT column_name, column_type FROM (DESCRIBE cells)").fetchall())
+        assert connection.execute("SELECT count(*) FROM called_cells").fetchall()[0][0] >= 3
+        kinds = dict(connection.execute("SELECT column_name, column_type FROM (DESCRIBE cells)").fetchall())
         assert kinds["attempt"] == "VARCHAR"
         # The join that the data dictionary shows loses no cell of an older version.
         joined = "SELECT count(*) FROM cells JOIN slides USING (slide_id, attempt)"
-        assert connection.sql(joined).fetchall() == [(7,)]
+        assert connection.execute(joined).fetchall() == [(7,)]
 
 
 def test_old_cells_alone(tmp_path):

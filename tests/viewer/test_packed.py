@@ -113,7 +113,7 @@ def test_cells_lie_where_they_were_found(answers, connection):
     for column, line, first, last in made.tiles.tolist():
         x, y = (made.columns[name][first:last] / packed.PART for name in "xy")
         found += list(zip(x + column * packed.TILE, y + line * packed.TILE, strict=True))
-    wanted = connection.sql("SELECT x + 0.5, y + 0.5 FROM cells").fetchall()
+    wanted = connection.execute("SELECT x + 0.5, y + 0.5 FROM cells").fetchall()
     assert len(found) == len(wanted) == made.n_cells
     assert np.abs(np.array(sorted(found)) - np.array(sorted(wanted))).max() <= 1 / packed.PART
 

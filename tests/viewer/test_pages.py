@@ -75,7 +75,7 @@ def slide_of(chromium, address, slide="S-1", **more):
 
 def sql(results, query):
     with connect(results) as connection:
-        return connection.sql(query).fetchall()
+        return connection.execute(query).fetchall()
 
 
 def settled(page):

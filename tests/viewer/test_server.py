@@ -32,7 +32,7 @@ def client(results):
 
 def ask(results, query):
     with connect(results) as connection:
-        return connection.sql(query).fetchall()
+        return connection.execute(query).fetchall()
 
 
 # --- who may ask

@@ -36,6 +36,8 @@ class CompactOptions:
     native_od, native_white : float, optional
         Hematoxylin and glass that tiles are brought to, in training and by the exported model; see
         `deepliif_ray.native.NativeView`.
+    smoothing : float
+        See `deepliif_ray.models.compact_spec.CompactSpec`.
     positive_weight, negative_weight, boundary_weight : float
         What a pixel of the class weighs in the cross entropy; one of the background weighs 1.
     between_weight : float
@@ -60,6 +62,7 @@ class CompactOptions:
     tile_size: int = CompactSpec.tile_size
     native_od: float | None = None
     native_white: float | None = None
+    smoothing: float = 0.0
     positive_weight: float = 1.5
     negative_weight: float = 1.2
     boundary_weight: float = 1.5
@@ -98,6 +101,7 @@ class CompactObjective:
             o.tile_size,
             native_od=o.native_od,
             native_white=o.native_white,
+            smoothing=o.smoothing,
         )
         self.native = self.spec.native
         self.targets = (*o.modalities, SEG)

@@ -64,7 +64,7 @@ class Cohort:
         state = sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
         if state != self.seen:
             self.seen, self.connection = state, connect(self.results)
-        return self.connection.sql(query).fetchall()
+        return self.connection.execute(query).fetchall()
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def results(cohort, tmp_path):
 
 def slides(results):
     with connect(results) as connection:
-        return [row[0] for row in connection.sql("SELECT slide_id FROM slides ORDER BY 1").fetchall()]
+        return [row[0] for row in connection.execute("SELECT slide_id FROM slides ORDER BY 1").fetchall()]
 
 
 def test_it_is_refused_beside_a_run_and_holds_the_lease_itself(results, monkeypatch):

@@ -66,8 +66,8 @@ def test_a_scrape_of_a_run(tmp_path):
         ray.shutdown()
     with connect(tmp_path / "r") as connection:
         query = "SELECT sum(n_tiles_inferred), sum(n_tiles_empty) FROM slides"
-        inferred, empty = connection.sql(query).fetchall()[0]
-        timings = connection.sql("SELECT timings FROM runs").fetchall()[0][0]
+        inferred, empty = connection.execute(query).fetchall()[0]
+        timings = connection.execute("SELECT timings FROM runs").fetchall()[0][0]
     assert found["deepliif_tiles_total", "inferred"] == inferred
     assert found.get(("deepliif_tiles_total", "empty"), 0) == empty
     assert found["deepliif_failures_total", "missing"] == summary.failed == 1

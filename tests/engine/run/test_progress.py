@@ -44,8 +44,10 @@ def test_a_run_tells_where_its_time_went(tmp_path):
         str(manifest), str(tmp_path / "r"), model="stain", watch=watch, execution=Execution(engine="local")
     )
     with connect(tmp_path / "r") as connection:
-        timings, n_tiles = connection.sql("SELECT timings, n_tiles FROM runs").fetchall()[0]
-        slides = connection.sql("SELECT sum(n_tiles_inferred), sum(n_tiles_empty) FROM slides").fetchall()[0]
+        timings, n_tiles = connection.execute("SELECT timings, n_tiles FROM runs").fetchall()[0]
+        slides = connection.execute(
+            "SELECT sum(n_tiles_inferred), sum(n_tiles_empty) FROM slides"
+        ).fetchall()[0]
     assert {name.removesuffix("_s") for name in timings} == set(STEPS)
     assert timings == {f"{step}_s": seconds for step, seconds in summary.spent.items()}
     assert all(timings[f"{step}_s"] > 0 for step in STEPS if step != "wait")

@@ -102,6 +102,7 @@ def test_workers_that_were_stopped_end_like_undisturbed_ones(two_workers, tmp_pa
     assert_same_run(undisturbed, tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_workers_do_what_one_process_does(two_workers, tmp_path):
     config, undisturbed = two_workers
     tiles, held_out = (PanelStore.local(uris, ["hematoxylin"]) for uris in strips_of(config))
