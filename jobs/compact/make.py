@@ -32,7 +32,7 @@ WHITE = 240.0
 OD = 0.2
 """Hematoxylin that paler slides are brought to, see the model card."""
 SMOOTHING = 1.4
-"""What the network is shown, in teaching and in scoring, is smoother than what it learned from; see there."""
+"""What the network is shown is smoother than what it learned from; see there."""
 MPP = 0.25
 TEACHER = CallRule(network=1.0, dab=12.0, offset=-1.8, least=0.03, most=0.3)
 """Calls what the first step finds on cameras that it has not seen: pale nuclei as the network says, dark
@@ -80,7 +80,7 @@ def sources(data: Path) -> None:
 def view(model: str, output: str) -> None:
     """Write a model that sees canonical glass, for teaching."""
     bundle = read_bundle(model)
-    spec = replace(bundle.spec, native_white=WHITE, call=TEACHER, smoothing=SMOOTHING)
+    spec = replace(bundle.spec, native_white=WHITE, call=TEACHER)
     write_bundle(output, bundle.name, spec, bundle.weights, bundle.metadata)
 
 

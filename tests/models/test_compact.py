@@ -152,7 +152,7 @@ def test_how_much_is_smoothed_is_part_of_what_a_bundle_is(weights, tiles):
 
 
 def test_grain_hardly_moves_what_the_shipped_model_finds():
-    tile = synthetic_panels(0, 1, 512).ihc
+    tile = synthetic_panels(0, 3, 512).ihc
     grain = np.random.default_rng(2).normal(0, 8, tile.shape)
     model = load_model("compact")
     pictures = (tile, np.clip(tile + grain, 0, 255).astype(np.uint8))
