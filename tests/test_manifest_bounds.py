@@ -31,6 +31,7 @@ def parquet_file(**columns):
     return sink.getvalue()
 
 
+@pytest.mark.slow
 def test_too_many_bytes():
     text, _ = refused(b"x" * (content.MAX_BYTES + 1), "m.csv")
     assert "larger than 64 MiB" in text

@@ -126,6 +126,7 @@ def test_status_tells_flags_and_what_goes_on(tmp_path, progress, capsys):
     assert answer["live"]["progress"]["cells"] == 1234
 
 
+@pytest.mark.slow
 def test_json_logs_are_all_that_is_said(tmp_path):
     manifest = tmp_path / "m.csv"
     manifest.write_text("slide_id,patient_id,marker,uri\na,p,Ki67,a.svs\n")

@@ -97,6 +97,7 @@ def spoilt(results: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_record_that_is_there_though_its_write_failed_counts(generations, tmp_path, monkeypatch):
     """The disk, or a store whose answer is lost, says after the commit that it did not work."""
     commit = finalize.commit_slide

@@ -131,6 +131,7 @@ def test_a_loss_of_power_at_any_moment(ops, generations, tmp_path):
     replay(ops, generations, tmp_path, seeds=SEEDS, every=1, heal_every=7)
 
 
+@pytest.mark.slow
 def test_files_that_are_not_synced_are_found(ops, generations, tmp_path):
     """The replay shows what is wrong where nothing is synced."""
     unsynced = [op for op in ops if op.kind != "sync"]

@@ -19,6 +19,7 @@ from deepliif_ray.errors import ConfigError, ManifestError, ModelError
 from deepliif_ray.models.stain import Stain
 from deepliif_ray.slides import TileGrid, is_empty, open_slide, plan_slide
 from tests.engine.results import assert_same, tables
+from tests.few import few
 from tests.options import sorted_out
 
 
@@ -131,7 +132,7 @@ def test_running_again_does_nothing(cohort, undisturbed, monkeypatch):
     assert (summary.scored, summary.skipped) == (0, 6)
 
 
-@pytest.mark.parametrize("what", ["file", "mpp"])
+@pytest.mark.parametrize("what", few(["file", "mpp"], 1))
 def test_only_what_changed_is_done_again(own_cohort, tmp_path, what):
     results = tmp_path / "results"
     local(own_cohort, results)

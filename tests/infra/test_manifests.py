@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from deepliif_ray.jobs.config import read_job
+from tests.few import few
 from tests.infra.manifests import (
     KUBERNETES,
     OPERATOR_KINDS,
@@ -145,7 +146,7 @@ def check_published(schemas, thing):
         raise error
 
 
-@pytest.mark.parametrize("target", ALL)
+@pytest.mark.parametrize("target", few(ALL, 2))
 def test_core_kinds_are_valid_and_have_no_unknown_field(rendered, target):
     core = [t for t in rendered[target] if t["kind"] not in (*RAY_KINDS, *OPERATOR_KINDS)]
     for thing in core:
@@ -170,7 +171,7 @@ def test_ray_kinds_have_the_fields_we_know_of_and_no_others(rendered, target):
         jsonschema.validate(thing["spec"], SPECS[thing["kind"]])
 
 
-@pytest.mark.parametrize("target", ALL)
+@pytest.mark.parametrize("target", few(ALL, 2))
 def test_ray_kinds_fit_the_schemas_that_kuberay_publishes(rendered, target, kuberay_schemas):
     things = of_kinds(rendered[target], RAY_KINDS)
     for thing in things:

@@ -124,6 +124,7 @@ def test_one_that_lives_is_named(root, quick):
                 first.check()
 
 
+@pytest.mark.slow
 def test_of_many_that_start_at_once_on_s3_one_gets_it(root, quick):
     got, told = [], []
     finished, barrier = threading.Event(), threading.Barrier(5)

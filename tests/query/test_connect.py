@@ -237,6 +237,7 @@ def test_any_text_is_an_id(slide_ids, patient_id):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["local", pytest.param("memory", marks=pytest.mark.slow)])
 def test_two_thousand_objects(tmp_path, base):
     """One commit record and one cells object copied under other names and ids."""

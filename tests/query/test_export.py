@@ -75,6 +75,7 @@ def test_it_answers_without_this_package(root, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["it's a cohort #1", "out.duckdb"]
 
 
+@pytest.mark.slow
 def test_relative_ones_move_with_their_results(root, tmp_path):
     file = export_duckdb(root, tmp_path / "out.duckdb", relative=True)
     before = expected(root)

@@ -126,6 +126,7 @@ def test_too_much_time(one):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_too_large_an_answer(one):
     limits = Limits(answer=10 * MB)
     for query in ("SELECT repeat('x', 20000000)", "SELECT range FROM range(10000000)"):

@@ -332,6 +332,7 @@ def test_damage_models_and_open_runs_are_said(tmp_path):
     assert report(root, tmp_path).indices()["P1", "Ki67"]["index_percent"] == 10
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_and_those_of_a_store(root, tmp_path):
     local = tmp_path / "results"
     shutil.copytree(root, local)

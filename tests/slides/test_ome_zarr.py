@@ -355,6 +355,7 @@ def test_a_folder_that_is_no_slide(tmp_path):
         open_slide(tmp_path / "a.ozx")
 
 
+@pytest.mark.slow
 def test_scores_as_the_plain_image_does(tmp_path, image):
     """Cells and tissue of a folder, named with and without a slash or by its metadata, are the PNG's."""
     write_zarr(tmp_path / "a.zarr", image, version="0.5", shard=512)

@@ -23,6 +23,7 @@ from deepliif_ray.slides.brightfield import check_brightfield
 from deepliif_ray.slides.quality import measure_quality
 from deepliif_ray.slides.unscanned import fill_unscanned
 from deepliif_ray.synthetic import SyntheticTissue
+from tests.few import few
 
 
 def published_variance(tile):
@@ -270,7 +271,7 @@ def test_unscanned_parts_of_a_tile_are_filled_and_black_nuclei_are_not():
     assert (filled[:, 104:] == tile[:, 104:]).all()
 
 
-@pytest.mark.parametrize("quality", [None, 30, 85])
+@pytest.mark.parametrize("quality", few([None, 30, 85], 1))
 def test_mask_on_written_slides(tmp_path, quality):
     # JPEG ringing around nuclei, and glass with sensor noise, through OpenSlide.
     tissue = SyntheticTissue(2048, 1536, seed=5, coverage=0.4)
@@ -298,7 +299,7 @@ def disc(side, radius):
     return np.hypot(x, y) < radius
 
 
-@pytest.mark.parametrize("pyramid", [True, False])
+@pytest.mark.parametrize("pyramid", few([True, False], 1))
 def test_tissue_area_of_a_disc(tmp_path, pyramid):
     rgb = np.full((3000, 3000, 3), 243, np.uint8)
     inside = disc(3000, 1000)

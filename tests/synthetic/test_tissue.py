@@ -117,6 +117,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_cohort(tmp_path):
     manifest = write_cohort(tmp_path / "cohort")
     slides, truths = rows(manifest), rows(manifest.parent / "truth.csv")

@@ -23,6 +23,7 @@ from deepliif_ray.tables.ledger import Ledger, joined_rows, slide_key
 from deepliif_ray.tables.retire import note
 from deepliif_ray.tables.schema import table_schema
 from deepliif_ray.tables.traces import Target
+from tests.few import few
 from tests.query import fake_results as fake
 
 SLIDE = 'Präp. "9" d\'Été/1'
@@ -160,7 +161,7 @@ def answer(root):
         ]
 
 
-@pytest.fixture(params=["local", "joined"])
+@pytest.fixture(params=few(["local", "joined"], 1))
 def root(request, tmp_path):
     """Results with objects of their own on a disk, and with joined ones in a store."""
     is_local = request.param == "local"

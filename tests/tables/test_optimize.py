@@ -292,7 +292,8 @@ def test_nothing_is_removed_beside_a_damaged_record(tmp_path):
     assert set(cells) <= set(objects(root))
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [3, 8])
 def test_two_at_once_and_a_job_beside_them(tmp_path, rounds):
     """Two join on in threads while slides are scored anew; then everything is as without them.
 
@@ -436,6 +437,7 @@ STEP = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None)
 @given(st.lists(STEP, max_size=8))
 def test_any_order_of_commits_and_joins(steps):

@@ -13,6 +13,7 @@ from deepliif_ray import connect, score, storage
 from deepliif_ray.errors import ConfigError
 from deepliif_ray.synthetic import SyntheticTissue
 from deepliif_ray.tables.optimize import optimize
+from tests.few import few
 from tests.models.toy_model import ToyModel
 from tests.options import sorted_out
 from tests.test_cli import run
@@ -117,7 +118,7 @@ def test_what_changes_no_number_is_not_inferred_again(cohort, what):
     assert cohort.score().refreshed == 0
 
 
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("joined", few([False, True], 1))
 @pytest.mark.parametrize(("column", "value"), [("patient_id", "P9"), ("marker", "her 3")])
 def test_another_patient_or_marker_reaches_the_cells(cohort, joined, column, value):
     if joined:

@@ -184,6 +184,7 @@ def test_losses_and_gradients(gan_loss):
     torch.testing.assert_close(made["g_l1_ihc"], 100 * pixel_loss(outputs[IHC], batch.ihc))
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_to_color_cells():
     """Brown where red, blue where blue: what conversion relies on."""
     seg = np.concatenate([grid([RED, BLUE, BLUE, RED, BLUE, RED])[:, :64]] * 6)[:64]

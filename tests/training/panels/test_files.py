@@ -428,6 +428,7 @@ def run(*arguments):
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_that_makes_synthetic_panels_and_the_one_that_checks(tmp_path):
     made = run("synthesize", tmp_path / "s", "--count", 2, "--size", 64, "--seed", 3)
     assert made.returncode == 0, made.stderr

@@ -61,6 +61,7 @@ def assert_same_run(a, b):
     assert left == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
