@@ -113,7 +113,7 @@ def plain(tmp_path_factory):
     return planned(tmp_path_factory.mktemp("plain"), section())
 
 
-@pytest.mark.parametrize("tint", few(TINTS, 3), ids=str)
+@pytest.mark.parametrize("tint", few([(tint,) for tint in TINTS], 3), ids=str)
 def test_dim_and_tinted_glass_is_still_glass(tmp_path, plain, tint):
     tinted = planned(tmp_path, (section() * np.array(tint)).astype(np.uint8))
     assert tinted.tissue_mm2 == pytest.approx(plain.tissue_mm2, rel=0.01)
