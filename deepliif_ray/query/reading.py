@@ -29,7 +29,8 @@ def answer(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[A
     """Return what a query of this software's own gives, as `answer_of` does.
 
     DuckDB looks into views and macros once here, and twice for a relation: when it is made and when it is
-    read. That is half the time of most questions, and costs one copy of the rows, which are few.
+    read. That is half the time of most questions, and costs one copy of the rows, which are few. The answer
+    is the connection's until it is read, so threads that share one ask in turn.
     """
     connection.execute(query, list(values))
     described = connection.description or []
