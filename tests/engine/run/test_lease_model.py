@@ -297,7 +297,6 @@ QUICK = settings(
 )
 
 
-@pytest.mark.slow
 def test_what_must_hold_holds():
     run_state_machine_as_test(Results, settings=QUICK)
 
