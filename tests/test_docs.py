@@ -10,7 +10,7 @@ import pytest
 
 from deepliif_ray import connect, optimize
 from deepliif_ray.annotations.regions import import_regions
-from deepliif_ray.query.reading import check_reads
+from deepliif_ray.query.reading import check_reads, reading
 from deepliif_ray.tables.cutoffs import write_cutoffs
 from tests.query import fake_results as fake
 
@@ -131,7 +131,8 @@ def test_shown_sql_runs(shown_in, query, results, opened, monkeypatch):
         duckdb.sql(query).fetchall()
     else:
         check_reads(opened, query)
-        opened.execute(query).fetchall()
+        with reading(opened):
+            opened.execute(query).fetchall()
 
 
 def test_the_join_for_other_tools_counts_what_the_views_count(results, tmp_path, monkeypatch):

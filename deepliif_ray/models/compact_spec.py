@@ -85,15 +85,14 @@ class CompactSpec:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | float) or not 0 < value <= most):
                 raise ModelError(f"compact network: {name} {value!r} is not within 0 to {most}")
-        if not isinstance(self.smoothing, int | float) or not 0 <= self.smoothing <= MAX_SMOOTHING:
-            raise ModelError(
-                f"compact network: smoothing {self.smoothing!r} is not within 0 to {MAX_SMOOTHING} px"
-            )
         if self.tile_size % self.divisor or not 0 < self.tile_size <= MAX_TILE_SIZE:
             raise ModelError(
                 f"compact network: tile_size {self.tile_size} is no multiple of {self.divisor} "
                 f"up to {MAX_TILE_SIZE}"
             )
+        most = min(MAX_SMOOTHING, self.tile_size / 4)  # beyond, the Gaussian is wider than the tile
+        if not isinstance(self.smoothing, int | float) or not 0 <= self.smoothing <= most:
+            raise ModelError(f"compact network: smoothing {self.smoothing!r} is not within 0 to {most:g} px")
 
     @property
     def native(self) -> NativeView:

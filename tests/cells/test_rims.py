@@ -88,7 +88,7 @@ def _classes(draw):
 _MPP = st.sampled_from([0.2, 0.3, 0.5, 0.8, 1.0, 2.5, 5.0])  # from 20 pixels to none
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(_classes(), _MPP, st.integers(1, 41))
 @example(np.eye(24, dtype=int)[::-1], 0.5, 1)
 def test_every_cut_gives_what_the_whole_image_gives(classes, mpp, core):

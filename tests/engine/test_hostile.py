@@ -203,7 +203,7 @@ anything = st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=[
 
 
 @settings(
-    max_examples=1, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, *HealthCheck]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, *HealthCheck]
 )
 @example(ids=HOSTILE, patient="'; DROP TABLE slides; --", values=HOSTILE)
 @given(

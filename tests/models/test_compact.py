@@ -149,6 +149,8 @@ def test_how_much_is_smoothed_is_part_of_what_a_bundle_is(weights, tiles):
     for wrong in (-1, 9, "1", float("nan")):
         with pytest.raises(ModelError, match="smoothing"):
             replace(SPEC, smoothing=wrong)
+    with pytest.raises(ModelError, match="smoothing 5 is not within 0 to 4 px"):
+        replace(SPEC, smoothing=5, tile_size=16)
 
 
 def test_grain_hardly_moves_what_the_shipped_model_finds():

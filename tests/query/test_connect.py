@@ -217,7 +217,7 @@ hostile = st.sampled_from(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(text | hostile, min_size=1, max_size=4, unique=True), text)
 def test_any_text_is_an_id(slide_ids, patient_id):
     root = f"memory://ids/{uuid.uuid4().hex}"

@@ -405,7 +405,7 @@ BAD = {
 
 @pytest.mark.parametrize("given_ones", BAD)
 def test_cutoffs_that_make_no_sense_are_refused(cohort, given_ones):
-    for name in ("called_cells", "patient_h_scores"):
+    for name in ("called_cells", "slide_indices", "patient_h_scores", "hans"):
         with pytest.raises(duckdb.Error, match=BAD[given_ones]):
             rows(cohort, f"FROM {name}(cutoffs := {given_ones})")
 

@@ -438,7 +438,7 @@ STEP = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(STEP, max_size=8))
 def test_any_order_of_commits_and_joins(steps):
     check_steps(steps)
