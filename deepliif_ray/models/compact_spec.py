@@ -90,9 +90,11 @@ class CompactSpec:
                 f"compact network: tile_size {self.tile_size} is no multiple of {self.divisor} "
                 f"up to {MAX_TILE_SIZE}"
             )
-        most = min(MAX_SMOOTHING, self.tile_size / 4)  # beyond, the Gaussian is wider than the tile
-        if not isinstance(self.smoothing, int | float) or not 0 <= self.smoothing <= most:
-            raise ModelError(f"compact network: smoothing {self.smoothing!r} is not within 0 to {most:g} px")
+        widest = min(MAX_SMOOTHING, self.tile_size / 4)  # beyond, the Gaussian is wider than the tile
+        if not isinstance(self.smoothing, int | float) or not 0 <= self.smoothing <= widest:
+            raise ModelError(
+                f"compact network: smoothing {self.smoothing!r} is not within 0 to {widest:g} px"
+            )
 
     @property
     def native(self) -> NativeView:
