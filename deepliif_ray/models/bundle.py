@@ -20,6 +20,7 @@ from deepliif_ray import storage
 from deepliif_ray.errors import ModelError
 from deepliif_ray.models.calling import CallRule
 from deepliif_ray.models.compact_spec import CompactSpec
+from deepliif_ray.models.local_contrast import ContrastRule
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
 FORMAT = "deepliif_ray.model/1"
@@ -184,8 +185,9 @@ def spec_of(described: dict[str, Any], uri: str) -> CompactSpec:
     try:
         values: dict[str, Any] = dict(layers or {})
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        if values.get("call") is not None:
-            values["call"] = CallRule(**values["call"])
+        for key, rule in (("call", CallRule), ("local_contrast", ContrastRule)):
+            if values.get(key) is not None:
+                values[key] = rule(**values[key])
         return CompactSpec(**values)
     except (TypeError, ValueError) as error:
         raise ModelError(
@@ -204,7 +206,7 @@ def _bounded(url: str, limit: int) -> bytes:
 
 def _digest(spec: CompactSpec, data: bytes) -> str:
     described = asdict(spec)
-    for name in ("native_mpp", "native_od", "native_white", "call", "smoothing"):
+    for name in ("native_mpp", "native_od", "native_white", "call", "smoothing", "local_contrast"):
         if described[name] == getattr(CompactSpec, name):  # as before bundles said it
             del described[name]
     layers = json.dumps(described, sort_keys=True)

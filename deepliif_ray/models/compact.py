@@ -23,6 +23,7 @@ from deepliif_ray.models.bundle import Bundle
 from deepliif_ray.models.calling import call_cells
 from deepliif_ray.models.compact_spec import CLASSES, FOLD, RGB, CompactSpec
 from deepliif_ray.models.device import DTYPES
+from deepliif_ray.models.local_contrast import weigh
 from deepliif_ray.models.networks import Conv, use_precision
 from deepliif_ray.models.running import Images, brightest, run_tiles
 from deepliif_ray.models.splitting import split_cells
@@ -243,6 +244,9 @@ class Compact:
         for key, image in draw(output, self._computed).items():
             grey = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
             images[key] = grey.permute(0, 2, 3, 1).cpu().numpy()
+        if (weights := self.spec.local_contrast) is not None:
+            pairs = zip(images["seg"], tiles, strict=True)
+            images["seg"] = np.stack([weigh(seg, rgb, weights) for seg, rgb in pairs])
         images["seg"] = np.stack([split_cells(seg) for seg in images["seg"]])
         if (rule := self.spec.call) is not None:
             white = self.spec.native_white or WHITE

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from deepliif_ray.errors import ModelError
 from deepliif_ray.models.calling import CallRule
+from deepliif_ray.models.local_contrast import ContrastRule
 from deepliif_ray.native import NativeView
 
 CLASSES = ("background", "positive", "negative", "boundary")
@@ -42,6 +43,8 @@ class CompactSpec:
     smoothing : float
         Standard deviation, px, of the Gaussian that the network smooths what it sees with; 0: none.
         Sharpness, grain and JPEG's blocks differ between scanners, and nuclei are much larger.
+    local_contrast : ContrastRule, optional
+        How its shares of cells are weighed with local contrast; None: they stay as they are.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class CompactSpec:
     native_white: float | None = None
     call: CallRule | None = None
     smoothing: float = 0.0
+    local_contrast: ContrastRule | None = None
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or len(self.widths) != len(self.depths):

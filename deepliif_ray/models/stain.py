@@ -22,6 +22,7 @@ from skimage.color import hed_from_rgb
 from skimage.segmentation import watershed
 
 from deepliif_ray.models.base import Inference, UInt8Array, check_tiles
+from deepliif_ray.models.local_contrast import ABSORBANCE, background, threshold
 from deepliif_ray.native import NativeView
 
 VERSION = 2
@@ -34,9 +35,8 @@ POSITIVE, NEGATIVE, BOUNDARY = (255, 0, 0), (0, 0, 255), (0, 255, 0)
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-_ABSORBANCE: FloatArray = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 _DAB_FROM_OD: FloatArray = hed_from_rgb[:, 2].astype(np.float32)
-_DAB_OF_VALUE: FloatArray = _ABSORBANCE[:, None] * _DAB_FROM_OD
+_DAB_OF_VALUE: FloatArray = ABSORBANCE[:, None] * _DAB_FROM_OD
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,17 @@ def find_nuclei(rgb: UInt8Array, parameters: StainParameters) -> tuple[NDArray[n
         bool, one a number: whether the nucleus is positive (entry 0 means nothing).
     """
     p = parameters
-    red = np.minimum(_ABSORBANCE[rgb[..., 0]], p.red_cap)
+    red = np.minimum(ABSORBANCE[rgb[..., 0]], p.red_cap)
     dab = np.clip(dab_density(rgb), 0, p.dab_cap)
     smooth = ndimage.gaussian_filter(red, p.smooth)
-    contrast = smooth - _background(red, p)
-    brown = ndimage.gaussian_filter(dab, p.smooth) - _background(dab, p)
+    contrast = smooth - background(red, p.background_radius)
+    brown = ndimage.gaussian_filter(dab, p.smooth) - background(dab, p.background_radius)
 
-    positive = (brown > _threshold(brown, p.dab_contrast, p.dab_share, p)) & (contrast > p.red_contrast)
+    positive = brown > threshold(brown, p.dab_contrast, p.dab_share, p.share_radius)
+    positive &= contrast > p.red_contrast
     positive = ndimage.binary_opening(positive)
     apart = ~ndimage.binary_dilation(positive)
-    negative = contrast > _threshold(contrast, p.red_contrast, p.red_share, p)
+    negative = contrast > threshold(contrast, p.red_contrast, p.red_share, p.share_radius)
     mask = positive | (ndimage.binary_opening(negative & apart) & apart)
 
     distance = ndimage.distance_transform_edt(mask).astype(np.float32)
@@ -192,19 +193,6 @@ def _to_work_size(tile: UInt8Array) -> UInt8Array:
         return tile
     method = Image.Resampling.BOX if len(tile) > WORK_SIZE else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(tile).resize((WORK_SIZE, WORK_SIZE), method))
-
-
-def _background(density: FloatArray, p: StainParameters) -> FloatArray:
-    """Lowest density around each pixel, itself smoothed."""
-    lowest = ndimage.minimum_filter(ndimage.gaussian_filter(density, 2.0), 2 * p.background_radius + 1)
-    result: FloatArray = ndimage.uniform_filter(lowest, p.background_radius + 1)
-    return result
-
-
-def _threshold(contrast: FloatArray, least: float, share: float, p: StainParameters) -> FloatArray:
-    nearby = ndimage.maximum_filter(contrast, 2 * p.share_radius + 1)
-    result: FloatArray = np.maximum(np.float32(least), np.float32(share) * nearby)
-    return result
 
 
 def _draw(nuclei: NDArray[np.int32], positive: BoolArray, out: UInt8Array) -> None:

@@ -33,17 +33,17 @@ def derived(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], bool]:
     may be asked for are lists in them, because a subquery would be joined with every cell.
     """
     tables = ("corrected", "region_areas", "annotated", "recounted", "lost")
-    facts = ", ".join(f"EXISTS (FROM stored.{name})" for name in tables)
-    lists = (
-        "SELECT list(DISTINCT lower(class) ORDER BY lower(class)) FROM stored.region_areas",
-        "SELECT list(DISTINCT name ORDER BY name) FROM stored.cutoff_sets",
+    # One look at each: as subqueries of one row they take three times as long.
+    facts = " UNION ALL ".join(f"SELECT '{name}' FROM (FROM stored.{name} LIMIT 1)" for name in tables)
+    found = {name for (name,) in connection.execute(facts).fetchall()}
+    classes, sets = (
+        sorted({name for (name,) in connection.execute(f"SELECT {text}").fetchall() if name is not None})
+        for text in ("lower(class) FROM stored.region_areas", "name FROM stored.cutoff_sets")
     )
-    selects = ", ".join(f"({text})" for text in lists)
-    ((*found, classes, sets),) = connection.execute(f"SELECT {facts}, {selects}").fetchall()
-    values = _values(dict(zip(tables, found, strict=True)))
-    values |= {"classes": quoted_list(classes or []), "sets": quoted_list(sets)}
+    values = _values({name: name in found for name in tables})
+    values |= {"classes": quoted_list(classes), "sets": quoted_list(sets)}
     values |= {"named_sets": quoted(", ".join(sets))}
-    is_usual = not any(found) and not classes and sets == [BUILTIN]
+    is_usual = not found and not classes and sets == [BUILTIN]
     return [Template(read_sql(name)).substitute(values) for name in _PARTS], is_usual
 
 

@@ -154,6 +154,7 @@ def make_tables(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -
     tables |= {"regions": said.regions, "corrections": said.corrections, "described": described()}
     # Leaves boundary as WKB: the geometry type is not in every version, and few readers understand it.
     connection.execute("SET enable_geoparquet_conversion = false")
+    connection.begin()  # thirty statements take a third less time in one transaction
     connection.execute("CREATE SCHEMA stored")
     for name, table in tables.items():
         _create_table(connection, name, table)
@@ -172,6 +173,7 @@ def make_tables(connection: duckdb.DuckDBPyConnection, url: str, place: Place) -
     if _has_same_content(tables["slides"]):
         # It changes the table: once, and not where it is handed on to.
         connection.execute(read_sql("same_content"))
+    connection.commit()
     return cells, [*places, *of_regions]
 
 

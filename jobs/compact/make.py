@@ -24,6 +24,7 @@ from deepliif_ray.evaluation.truth import read_truths
 from deepliif_ray.models import Model, load_model
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.calling import MOST_BROWN, MOST_LOG_ODDS, CallRule, brownness, evidence
+from deepliif_ray.models.local_contrast import ContrastRule
 from deepliif_ray.native import NativeView
 from deepliif_ray.synthetic.panels import draw_segmentation
 
@@ -33,6 +34,8 @@ OD = 0.2
 """Hematoxylin that paler slides are brought to, see the model card."""
 SMOOTHING = 1.4
 """What the network is shown is smoother than what it learned from; see there."""
+CONTRAST = ContrastRule(network=0.8, contrast=1.0, offset=-0.4)
+"""How its shares are weighed with local contrast; see there."""
 MPP = 0.25
 TEACHER = CallRule(network=1.0, dab=12.0, offset=-1.8, least=0.03, most=0.3)
 """Calls what the first step finds on cameras that it has not seen: pale nuclei as the network says, dark
@@ -78,9 +81,11 @@ def sources(data: Path) -> None:
 
 
 def view(model: str, output: str) -> None:
-    """Write a model that sees canonical glass, for teaching."""
+    """Write a model that is shown, and weighs contrast, as the shipped one is, for teaching."""
     bundle = read_bundle(model)
-    spec = replace(bundle.spec, native_white=WHITE, call=TEACHER)
+    spec = replace(
+        bundle.spec, native_white=WHITE, smoothing=SMOOTHING, local_contrast=CONTRAST, call=TEACHER
+    )
     write_bundle(output, bundle.name, spec, bundle.weights, bundle.metadata)
 
 
@@ -165,7 +170,14 @@ def call(before: str, model: str, output: str, panels: list[str]) -> None:
     )
     rounded = (round(value, 3) for value in (network_weight, dab, offset))
     rule = CallRule(*rounded, LEAST, MOST)
-    spec = replace(bundle.spec, native_od=OD, native_white=WHITE, call=rule, smoothing=SMOOTHING)
+    spec = replace(
+        bundle.spec,
+        native_od=OD,
+        native_white=WHITE,
+        smoothing=SMOOTHING,
+        local_contrast=CONTRAST,
+        call=rule,
+    )
     metadata = {**bundle.metadata, "call_fitted_on": [Path(source).name for source in panels]}
     write_bundle(output, bundle.name, spec, bundle.weights, metadata)
     sys.stdout.write(json.dumps(vars(rule)) + "\n")
