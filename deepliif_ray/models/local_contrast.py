@@ -16,12 +16,12 @@ from scipy import ndimage
 
 from deepliif_ray.models.base import UInt8Array
 
-SMOOTH = 0.9
+SMOOTH = 1.6
 """Lengths are px of 0.5 µm, half the resolution of a tile at 40x; densities are natural."""
-BACKGROUND_RADIUS, SHARE_RADIUS = 14, 8
+BACKGROUND_RADIUS, SHARE_RADIUS = 20, 8
 RED_CAP, BLUE_CAP = 2.0, 2.5
 """Densities above are cut, so that black specks do not outshine the nuclei nearby."""
-DAB_SHARE = 0.25
+DAB_SHARE = 0.3
 """Of the density of blue light, taken from that of red. DAB has 0.35 (Ruifrok and Johnston 2001): what is
 left of it lets nuclei full of it stand out, and stained membranes hardly."""
 LEAST, SHARE = 0.05, 0.3

@@ -20,7 +20,7 @@ NOTHING = ContrastRule(network=1, contrast=0, offset=0)
 RULE = ContrastRule(network=0.8, contrast=1, offset=-0.3)
 SPEC = CompactSpec(widths=(4, 8), depths=(1, 1), modalities=("dapi",), tile_size=64)
 GLASS, NUCLEUS, DARK = (240, 240, 240), (120, 130, 180), (60, 40, 30)
-REACH = 40
+REACH = 48
 """px of half resolution beyond which nothing counts."""
 images = arrays(np.uint8, (16, 16, 3))
 
@@ -67,7 +67,8 @@ def test_only_surroundings_count():
     rgb = np.random.default_rng(3).integers(40, 240, (256, 256, 3), np.uint8)
     part = (slice(60, 220), slice(30, 200))
     inside = (slice(REACH, -REACH),) * 2
-    assert np.array_equal(prominence(rgb)[part][inside], prominence(rgb[part])[inside])
+    whole, alone = prominence(rgb)[part][inside], prominence(rgb[part])[inside]
+    assert np.allclose(whole, alone, atol=1e-5), "sums along a line are rounded from its start"
 
 
 @given(images, images)
