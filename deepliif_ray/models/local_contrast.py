@@ -26,6 +26,7 @@ DAB_SHARE = 0.3
 left of it lets nuclei full of it stand out, and stained membranes hardly."""
 LEAST, SHARE = 0.05, 0.3
 STEEPNESS = 3.0
+MOST_WEIGHT = 10
 CHANCE = 5
 """Grey levels of both classes together up to which a pixel has no class."""
 ABSORBANCE: NDArray[np.float32] = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
@@ -44,13 +45,14 @@ class ContrastRule:
     Attributes
     ----------
     network, contrast : float
-        Weights, at least 0. A network that is surer than it is right gets less than 1.
+        Weights, 0 to 10. A network that is surer than it is right gets less than 1.
     offset : float
+        Between -10 and 10.
 
     Raises
     ------
     ValueError
-        A value is no number, or a weight is negative.
+        A value is no number, or out of range.
     """
 
     network: float
@@ -60,8 +62,11 @@ class ContrastRule:
     def __post_init__(self) -> None:
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in vars(self).values()):
             raise ValueError(f"local_contrast {vars(self)}: numbers were expected")
-        if self.network < 0 or self.contrast < 0:
-            raise ValueError(f"local_contrast {vars(self)}: weights are at least 0")
+        if min(self.network, self.contrast) < 0 or max(*map(abs, vars(self).values())) > MOST_WEIGHT:
+            raise ValueError(
+                f"local_contrast {vars(self)}: weights are 0 to {MOST_WEIGHT}, "
+                f"the offset is -{MOST_WEIGHT} to {MOST_WEIGHT}"
+            )
 
 
 def background(density: FloatArray, radius: int) -> FloatArray:

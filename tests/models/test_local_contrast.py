@@ -99,11 +99,27 @@ def test_contrast_finds_what_the_network_doubts_and_doubts_what_it_finds_in_the_
 
 
 @pytest.mark.parametrize(
-    "values", [(-1, 1, 0), (1, -0.1, 0), (1, 1, float("nan")), (1, "1", 0), (1, float("inf"), 0)]
+    "values",
+    [
+        (-1, 1, 0),
+        (1, -0.1, 0),
+        (1, 1, float("nan")),
+        (1, "1", 0),
+        (1, float("inf"), 0),
+        (11, 1, 0),
+        (1, 1, -1e4),
+    ],
 )
 def test_weights_that_cannot_be_are_refused(values):
     with pytest.raises(ValueError, match="local_contrast"):
         ContrastRule(*values)
+
+
+def test_the_most_that_may_be_is_still_a_picture():
+    seg = np.random.default_rng(1).integers(0, 128, (64, 64, 3), np.uint8)
+    for offset in (-10, 10):
+        found = weigh(seg, np.roll(seg, 9, axis=0), ContrastRule(10, 10, offset)).astype(int)
+        assert (found.sum(axis=-1) <= 256).all() and found.max() > 200
 
 
 def test_it_is_part_of_what_a_bundle_is():
