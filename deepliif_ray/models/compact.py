@@ -244,15 +244,18 @@ class Compact:
         for key, image in draw(output, self._computed).items():
             grey = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
             images[key] = grey.permute(0, 2, 3, 1).cpu().numpy()
-        if (weights := self.spec.local_contrast) is not None:
-            pairs = zip(images["seg"], tiles, strict=True)
-            images["seg"] = np.stack([weigh(seg, rgb, weights) for seg, rgb in pairs])
-        images["seg"] = np.stack([split_cells(seg) for seg in images["seg"]])
-        if (rule := self.spec.call) is not None:
-            white = self.spec.native_white or WHITE
-            pairs = zip(images["seg"], tiles, strict=True)
-            images["seg"] = np.stack([call_cells(seg, rgb, rule, white) for seg, rgb in pairs])
+        pairs = zip(images["seg"], tiles, strict=True)
+        images["seg"] = np.stack([self._cells(seg, rgb) for seg, rgb in pairs])
         return images
+
+    def _cells(self, seg: UInt8Array, rgb: UInt8Array) -> UInt8Array:
+        """Return the cells that the network's segmentation of a tile (S, S, 3) comes to."""
+        if (contrast := self.spec.local_contrast) is not None:
+            seg = weigh(seg, rgb, contrast)
+        seg = split_cells(seg)
+        if (rule := self.spec.call) is not None:
+            seg = call_cells(seg, rgb, rule, self.spec.native_white or WHITE)
+        return seg
 
 
 def _keep_outputs(network: CompactNetwork, spec: CompactSpec, wanted: Sequence[str]) -> None:

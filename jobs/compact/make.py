@@ -24,6 +24,7 @@ from deepliif_ray.evaluation.truth import read_truths
 from deepliif_ray.models import Model, load_model
 from deepliif_ray.models.bundle import read_bundle, write_bundle
 from deepliif_ray.models.calling import MOST_BROWN, MOST_LOG_ODDS, CallRule, brownness, evidence
+from deepliif_ray.models.compact_spec import CompactSpec
 from deepliif_ray.models.local_contrast import ContrastRule
 from deepliif_ray.native import NativeView
 from deepliif_ray.synthetic.panels import draw_segmentation
@@ -83,10 +84,12 @@ def sources(data: Path) -> None:
 def view(model: str, output: str) -> None:
     """Write a model that is shown, and weighs contrast, as the shipped one is, for teaching."""
     bundle = read_bundle(model)
-    spec = replace(
-        bundle.spec, native_white=WHITE, smoothing=SMOOTHING, local_contrast=CONTRAST, call=TEACHER
-    )
-    write_bundle(output, bundle.name, spec, bundle.weights, bundle.metadata)
+    write_bundle(output, bundle.name, _completed(bundle.spec, TEACHER), bundle.weights, bundle.metadata)
+
+
+def _completed(spec: CompactSpec, call: CallRule) -> CompactSpec:
+    """Return ``spec`` with what the teacher and the shipped model have in common."""
+    return replace(spec, native_white=WHITE, smoothing=SMOOTHING, local_contrast=CONTRAST, call=call)
 
 
 def average(one: str, other: str, output: str) -> None:
@@ -170,14 +173,7 @@ def call(before: str, model: str, output: str, panels: list[str]) -> None:
     )
     rounded = (round(value, 3) for value in (network_weight, dab, offset))
     rule = CallRule(*rounded, LEAST, MOST)
-    spec = replace(
-        bundle.spec,
-        native_od=OD,
-        native_white=WHITE,
-        smoothing=SMOOTHING,
-        local_contrast=CONTRAST,
-        call=rule,
-    )
+    spec = replace(_completed(bundle.spec, rule), native_od=OD)
     metadata = {**bundle.metadata, "call_fitted_on": [Path(source).name for source in panels]}
     write_bundle(output, bundle.name, spec, bundle.weights, metadata)
     sys.stdout.write(json.dumps(vars(rule)) + "\n")
