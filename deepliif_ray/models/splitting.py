@@ -41,7 +41,7 @@ def split_cells(seg: UInt8Array) -> UInt8Array:
     each other, and large ones more than one; so peaks may be close, and parts with hardly a waist between
     them are one again. What the network is unsure of all over is wrong more often than right, and dropped. It
     works at half resolution, every filter is small, and whether two parts are one is told from these two
-    alone, so that overlapping tiles agree where they overlap.
+    alone, so that overlapping tiles agree on cells of which they see all that touches them.
 
     Parameters
     ----------
