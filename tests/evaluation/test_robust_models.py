@@ -12,10 +12,10 @@ from deepliif_ray.synthetic.panels import synthetic_panels
 # Most that any step of a sweep may move the field below: the index in points, the number of cells in %.
 # What was measured stands beside; limits are rounded up. Tighten them when a change makes models more robust.
 LIMITS = {
-    ("stain", "tint"): (5.5, 3.5),  # 5.31, 3.18
-    ("stain", "scale"): (1.2, 3.0),  # 1.09, 2.92
-    ("compact", "tint"): (0.3, 0.5),  # 0.21, 0.21
-    ("compact", "scale"): (1.0, 1.0),  # 0.80, 0.84
+    ("stain", "tint"): (7.0, 5.5),  # 6.66, 5.23
+    ("stain", "scale"): (1.0, 4.0),  # 0.81, 3.49
+    ("compact", "tint"): (0.5, 2.0),  # 0.29, 1.46
+    ("compact", "scale"): (1.3, 5.0),  # 1.03, 4.38
 }
 
 
@@ -23,7 +23,7 @@ LIMITS = {
 def field():
     url = "memory://robust-models"
     buffer = io.BytesIO()
-    Image.fromarray(synthetic_panels(0, 3, 1024).ihc).save(buffer, "PNG")
+    Image.fromarray(synthetic_panels(0, 3, 512).ihc).save(buffer, "PNG")
     storage.write_bytes(f"{url}/field.png", buffer.getvalue())
     yield url
     storage.remove(url)
@@ -32,7 +32,7 @@ def field():
 @pytest.mark.parametrize("model", ["stain", "compact"])
 def test_models_stay_as_robust_as_measured(model, field):
     found = measure_robustness(model, field, mpp=0.25, device="cpu", sweeps=["tint", "scale"])
-    assert found.shifts[0].before.cells > 300  # enough for one cell not to matter
+    assert found.shifts[0].before.cells > 80  # enough for one cell to be about a per cent
     for sweep in ("tint", "scale"):
         points, percent = LIMITS[model, sweep]
         for shift in found.shifts:
