@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from deepliif_ray.models.base import UInt8Array
+from deepliif_ray.stains import HEMATOXYLIN
 
 SMOOTH = 1.6
 """Lengths are px of 0.5 µm, half the resolution of a tile at 40x; densities are natural."""
@@ -24,6 +25,11 @@ RED_CAP, BLUE_CAP = 2.0, 2.5
 DAB_SHARE = 0.3
 """Of the density of blue light, taken from that of red. DAB has 0.35 (Ruifrok and Johnston 2001): what is
 left of it lets nuclei full of it stand out, and stained membranes hardly."""
+BLUE_SHARE = HEMATOXYLIN[2] / HEMATOXYLIN[0]
+FAINT_BROWN, BROWN, RELIEF = 0.05, 0.2, 0.8
+"""Where a place is browner than its surroundings, a want of contrast counts less and less against a nucleus,
+and from the second density on by this share less: DAB without hematoxylin under it hardly absorbs red light.
+Brown is the density of blue light beyond what hematoxylin explains."""
 LEAST, SHARE = 0.05, 0.3
 STEEPNESS = 3.0
 MOST_WEIGHT = 10
@@ -95,6 +101,7 @@ def prominence(half: UInt8Array) -> FloatArray:
     -------
     ndarray of float32, shape (H, W)
         Between -1 and 1, 0 where the contrast is as that of a nucleus' edge: a share of the highest nearby.
+        Hardly below 0 where it is browner than around: a nucleus with DAB alone absorbs little red light.
     """
     red = np.minimum(ABSORBANCE[half[..., 0]], np.float32(RED_CAP))
     blue = np.minimum(ABSORBANCE[half[..., 2]], np.float32(BLUE_CAP))
@@ -102,7 +109,10 @@ def prominence(half: UInt8Array) -> FloatArray:
     contrast = ndimage.gaussian_filter(density, SMOOTH) - background(density, BACKGROUND_RADIUS)
     excess = contrast / threshold(contrast, LEAST, SHARE, SHARE_RADIUS) - 1
     result: FloatArray = np.tanh(excess * np.float32(STEEPNESS / 2))
-    return result
+    stain = np.maximum(blue - np.float32(BLUE_SHARE) * red, np.float32(0))
+    brown = ndimage.gaussian_filter(stain, SMOOTH) - background(stain, BACKGROUND_RADIUS)
+    relief = RELIEF * np.clip((brown - FAINT_BROWN) / (BROWN - FAINT_BROWN), 0, 1)
+    return np.where(result < 0, result * (1 - relief.astype(np.float32)), result)
 
 
 def weigh(seg: UInt8Array, rgb: UInt8Array, rule: ContrastRule) -> UInt8Array:

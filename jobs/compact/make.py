@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +162,7 @@ def call(before: str, model: str, output: str, panels: list[str]) -> None:
     word alone is right.
     """
     bundle = read_bundle(model)
-    network = load_model(before, "cpu", "float32")
+    network = _uncalled(before)
     rows, truth, weight = [], [], []
     for source in panels:
         features, positive = _cells(network, source)
@@ -177,6 +178,14 @@ def call(before: str, model: str, output: str, panels: list[str]) -> None:
     metadata = {**bundle.metadata, "call_fitted_on": [Path(source).name for source in panels]}
     write_bundle(output, bundle.name, spec, bundle.weights, metadata)
     sys.stdout.write(json.dumps(vars(rule)) + "\n")
+
+
+def _uncalled(model: str) -> Model:
+    """Load a model without its rule: the odds of a cell that is called are those of its call."""
+    bundle = read_bundle(model)
+    with TemporaryDirectory() as folder:
+        write_bundle(folder, bundle.name, replace(bundle.spec, call=None), bundle.weights, bundle.metadata)
+        return load_model(folder, "cpu", "float32")
 
 
 def _cells(network: Model, source: str) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -14,8 +14,8 @@ from deepliif_ray.synthetic.panels import synthetic_panels
 LIMITS = {
     ("stain", "tint"): (7.0, 5.5),  # 6.66, 5.23
     ("stain", "scale"): (1.0, 4.0),  # 0.81, 3.49
-    ("compact", "tint"): (0.5, 2.0),  # 0.29, 1.46
-    ("compact", "scale"): (1.3, 5.0),  # 1.03, 4.38
+    ("compact", "tint"): (0.3, 1.5),  # 0.13, 0.69
+    ("compact", "scale"): (1.0, 1.5),  # 0.83, 0.69
 }
 
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from deepliif_ray.models.bundle import read_bundle, write_bundle
+from deepliif_ray.models.calling import CallRule
 from deepliif_ray.models.compact import CompactNetwork
 from deepliif_ray.models.compact_spec import CompactSpec
 
@@ -52,6 +53,12 @@ def test_other_layers_are_refused(tmp_path, average):
     with pytest.raises(SystemExit, match="other layers"):
         average(before, other, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_call_is_fitted_on_what_no_rule_has_called(tmp_path):
+    called = write(tmp_path / "called", 0.5, replace(SPEC, call=CallRule(1.0, 12.0, -1.8, 0.03, 0.3)))
+    model = runpy.run_path(str(MAKE))["_uncalled"](called)
+    assert model.spec == SPEC
 
 
 @pytest.mark.parametrize("are_all", [True, False])

@@ -15,7 +15,6 @@ from deepliif_ray.models.bundle import MODEL_FILE, WEIGHTS_FILE, write_bundle
 from deepliif_ray.models.compact import CompactNetwork, draw
 from deepliif_ray.models.compact_spec import CLASSES, CompactSpec
 from deepliif_ray.models.splitting import split_cells
-from deepliif_ray.published import SEG_THRESH
 from deepliif_ray.synthetic.panels import synthetic_panels
 
 SPEC = CompactSpec((8, 8, 16), (0, 1, 1), ("dapi", "marker"), 64)
@@ -75,38 +74,6 @@ def test_asking_for_less_changes_nothing(folder, tiles):
     all_of_it = load_model(str(folder), modalities=["dapi"]).infer(tiles[:1], ["dapi"])
     only_seg = load_model(str(folder)).infer(tiles[:1])
     assert (all_of_it.seg == only_seg.seg).all() and (all_of_it.marker == only_seg.marker).all()
-
-
-def test_touching_cells_are_parted_and_lone_ones_left():
-    seg = np.zeros((64, 96, 3), np.uint8)
-    y, x = np.mgrid[:64, :96]
-    for centre, radius, channel in ((22, 14, 0), (46, 14, 0), (80, 10, 2)):
-        seg[np.hypot(y - 32, x - centre) < radius] = 0
-        seg[np.hypot(y - 32, x - centre) < radius, channel] = 255
-    parted = split_cells(seg)
-    cell = (parted[..., 0] > 0) | (parted[..., 2] > 0)
-    assert ndimage.label(cell, np.ones((3, 3)))[1] == 3
-    assert (parted[:, 64:] == seg[:, 64:]).all()
-    assert set(np.nonzero((parted != seg).any(2))[1]) <= set(range(31, 38)), "the line is at the waist"
-    assert (split_cells(seg[:, 64:]) == seg[:, 64:]).all()
-    assert (split_cells(np.zeros_like(seg)) == 0).all()
-
-
-def test_cells_that_touch_where_the_network_is_unsure_are_parted():
-    seg = np.zeros((64, 96, 3), np.uint8)
-    seg[20:44, 10:80, 0] = 140  # one blot without a waist: two cores, and in between a little over half
-    seg[22:42, 12:38, 0] = seg[22:42, 52:78, 0] = 255
-    parted = split_cells(seg)
-    assert ndimage.label(parted[..., 0] > SEG_THRESH)[1] == 2
-    assert (parted[22:42, 12:38] == seg[22:42, 12:38]).all(), "what it is sure of stays"
-
-
-def test_what_the_network_is_unsure_of_all_over_is_dropped():
-    seg = np.zeros((64, 96, 3), np.uint8)
-    seg[20:44, 8:32, 2] = 160
-    seg[20:44, 56:80, 2] = 200
-    found = split_cells(seg)
-    assert not found[:, :44].any() and (found[20:44, 56:80] == seg[20:44, 56:80]).all()
 
 
 @pytest.mark.parametrize("side", [1, 63, 65, 100])

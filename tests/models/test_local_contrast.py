@@ -145,3 +145,20 @@ def test_the_shipped_model_weighs_contrast():
     shipped = load_model("compact")
     assert shipped.spec.local_contrast is not None
     assert shipped.infer(rgb[None]).seg[0, 256, 256, 2] > 128
+
+
+@pytest.mark.parametrize("density", [0.25, 0.5])
+def test_a_nucleus_of_dab_alone_is_hardly_held_to_lack_contrast(density):
+    ys, xs = np.mgrid[:128, :128]
+    nuclei = [((40, 64), HEMATOXYLIN, 0.8), ((62, 64), DAB, density)]  # the dark one sets what a contrast is
+    rgb = np.full((128, 128, 3), 240.0)
+    for (x, y), stain, amount in nuclei:
+        rgb[np.hypot(ys - y, xs - x) <= 7] = 240 * 10 ** -(np.array(stain) * amount)
+    found = prominence(rgb.astype(np.uint8))
+    assert found[np.hypot(ys - 64, xs - 62) <= 5].mean() > -0.25
+    assert found[np.hypot(ys - 20, xs - 100) <= 5].mean() < -0.9, "glass is no nucleus"
+
+
+def test_brown_all_around_is_no_reason_for_a_nucleus():
+    rgb = np.full((128, 128, 3), 240 * 10 ** -(np.array(DAB) * 0.4)).astype(np.uint8)
+    assert (prominence(rgb) < -0.9).all()
