@@ -27,7 +27,17 @@ sys.path.append(_PLUGIN)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _PLUGIN]))
 
 # Begun first, as they take longest or wait for others: at the end one worker would be left with them.
-_FIRST = ("engine/ray", "training/run", "integration", "models", "tables", "engine", "query")
+_FIRST = (
+    "engine/ray",
+    "training/run",
+    "integration",
+    "viewer",
+    "models",
+    "tables",
+    "engine",
+    "query",
+    "report",
+)
 
 SHARED = Path(os.environ.get("DEEPLIIF_RAY_SHARED", Path(__file__).parents[2] / "shared"))
 

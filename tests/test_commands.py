@@ -82,6 +82,7 @@ def scored(results):
     return ask(str(results), "SELECT slide_id FROM slides ORDER BY 1")["slide_id"].to_pylist()
 
 
+@pytest.mark.slow
 def test_a_few_slides_and_then_the_rest(cohort, tmp_path, capsys):
     options = ("--engine", "local", "--model", "stain")
     results = tmp_path / "results"

@@ -221,6 +221,7 @@ def test_an_upload_that_is_slow_goes_on(store, monkeypatch):
     assert len(Store.requests) == 1
 
 
+@pytest.mark.slow
 def test_large_uploads_wait_where_the_time_is_not_counted(store, monkeypatch):
     monkeypatch.setattr(s3_client, "_MOST_LARGE", 1)
     monkeypatch.setitem(s3_client.LIMITS, "read_timeout", 0.4)

@@ -112,6 +112,7 @@ def test_coordinates_begin_where_those_of_qupath_do(tmp_path):
         assert shape(a["geometry"]).distance(shape(point["geometry"])) < 8
 
 
+@pytest.mark.slow
 def test_what_people_said_counts(root, tmp_path):
     first, second, third = called(root)[:3]
     (tmp_path / "c.csv").write_text(

@@ -80,6 +80,7 @@ def test_all_of_it_on_s3(remote, undisturbed):
         assert connection.execute("SELECT count(*) FROM slide_indices").fetchone() == (3,)
 
 
+@pytest.mark.slow
 def test_the_same_on_memory(cohort, undisturbed):
     try:
         upload(cohort.parent, "memory://in")

@@ -148,6 +148,7 @@ def test_of_many_that_start_at_once_on_s3_one_gets_it(root, quick):
     assert len(got) == 1
 
 
+@pytest.mark.slow
 def test_a_lease_of_older_software_on_s3(root, quick):
     storage.write_bytes(older_lease_url(root), json.dumps({"run_id": "old", "host": "h", "pid": 1}).encode())
     began = time.monotonic()

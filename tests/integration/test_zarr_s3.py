@@ -36,6 +36,7 @@ def remote(s3, cohort) -> str:
     return f"{bucket}/in"
 
 
+@pytest.mark.slow
 def test_a_tile_takes_its_chunks_and_no_more(remote, cohort, monkeypatch):
     asked, got = [], []
     read = storage.read_ranges

@@ -232,6 +232,7 @@ def test_regions_and_hot_spots(root, tmp_path):
     assert done.n_called == 2 and "only in regions of class tumor" in " ".join(done.texts)
 
 
+@pytest.mark.slow
 def test_what_people_said_is_told(root, tmp_path):
     (tmp_path / "c.csv").write_text("x,y,call\n100,80,negative\n130,80,not_a_cell\n")
     import_corrections(root, [str(tmp_path / "c.csv")], slide="S-1", author="me")

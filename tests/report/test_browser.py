@@ -92,6 +92,7 @@ def column(page, at):
     return page.locator(f"#matrix tbody tr > :nth-child({at})").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_the_keyboard_sorts(page):
     head = page.locator("#matrix thead th").nth(3)  # Ki67
     head.locator("button").focus()

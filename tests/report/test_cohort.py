@@ -60,7 +60,7 @@ CALLS = {
 }
 
 
-QUICK = ("published defaults", "class 'Tumor' only")
+QUICK = ("published defaults",)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_indices_are_those_of_sql(root, sql, read, tmp_path, said):
     assert list(told) == [("P-lost", "ER")] and told["P-lost", "ER"]["unknown"] == "failed: missing"
 
 
+@pytest.mark.slow
 def test_slides_without_the_region_are_named(root, tmp_path):
     of_region = report(root, tmp_path, Choice(Calls(region="tumor"), pictures=0)).indices()
     assert of_region["P01", "Ki67"]["unknown"] == "no region of class tumor"

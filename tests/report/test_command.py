@@ -35,6 +35,7 @@ def test_a_cohort(root, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, root, target, "--overwrite", "--pictures", "0") == 0
 
 
+@pytest.mark.slow
 def test_a_slide(root, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, root, tmp_path / "s.html", "--slide", "K00a", "--without-slides") == 0
     assert "s.html: slide K00a, " in capsys.readouterr().err

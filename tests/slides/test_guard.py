@@ -113,7 +113,7 @@ def test_one_helper_serves_all_slides_and_threads(slides):
         3,
     ),
 )
-@pytest.mark.parametrize("when", ["reading", "opening"])
+@pytest.mark.parametrize("when", few(["reading", "opening"], 1))
 def test_what_ends_the_helper_is_an_error_of_that_slide_alone(
     bad_child, slides, named, name, kind, words, when
 ):
@@ -128,6 +128,7 @@ def test_what_ends_the_helper_is_an_error_of_that_slide_alone(
         np.testing.assert_array_equal(good.read_tile(0, 0, 64), pixels)
 
 
+@pytest.mark.slow
 def test_a_hung_helper_is_killed_and_the_next_is_not_late(bad_child, named, slides):
     start = time.monotonic()
     with open_guarded(named("hang")) as bad:

@@ -103,6 +103,7 @@ def on_screen(page, x, y):
 # --- the cohort
 
 
+@pytest.mark.slow
 def test_the_cohort_is_sorted_searched_and_filtered(chromium, place):
     results, address = place
     with page_of(chromium, address) as page:
@@ -146,6 +147,7 @@ def test_names_of_patients_are_text(chromium, place):
         assert page.locator("h1").inner_text() == HOSTILE
 
 
+@pytest.mark.slow
 def test_thousands_of_rows_are_few_in_the_page(chromium, place):
     _, address = place
     many = """
@@ -340,6 +342,7 @@ OUTLINED = """
 }"""
 
 
+@pytest.mark.slow
 def test_outlines_are_drawn_near_by(chromium, place):
     _, address = place
     with slide_of(chromium, address) as page:
@@ -370,6 +373,7 @@ def test_tissue_reaches_the_edges_of_the_stage(chromium, place):
         until(page, f"({EDGES.strip()})().every((alpha) => alpha === 255)")
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_gone_is_white_with_its_cells(chromium, place):
     _, address = place
     with slide_of(chromium, address, "S-2") as page:
@@ -378,6 +382,7 @@ def test_a_slide_that_is_gone_is_white_with_its_cells(chromium, place):
         assert page.evaluate("deepliif.totals.called === deepliif.sql.n_called")
 
 
+@pytest.mark.slow
 def test_a_changed_slide_is_offered_with_a_warning_and_without_cells(chromium, tmp_path):
     results = served.make(tmp_path / "results", tmp_path)
     write_pyramid(tmp_path / "a.tiff", 255 - served.tissue(), mpp=0.25, quality=None)

@@ -339,6 +339,7 @@ def test_a_correction_counts_and_is_taken_back(tmp_path):
         assert client.post("/api/index", {"slide": "S-1"})[1] == before
 
 
+@pytest.mark.slow
 def test_regions_come_back_as_they_were_drawn(tmp_path):
     results = served.make(tmp_path / "results", tmp_path)
     ring = [[100.5, 100], [400, 100], [400, 300.25], [100.5, 300.25], [100.5, 100]]

@@ -150,6 +150,7 @@ def test_what_is_left_over_is_told_and_nothing_is_wrong(results):
     assert staged.exists() and not note.exists()
 
 
+@pytest.mark.slow
 def test_repair_is_refused_beside_a_run(results):
     with Lease(str(results), "run", dict), pytest.raises(ResultsInUseError):
         check(str(results), repair=True)

@@ -37,6 +37,7 @@ def slides(results):
         return [row[0] for row in connection.execute("SELECT slide_id FROM slides ORDER BY 1").fetchall()]
 
 
+@pytest.mark.slow
 def test_it_is_refused_beside_a_run_and_holds_the_lease_itself(results, monkeypatch):
     with Lease(str(results), "run", dict):
         before = content(str(results))

@@ -297,6 +297,7 @@ def test_an_answer_that_was_lost_is_no_other_run(tmp_path, monkeypatch):
     assert lease.epoch == 1
 
 
+@pytest.mark.slow
 def test_a_lease_of_older_software_is_waited_for_and_its_run_ends(tmp_path, quick):
     """It looks for its own name in one object, as version 0.1 did before every commit."""
     url = older_lease_url(str(tmp_path))
@@ -389,6 +390,7 @@ def tables_of_runs(results):
     return sorted(Ledger(str(results)).runs().to_pylist(), key=lambda run: run["epoch"])
 
 
+@pytest.mark.slow
 def test_a_commit_on_its_way_when_another_took_over_counts_less(cohort, tmp_path, quick):
     """It passed the fence; the other run, whose clock is hours behind, is done before it is written."""
     root, waiting, going = str(tmp_path), threading.Event(), threading.Event()

@@ -46,6 +46,7 @@ def test_local_engine_and_its_command(strips, tmp_path):
     assert (ran.returncode, "steps is 0" in ran.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_starting_over_removes_what_was_there(strips, tmp_path):
     train(strip_options(strips), str(tmp_path / "out"), engine="local")
     config = strip_options(strips, seed=1, steps=3)
