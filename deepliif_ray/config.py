@@ -11,7 +11,7 @@ from deepliif_ray.validation import Options
 
 DEFAULT_MODEL = "compact"
 """What scores when nobody chooses: the model that ships with the package."""
-RESULT_VERSION = 5
+RESULT_VERSION = 6
 """Raised whenever a release changes numbers, so that slides scored before are scored again."""
 Precision = Literal["float32", "bfloat16"]
 DEVICE = r"^(cpu|cuda(:\d+)?)$"

@@ -21,6 +21,9 @@ brown enough may be darker still."""
 CELL = 0.5
 RIM = 5
 """px; a cell's colour reaches a little beyond its pixels of over half a share."""
+EDGE = 3
+"""px. A cell's brownness is measured where all pixels this near are its own: at its edge is the stain of what
+surrounds it as well, since JPEG stores colour in pixels of twice the size."""
 FloatArray = NDArray[np.float64]
 
 
@@ -99,7 +102,7 @@ class Evidence:
     labels : ndarray of int32, shape (H, W)
         Cell ``i`` of the arrays below is ``i + 1``.
     log_odds, brown : ndarray of float64, shape (N,)
-        See `CallRule`.
+        See `CallRule`; the brownness is of the cell's inside, or of all of a cell that has none.
     """
 
     labels: NDArray[np.int32]
@@ -119,18 +122,23 @@ def evidence(seg: UInt8Array, rgb: UInt8Array, white: float) -> Evidence:
     white : float
         Grey level of glass.
     """
-    red, blue = seg[..., 0].astype(np.float64), seg[..., 2].astype(np.float64)
-    labels, count = ndimage.label(red + blue > 255 * CELL)
-    flat = labels.ravel()
+    labels, count = ndimage.label(seg[..., 0].astype(np.int32) + seg[..., 2] > 255 * CELL)
+    cell = labels > 0
+    of = labels[cell]
+    inside = (ndimage.minimum_filter(labels, 2 * EDGE + 1) == labels)[cell]  # lines of 0 lie between cells
 
-    def total(values: FloatArray) -> FloatArray:
-        sums: FloatArray = np.bincount(flat, values.ravel(), minlength=count + 1)[1:].astype(np.float64)
+    def total(values: NDArray[np.generic]) -> FloatArray:
+        sums: FloatArray = np.bincount(of, values, minlength=count + 1)[1:].astype(np.float64)
         return sums
 
-    area = np.bincount(flat, minlength=count + 1)[1:]
-    log_odds = np.log((total(red) + area) / (total(blue) + area))
-    brown = total(brownness(rgb, white)) / np.maximum(area, 1)
-    return Evidence(labels.astype(np.int32), log_odds, brown)
+    area, inner_area = total(cell[cell]), total(inside)
+    red, blue = (total(seg[..., channel][cell]) for channel in (0, 2))
+    brown = brownness(rgb[cell], white)
+    few = inner_area == 0  # too small or thin to have an inside
+    of_all, of_inside = total(brown), total(np.where(inside, brown, 0))
+    mean_brown = np.where(few, of_all, of_inside) / np.where(few, area, inner_area)
+    log_odds = np.log((red + area) / (blue + area))
+    return Evidence(labels.astype(np.int32), log_odds, mean_brown)
 
 
 def call_cells(seg: UInt8Array, rgb: UInt8Array, rule: CallRule, white: float) -> UInt8Array:

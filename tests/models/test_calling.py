@@ -1,9 +1,12 @@
 """Cells are called by the network and by how brown they are; browner is never less positive."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from deepliif_ray.cells import extract_cells
 from deepliif_ray.models.calling import CallRule, brownness, call_cells, evidence
@@ -58,6 +61,35 @@ def test_more_brown_or_more_red_never_makes_a_cell_negative(red, hematoxylin, da
     if positive(red, hematoxylin, dab):
         assert positive(red, hematoxylin, dab + more + 0.02)  # grey levels are whole numbers
         assert positive(min(0.97, red + more), hematoxylin, dab)
+
+
+def test_a_cell_is_as_brown_as_its_inside():
+    seg, rgb = cells((0.5, 0.4, 0.0), (0.5, 0.4, 0.0), (0.5, 0.0, 0.6))
+    brown = np.rint(colour(0, 1.0))
+    rgb[4:20, 28:30] = rgb[4:20, 42:44] = brown  # the second: its neighbours' stain, or its membrane's
+    rgb[6:18, 54:66] = np.rint(colour(0, 0.8))  # the third: darker inside
+    found = evidence(seg, rgb, WHITE).brown
+    assert found[1] == found[0] == pytest.approx(0, abs=0.01)
+    assert found[2] == pytest.approx(0.66 * 0.8, abs=0.01)
+
+
+def test_cells_without_an_inside_are_measured_whole():
+    seg, rgb = cells((0.5, 0.0, 0.5), (0.5, 0.0, 0.5))
+    seg[7:, :24] = 0  # three rows are left of the first
+    found = evidence(seg, rgb, WHITE).brown
+    assert found == pytest.approx([0.33, 0.33], abs=0.01)
+
+
+def test_colour_stored_in_coarser_pixels_hardly_makes_a_cell_browner():
+    seg, rgb = cells((0.5, 0.4, 0.0), (0.5, 0.0, 1.0))
+    rgb[4:20, 20:28] = np.rint(colour(0, 1.0))  # the brown cell's stain reaches to the blue one
+    coarse = Image.fromarray(rgb).resize((24, 12), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    coarse.save(buffer, "JPEG", quality=85, subsampling="4:2:0")
+    smeared = np.asarray(Image.open(buffer).resize((48, 24), Image.Resampling.BICUBIC))
+    whole = brownness(smeared[4:20, 4:20], WHITE).mean()
+    inside = evidence(seg, smeared, WHITE).brown[0]
+    assert abs(inside) < whole / 3
 
 
 def test_a_map_without_cells_stays_as_it_is():
