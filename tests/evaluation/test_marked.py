@@ -52,5 +52,5 @@ def test_compact_finds_nuclei_of_other_cameras(shared_data):
     found = sum(measure(load_model("compact"), shared_data).values(), Tally())
     assert found.any.f1 > 0.87  # 0.883
     assert found.any.precision > 0.93  # 0.949
-    assert found.positive.f1 > 0.8  # 0.821
-    assert found.negative.f1 > 0.86  # 0.879
+    assert found.positive.f1 > 0.82  # 0.832
+    assert found.negative.f1 > 0.87  # 0.884
