@@ -22,8 +22,8 @@ CELL = 0.5
 RIM = 5
 """px; a cell's colour reaches a little beyond its pixels of over half a share."""
 EDGE = 3
-"""px. A cell's brownness is measured where all pixels this near are its own: at its edge is the stain of what
-surrounds it as well, since JPEG stores colour in pixels of twice the size."""
+"""px. A cell's brownness is measured where all pixels this near are its own: its edge has the stain of what
+surrounds it as well, and JPEG smears colour by storing it in pixels of twice the size."""
 FloatArray = NDArray[np.float64]
 
 
@@ -131,14 +131,13 @@ def evidence(seg: UInt8Array, rgb: UInt8Array, white: float) -> Evidence:
         sums: FloatArray = np.bincount(of, values, minlength=count + 1)[1:].astype(np.float64)
         return sums
 
-    area, inner_area = total(cell[cell]), total(inside)
+    small = total(inside) == 0  # or thin: it has no inside
+    measured = inside | small[of - 1]
+    brown = total(measured * brownness(rgb[cell], white)) / total(measured)
+    area = np.bincount(of, minlength=count + 1)[1:]
     red, blue = (total(seg[..., channel][cell]) for channel in (0, 2))
-    brown = brownness(rgb[cell], white)
-    few = inner_area == 0  # too small or thin to have an inside
-    of_all, of_inside = total(brown), total(np.where(inside, brown, 0))
-    mean_brown = np.where(few, of_all, of_inside) / np.where(few, area, inner_area)
     log_odds = np.log((red + area) / (blue + area))
-    return Evidence(labels.astype(np.int32), log_odds, mean_brown)
+    return Evidence(labels.astype(np.int32), log_odds, brown)
 
 
 def call_cells(seg: UInt8Array, rgb: UInt8Array, rule: CallRule, white: float) -> UInt8Array:
